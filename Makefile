@@ -1,0 +1,46 @@
+# Everything a contributor runs. Each target makes what it needs; `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak check bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## show what the library does, on a real file
+	@$(BIN)/python -m sojourn.demo
+
+test: $(STAMP) ## run the tests (all but the long ones); below 95 % branch coverage fails
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --maxprocesses=2 --dist loadgroup -m "not soak" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+soak: $(STAMP) ## run the long tests, with long counts, showing progress
+	SOJOURN_SOAK=1 $(BIN)/python -m pytest -m soak -v --capture=no $(ARGS)
+
+check: $(STAMP) ## lint, format, types, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP) ## measure the core on this machine
+	@$(BIN)/python -m benchmarks.core $(ARGS)
+
+clean: ## remove the virtual environment and everything generated
+	rm -rf $(VENV) build dist demo-run htmlcov .coverage .coverage.* \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Coverage is started before pytest (not by a plugin of it): the package's own pytest plugin imports
+# the package first, and those lines would count as never run.
+$(STAMP): pyproject.toml
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

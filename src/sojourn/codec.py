@@ -1,0 +1,135 @@
+"""Values to JSON text and back, exactly: what comes back is equal in type and value.
+
+The encoder underneath is lenient (it would write NaN as null, bytes as base64, tuples as lists and
+integer keys as strings), so every value is checked first, in one cheap walk. Decoding builds plain
+JSON types only: nothing stored can name a type or run code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sojourn.errors import Corrupt, TooLarge, Unserializable
+from sojourn.limits import MAX_DEPTH, MAX_VALUE
+
+if TYPE_CHECKING:
+    from sojourn.model import Encoded
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_names_decoder = msgspec.json.Decoder(list[str])
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+
+
+def encode(value: object, path: str) -> bytes:
+    """Return the JSON text of `value`.
+
+    Raises `Unserializable`, naming the path, for anything that is not exactly `None`, `bool`,
+    `int`, `float` (finite), `str`, `list` or `dict` with string keys, at most `MAX_DEPTH` deep;
+    `TooLarge` when the text is over `MAX_VALUE` bytes.
+    """
+    if type(value) not in _SCALARS:
+        _check(value, path, 0)
+    try:
+        text = _encoder.encode(value)
+    except UnicodeEncodeError:
+        _find_bad_scalar(value, path)
+        raise
+    except ValueError as error:
+        raise Unserializable(path, str(error)) from error
+    if len(text) > MAX_VALUE:
+        raise TooLarge(f"bytes of JSON in {path}", len(text), MAX_VALUE)
+    return text
+
+
+def _check(value: object, path: str, depth: int) -> None:
+    """Walk a value and raise `Unserializable` at the first part that is not a JSON value."""
+    kind = type(value)
+    if kind is dict:
+        if depth >= MAX_DEPTH:
+            raise Unserializable(path, f"nested more than {MAX_DEPTH} deep, or inside itself")
+        for key, part in value.items():  # type: ignore[attr-defined] # narrowed by `kind`
+            if type(key) is not str:
+                reason = f"keys are strings, not {type(key).__name__}"
+                raise Unserializable(f"{path}[{key!r}]", reason)
+            if type(part) not in _SCALARS:
+                _check(part, f"{path}.{key}", depth + 1)
+    elif kind is list:
+        if depth >= MAX_DEPTH:
+            raise Unserializable(path, f"nested more than {MAX_DEPTH} deep, or inside itself")
+        for index, part in enumerate(value):  # type: ignore[arg-type] # narrowed by `kind`
+            if type(part) not in _SCALARS:
+                _check(part, f"{path}[{index}]", depth + 1)
+    elif kind is float:
+        if not math.isfinite(value):  # type: ignore[arg-type] # narrowed by `kind`
+            raise Unserializable(path, f"{value!r} is not a JSON number")
+    elif kind not in _SCALARS:
+        raise Unserializable(path, f"{kind.__module__}.{kind.__qualname__} is not a JSON value")
+
+
+def _find_bad_scalar(value: object, path: str) -> None:
+    """Raise `Unserializable` for the first text (value or key) that is not valid Unicode."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Unserializable(path, "the text holds a lone surrogate") from None
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _find_bad_scalar(key, f"{path}[{key!r}]")
+            _find_bad_scalar(part, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            _find_bad_scalar(part, f"{path}[{index}]")
+
+
+def decode(text: bytes | str | msgspec.Raw, key: str) -> Any:
+    """Return the value of a JSON text. Raises `Corrupt`, naming `key`, when it is not one."""
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Corrupt(key, str(error)) from error
+
+
+def encode_object(parts: Encoded) -> bytes:
+    """Return a JSON object of values that are encoded already."""
+    return _encoder.encode(parts)
+
+
+def decode_object(text: bytes | str, key: str) -> Encoded:
+    """Return a JSON object with its values left encoded. Raises `Corrupt`, naming `key`."""
+    try:
+        return _object_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Corrupt(key, str(error)) from error
+
+
+def encode_names(names: list[str]) -> bytes:
+    """Return a JSON list of strings."""
+    return _encoder.encode(names)
+
+
+def decode_names(text: bytes | str, key: str) -> list[str]:
+    """Return a JSON list of strings. Raises `Corrupt`, naming `key`."""
+    try:
+        return _names_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Corrupt(key, str(error)) from error
+
+
+def same(left: object, right: object) -> bool:
+    """Return whether two JSON values are equal in type and value (`1`, `1.0`, `True` differ)."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float) and isinstance(right, float):
+        return left == right and math.copysign(1, left) == math.copysign(1, right)
+    return left == right

@@ -1,0 +1,372 @@
+"""The rules of one commit, pure: what refuses a change, and the header it leads to.
+
+Stores that can run Python inside their transaction share these rules, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sojourn import codec
+from sojourn.errors import (
+    AlreadyBound,
+    AlreadyExists,
+    Conflict,
+    Ended,
+    InvalidId,
+    LeaseHeld,
+    LeaseLost,
+    LogFull,
+    NotFound,
+    TailMismatch,
+    TooLarge,
+    Unbound,
+)
+from sojourn.expiry import deadline, is_past
+from sojourn.lifecycle import ENDING, FIRST, OVER, next_phase
+from sojourn.limits import MAX_LABELS, MAX_SEQ, MAX_STATE, OPERATIONS_REMEMBERED
+from sojourn.model import Entry, Header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sojourn.model import Draft, Encoded
+    from sojourn.store import Acquire, Change, Move, Renew, TierDelta
+
+_REMEMBERED = struct.Struct(">8sQI")
+
+
+def recall(header: Header, op: bytes) -> tuple[int, int] | None:
+    """Return (revision, last seq) that operation `op` led to, `None` if it is not remembered."""
+    blob, size = header.remembered, _REMEMBERED.size
+    at = blob.find(op)
+    while at >= 0:
+        if at % size == 0:
+            _, revision, seq = _REMEMBERED.unpack_from(blob, at)
+            return revision, seq
+        at = blob.find(op, at + 1)
+    return None
+
+
+def remember(blob: bytes, op: bytes, revision: int, seq: int) -> bytes:
+    """Return `blob` with one more operation, without the oldest beyond `OPERATIONS_REMEMBERED`."""
+    return (blob + _REMEMBERED.pack(op, revision, seq))[
+        -OPERATIONS_REMEMBERED * _REMEMBERED.size :
+    ]
+
+
+def forbid(
+    header: Header | None, change: Change, tail: Callable[[int], tuple[int, ...]]
+) -> Header:
+    """Return the header if `change` may be applied to it, else raise what refuses it.
+
+    `tail(n)` returns the last `n` sequence numbers of the log; it is called only when a tail is
+    expected. Nothing has been written when this raises.
+    """
+    if header is None or change.id is None:
+        raise NotFound(change.id or "")
+    _forbid_incarnation(header, change)
+    _forbid_phase(header, change)
+    if change.revision is not None and change.revision != header.revision:
+        raise _conflict(header, change)
+    if change.fence is not None and (change.fence != header.fence or header.holder is None):
+        raise LeaseLost(header.id, change.fence)
+    if change.user is not None and header.user not in (None, change.user):
+        raise AlreadyBound(header.id)
+    _forbid_contents(header, change)
+    if change.expect_tail is not None:
+        actual = tail(len(change.expect_tail))
+        if actual != change.expect_tail:
+            expected = (change.epoch, change.revision)
+            found = (header.epoch, header.revision)
+            raise TailMismatch(header.id, expected, found, change.expect_tail, actual)
+    return header
+
+
+def _conflict(header: Header, change: Change) -> Conflict:
+    return Conflict(header.id, (change.epoch, change.revision), (header.epoch, header.revision))
+
+
+def _forbid_incarnation(header: Header, change: Change) -> None:
+    """Refuse a handle of an earlier session with the same id, and a session past its deadline."""
+    if change.epoch is not None and change.epoch != header.epoch:
+        if change.revision is not None:
+            raise _conflict(header, change)
+        raise NotFound(header.id, "this handle is of an earlier session that was deleted")
+    past = is_past(header.expires_at, change.now)
+    if past and change.expired == "refuse":
+        raise Ended(header.id, header.phase, "past its deadline")
+    if not past and change.expired == "require":
+        raise _conflict(header, change)
+
+
+def _forbid_phase(header: Header, change: Change) -> None:
+    """Refuse writes to a session that is ending or over, and moves that the table does not have."""
+    if change.move is not None:
+        next_phase(header.lifecycle, header.phase, change.move.trigger)
+        return
+    if change.retry is not None and header.phase in ENDING:
+        return
+    if not header.live:
+        reason = header.reason or "no reason given"
+        raise Ended(header.id, header.phase, reason)
+
+
+def _forbid_contents(header: Header, change: Change) -> None:
+    """Refuse shared keys without an owner, too many labels, and a log without numbers left."""
+    tier = change.user_tier
+    if tier is not None and header.user is None and change.user is None:
+        name = next(iter(tier.set), None) or next(iter(tier.drop), "")
+        raise Unbound(header.id, f"user:{name}")
+    if header.seq + len(change.events) > MAX_SEQ:
+        raise LogFull("events in a log", header.seq + len(change.events), MAX_SEQ)
+    if change.labels is not None:
+        labels = patched(header.labels, change.labels)
+        if len(labels) > MAX_LABELS:
+            raise TooLarge("labels", len(labels), MAX_LABELS)
+        for name in header.exclusive:
+            if labels.get(name) != header.labels.get(name):
+                raise InvalidId(f"label {name!r}", "an exclusive label stays as it was created")
+
+
+def advance(header: Header, change: Change, appended: int) -> Header:
+    """Return the header that `change`, with `appended` new events, leads to."""
+    active_at = max(change.now, header.active_at)
+    seq = header.seq + appended
+    revision = header.revision + 1
+    expires_at = deadline(active_at, header.idle, header.absolute_at)
+    remembered = remember(header.remembered, change.op, revision, seq)
+    new = msgspec.structs.replace(
+        header,
+        revision=revision,
+        seq=seq,
+        active_at=active_at,
+        expires_at=expires_at,
+        due_at=expires_at,
+        remembered=remembered,
+    )
+    if change.user is None and change.labels is None and change.move is None and not change.retry:
+        return new
+    return _advance_rest(header, new, change)
+
+
+def _advance_rest(old: Header, new: Header, change: Change) -> Header:
+    """Apply the rarer parts of a change to the new header."""
+    if change.user is not None:
+        new = msgspec.structs.replace(new, user=change.user)
+    if change.labels is not None:
+        new = msgspec.structs.replace(new, labels=patched(old.labels, change.labels))
+    if change.move is not None:
+        new = _moved(old, new, change.move, change.now)
+    if change.retry is not None:
+        attempts = old.attempts + 1
+        expires_at = old.expires_at
+        due_at = change.retry.due_at
+        new = msgspec.structs.replace(
+            new, attempts=attempts, expires_at=expires_at, due_at=due_at, active_at=old.active_at
+        )
+    return new
+
+
+def _moved(old: Header, new: Header, move: Move, now: int) -> Header:
+    """Return `new` in its next phase; a session that began to end has no deadline any more."""
+    phase = next_phase(old.lifecycle, old.phase, move.trigger)
+    new = msgspec.structs.replace(new, phase=phase, reason=move.reason or old.reason)
+    if phase in ENDING:
+        # Past its deadline it stays missing to readers; before it, ending must not hide the data.
+        expires_at = old.expires_at if is_past(old.expires_at, now) else None
+        new = msgspec.structs.replace(
+            new, idle=None, absolute_at=None, expires_at=expires_at, due_at=move.due_at
+        )
+        if old.phase in ENDING:
+            return new
+        # Whoever ran the session runs it no more: its lease is revoked.
+        return msgspec.structs.replace(
+            new, retain=move.retain, fence=old.fence + 1, holder=None, leased_until=0
+        )
+    if phase in OVER:
+        keep = now + (old.retain or 0)
+        return msgspec.structs.replace(
+            new, idle=None, absolute_at=keep, expires_at=keep, due_at=keep
+        )
+    return new
+
+
+def touched(header: Header | None, id: str, now: int, epoch: str | None) -> Header:
+    """Return the header with its idle deadline extended. Never moves `active_at` back.
+
+    Raises `NotFound` when there is no such session (or incarnation), `Ended` past its deadline or
+    once it is over.
+    """
+    if header is None or (epoch is not None and epoch != header.epoch):
+        raise NotFound(id)
+    if is_past(header.expires_at, now):
+        raise Ended(id, header.phase, "past its deadline")
+    if header.phase in OVER:
+        raise Ended(id, header.phase, header.reason or "no reason given")
+    active_at = max(header.active_at, now)
+    if header.phase in ENDING:
+        return msgspec.structs.replace(header, active_at=active_at)
+    expires_at = deadline(active_at, header.idle, header.absolute_at)
+    return msgspec.structs.replace(
+        header, active_at=active_at, expires_at=expires_at, due_at=expires_at
+    )
+
+
+def patched(labels: dict[str, str], patch: dict[str, str | None]) -> dict[str, str]:
+    """Return labels with a patch applied; `None` removes one."""
+    merged = {**labels, **patch}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def merged_state(text: bytes | str, delta: TierDelta | None, clear: bool, key: str) -> bytes:
+    """Return a tier's JSON text with a delta applied. Raises `TooLarge` over `MAX_STATE` bytes."""
+    state: Encoded = {} if clear else codec.decode_object(text, key)
+    if delta is not None:
+        state.update(delta.set)
+        for name in delta.drop:
+            state.pop(name, None)
+    merged = codec.encode_object(state)
+    if len(merged) > MAX_STATE:
+        raise TooLarge("bytes of state in one tier", len(merged), MAX_STATE)
+    return merged
+
+
+def is_repeat(draft: Draft, entry: Entry) -> bool:
+    """Return whether `draft` is the event `entry` again: same id and equal content.
+
+    A time that was not given by the caller is no part of the content.
+    """
+    if (draft.id, draft.kind, draft.author) != (entry.id, entry.kind, entry.author):
+        return False
+    if draft.stamped and draft.at != entry.at:
+        return False
+    return all(
+        left == right or (left is not None and right is not None and _same_text(left, right))
+        for left, right in (
+            (draft.body, entry.body),
+            (draft.changes, entry.changes),
+            (draft.deleted, entry.deleted),
+        )
+    )
+
+
+def _same_text(left: str, right: str) -> bool:
+    """Return whether two JSON texts hold equal values, whatever the order of their keys."""
+    return codec.same(codec.decode(left, "event"), codec.decode(right, "event"))
+
+
+def deltas_of(entries: Iterable[Entry]) -> Iterable[tuple[int, Encoded, Iterable[str]]]:
+    """Yield (seq, keys set, keys removed) of entries that have a delta."""
+    for entry in entries:
+        if entry.changes is None and entry.deleted is None:
+            continue
+        where = f"event {entry.seq}"
+        changed = codec.decode_object(entry.changes, where) if entry.changes else {}
+        removed = codec.decode_names(entry.deleted, where) if entry.deleted else []
+        yield entry.seq, changed, removed
+
+
+def numbered(draft: Draft, seq: int) -> Entry:
+    """Return a draft as the entry it becomes at `seq`."""
+    return Entry(
+        seq, draft.id, draft.kind, draft.author, draft.at, draft.body, draft.changes, draft.deleted
+    )
+
+
+def may_delete(header: Header, epoch: str | None, revision: int | None, fence: int | None) -> bool:
+    """Return whether a delete's expectations hold for the session that is there."""
+    return (
+        epoch in (None, header.epoch)
+        and revision in (None, header.revision)
+        and fence in (None, header.fence)
+    )
+
+
+def claim_of(header: Header) -> tuple[tuple[str, str], ...] | None:
+    """Return the exclusive claim of a session as sorted (label, value) pairs, `None` without one."""
+    if not header.exclusive:
+        return None
+    return tuple(sorted((name, header.labels[name]) for name in header.exclusive))
+
+
+def leased(header: Header | None, acquire: Acquire) -> Header:
+    """Return the header with a lease granted.
+
+    Raises `NotFound`, or `LeaseHeld` while another holder's lease runs.
+    """
+    if header is None or acquire.epoch not in (None, header.epoch):
+        raise NotFound(acquire.id)
+    if header.holder == acquire.holder:
+        return msgspec.structs.replace(header, leased_until=acquire.until)
+    if header.holder is not None and header.leased_until > acquire.now:
+        raise LeaseHeld(acquire.id, header.leased_until)
+    return msgspec.structs.replace(
+        header, fence=header.fence + 1, holder=acquire.holder, leased_until=acquire.until
+    )
+
+
+def renewed(header: Header | None, renew: Renew) -> Header:
+    """Return the header with a lease renewed or released.
+
+    Raises `NotFound`, or `LeaseLost` when the lease is no longer the newest or was released.
+    """
+    if header is None:
+        raise NotFound(renew.id)
+    if (header.fence, header.holder) != (renew.token, renew.holder):
+        raise LeaseLost(renew.id, renew.token)
+    if renew.until is None:
+        return msgspec.structs.replace(header, holder=None, leased_until=0)
+    return msgspec.structs.replace(header, leased_until=renew.until)
+
+
+def exists(header: Header, now: int) -> AlreadyExists:
+    """Return the refusal of a create over a session that is there."""
+    if is_past(header.expires_at, now):
+        reason = "a session with this id expired and its end is not finished yet"
+        return AlreadyExists(header.id, reason, expired=True)
+    return AlreadyExists(header.id)
+
+
+def created(header: Header, op: bytes, events: int) -> Header:
+    """Return the first header of a session that is created with `events` events."""
+    remembered = remember(b"", op, header.revision, events)
+    return msgspec.structs.replace(header, seq=events, remembered=remembered)
+
+
+def forked(header: Header, source: Header, op: bytes, at: int) -> Header:
+    """Return the first header of a fork of `source` at event `at`.
+
+    User and labels come along; exclusive claims and the parent do not.
+    """
+    seq = min(at, source.seq)
+    return msgspec.structs.replace(
+        header,
+        user=source.user,
+        labels=dict(source.labels),
+        lifecycle=source.lifecycle,
+        phase=FIRST[source.lifecycle],
+        forked_from=source.id,
+        seq=seq,
+        remembered=remember(b"", op, header.revision, 0),
+    )
+
+
+def check_parent(parent: Header | None, child: Header) -> None:
+    """Raise `NotFound` for a parent that is missing or expired, `Ended` for one that is not live."""
+    if parent is None:
+        raise NotFound(child.parent or "", "no such parent session")
+    if is_past(parent.expires_at, child.created_at):
+        raise Ended(parent.id, parent.phase, "the parent is past its deadline")
+    if not parent.live:
+        raise Ended(parent.id, parent.phase, "the parent takes no new children")
+
+
+def shared_header(change: Change) -> Header:
+    """Return the stand-in header of a commit that belongs to no session."""
+    return Header(
+        app=change.app, id="", epoch="", revision=0, created_at=change.now, active_at=change.now
+    )

@@ -1,0 +1,91 @@
+"""What the parts of one manager share: store, app, clock, ids, and whether it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from sojourn.commit import recall
+from sojourn.errors import Closed
+from sojourn.store import Get
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from sojourn.expiry import Expiry
+    from sojourn.ports import Clock, IdSource
+    from sojourn.store import Change, Committed, Durability, Store
+
+T = TypeVar("T")
+
+
+class Context:
+    """Made by `SessionManager`, handed to its parts."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        app: str,
+        clock: Clock,
+        ids: IdSource,
+        expiry: Expiry,
+        durability: Durability | None,
+    ) -> None:
+        """Keep what the parts need."""
+        self.store = store
+        self.app = app
+        self.ids = ids
+        self.expiry = expiry
+        self.durability = durability
+        self.closed = False
+        self._clock = clock
+        self._latest = 0
+
+    def now(self) -> int:
+        """Return the instant; it never goes back, so that nothing expired is ever revived.
+
+        Raises `Closed` once the manager is closed.
+        """
+        if self.closed:
+            raise Closed("session manager")
+        now = self._clock.now()
+        self._latest = max(self._latest, now)
+        return self._latest
+
+    async def commit(self, change: Change, taken: Callable[[Committed], None]) -> Committed:
+        """Commit, and hand the outcome to `taken` before anything else can happen.
+
+        If the caller is cancelled while the commit is under way and it was applied all the same,
+        `taken` is called before the cancellation goes on: handle and store never disagree.
+        """
+        try:
+            committed = await self.store.commit(change)
+        except asyncio.CancelledError:
+            applied = await uninterrupted(self._applied(change))
+            if applied is not None:
+                taken(applied)
+            raise
+        taken(committed)
+        return committed
+
+    async def _applied(self, change: Change) -> Committed | None:
+        """Return what a commit led to if it was applied, `None` if it was not."""
+        if change.id is None:
+            return None
+        get = Get(app=change.app, id=change.id, now=change.now, expired=True)
+        record = await self.store.get(get)
+        if record is None or recall(record.header, change.op) is None:
+            return None
+        return await self.store.commit(change)  # remembered, so this only repeats the result
+
+
+async def uninterrupted(work: Coroutine[object, object, T]) -> T:
+    """Run a short piece of work to its end, whoever cancels meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:  # the caller raises the first one when this is done
+            continue
+    return task.result()

@@ -1,0 +1,259 @@
+"""Making sessions: new, get-or-create, forked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sojourn.context import uninterrupted
+from sojourn.errors import (
+    AlreadyExists,
+    InvalidId,
+    InvalidQuery,
+    NotFound,
+    NotOwner,
+    RoleTaken,
+    SojournError,
+    TooLarge,
+    Unbound,
+)
+from sojourn.events import by_tier, encode_delta, prepare, stored_event
+from sojourn.expiry import Expiry, absolute_deadline, deadline, idle_span, is_past
+from sojourn.lifecycle import FIRST, PRESETS
+from sojourn.limits import CREATE_ATTEMPTS, MAX_EVENTS_PER_COMMIT, MAX_LABELS
+from sojourn.model import Header
+from sojourn.names import check_name
+from sojourn.reading import check_labels
+from sojourn.session import Session
+from sojourn.store import Create, Fork
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from sojourn.context import Context
+    from sojourn.ending import Ending
+    from sojourn.events import Changes, Prepared
+    from sojourn.model import Event
+    from sojourn.reading import Reading
+    from sojourn.store import Durability
+
+
+class Creation:
+    """The part of a manager that makes sessions."""
+
+    def __init__(self, context: Context, reading: Reading, ending: Ending) -> None:
+        """Made by `SessionManager`."""
+        self._context = context
+        self._reading = reading
+        self._ending = ending
+
+    def header(
+        self,
+        *,
+        id: str | None = None,
+        user: str | None = None,
+        lifecycle: str = "open",
+        labels: Mapping[str, str] | None = None,
+        exclusive: Sequence[str] = (),
+        parent: str | None = None,
+        expiry: Expiry | None = None,
+    ) -> Header:
+        """Return the first header of a new session. Raises `InvalidId` or `InvalidQuery`."""
+        if lifecycle not in PRESETS:
+            raise InvalidQuery("lifecycle", f"{lifecycle!r} is none of {', '.join(PRESETS)}")
+        checked_labels = check_labels(labels or {})
+        if len(checked_labels) > MAX_LABELS:
+            raise TooLarge("labels", len(checked_labels), MAX_LABELS)
+        if isinstance(exclusive, str):
+            raise InvalidId("exclusive", "give a list of label names, not one string")
+        for name in exclusive:
+            if name not in checked_labels:
+                raise InvalidId("exclusive", f"{name!r} is not one of the session's labels")
+        now = self._context.now()
+        policy = self._context.expiry if expiry is None else expiry
+        idle, absolute_at = idle_span(policy), absolute_deadline(policy, now)
+        expires_at = deadline(now, idle, absolute_at)
+        return Header(
+            app=self._context.app,
+            id=self._context.ids.session_id() if id is None else check_name("session id", id),
+            epoch=self._context.ids.epoch(),
+            user=None if user is None else check_name("user", user),
+            lifecycle=lifecycle,
+            phase=FIRST[lifecycle],
+            created_at=now,
+            active_at=now,
+            idle=idle,
+            absolute_at=absolute_at,
+            expires_at=expires_at,
+            due_at=expires_at,
+            parent=None if parent is None else check_name("parent", parent),
+            labels=checked_labels,
+            exclusive=tuple(exclusive),
+        )
+
+    async def create(
+        self,
+        header: Header,
+        *,
+        given_id: bool,
+        state: Mapping[str, Any],
+        events: Sequence[Event],
+        durability: Durability | None,
+    ) -> Session:
+        """Store a new session and return it. See `SessionManager.create`."""
+        changes, temporary = encode_delta(state, "state")
+        refuse_unbound(header, changes)
+        prepared = self.prepare(events)
+        session = Session(header, {}, stored=False)
+        await self.store(session, changes, prepared, given_id=given_id, durability=durability)
+        session.state.applied(changes)
+        session.state.set_temporary(temporary)
+        for event, item in zip(events, prepared, strict=True):
+            session.state.set_temporary(item.temporary)
+            session.state.applied(item.changes)
+            seq = len(session.events) + 1
+            session.events.append(stored_event(event, item.draft, item.changes, seq))
+        return session
+
+    def prepare(self, events: Sequence[Event]) -> list[Prepared]:
+        """Return events ready to be stored, partial ones left out."""
+        if len(events) > MAX_EVENTS_PER_COMMIT:
+            raise TooLarge("events in one commit", len(events), MAX_EVENTS_PER_COMMIT)
+        now, ids = self._context.now(), self._context.ids
+        return [prepare(event, None, ids, now) for event in events if not event.partial]
+
+    async def store(
+        self,
+        session: Session,
+        changes: Changes,
+        prepared: Sequence[Prepared],
+        *,
+        given_id: bool,
+        durability: Durability | None,
+    ) -> None:
+        """Store a session for the first time; a generated id that exists is replaced by another.
+
+        An id or an exclusive claim that a session past its deadline still has is freed first, by
+        finishing that session, hooks and all.
+        """
+        merged: Changes = dict(changes)
+        for item in prepared:
+            merged.update(item.changes)
+        refuse_unbound(session.header, merged)
+        freed: set[str] = set()
+        for _attempt in range(CREATE_ATTEMPTS):
+            try:
+                await self._create(session, merged, prepared, durability)
+            except AlreadyExists as error:
+                if not given_id:
+                    fresh = self._context.ids.session_id()
+                    session.seen(msgspec.structs.replace(session.header, id=fresh))
+                elif not error.expired or error.id in freed:
+                    raise
+                else:
+                    freed.add(error.id)
+                    await self._free(error.id, error)
+            except RoleTaken as error:
+                if error.holder in freed or not await self._is_expired(error.holder):
+                    raise
+                freed.add(error.holder)
+                await self._free(error.holder, error)
+            else:
+                return
+        raise AlreadyExists(
+            session.id, f"{CREATE_ATTEMPTS} generated ids were taken; is the id source broken?"
+        )
+
+    async def _create(
+        self,
+        session: Session,
+        changes: Changes,
+        prepared: Sequence[Prepared],
+        durability: Durability | None,
+    ) -> None:
+        tiers = by_tier(changes)
+        create = Create(
+            header=session.header,
+            op=self._context.ids.operation(),
+            session=tiers.session,
+            user_tier=tiers.user,
+            app_tier=tiers.app,
+            events=tuple(item.draft for item in prepared),
+            durability=durability or self._context.durability,
+        )
+        try:
+            committed = await self._context.store.create(create)
+        except asyncio.CancelledError:
+            record = await uninterrupted(self._reading.record(session.id, expired=True))
+            if record is not None and record.header.epoch == session.epoch:
+                session.committed(record.header, record.header.revision)
+            raise
+        session.committed(committed.header, committed.revision)
+
+    async def _is_expired(self, id: str) -> bool:
+        record = await self._reading.record(id, expired=True)
+        return record is None or is_past(record.header.expires_at, self._context.now())
+
+    async def _free(self, id: str, taken: AlreadyExists | RoleTaken) -> None:
+        """Finish an expired session that is in the way. If that fails, say so with what it was."""
+        try:
+            await self._ending.finish_expired(id)
+        except SojournError as error:
+            if isinstance(taken, AlreadyExists):
+                taken.reason = "a session with this id expired, and its end failed"
+            raise taken from error
+
+    async def get_or_create(
+        self,
+        id: str,
+        *,
+        user: str | None,
+        make: Callable[[], Awaitable[Session]],
+    ) -> Session:
+        """Return the session, created if it is missing; of many at once, one creates it."""
+        for _attempt in range(CREATE_ATTEMPTS):
+            session = await self._reading.get(id, events=None, touch=False, expired=False)
+            if session is None:
+                try:
+                    return await make()
+                except AlreadyExists as error:
+                    if error.expired:
+                        raise
+                    continue
+            if user is not None and session.user != user:
+                raise NotOwner(id)
+            return session
+        raise AlreadyExists(id, "it is being created and removed over and over")
+
+    async def fork(
+        self, source: str, header: Header, *, at: int | None, given_id: bool
+    ) -> Session:
+        """Copy a session. See `SessionManager.fork`."""
+        if at is not None and (type(at) is not int or at < 0):
+            raise InvalidQuery("at", f"give the number of an event, from 0, not {at!r}")
+        if given_id and header.id == source:
+            raise AlreadyExists(source)
+        for _attempt in range(CREATE_ATTEMPTS):
+            fork = Fork(header=header, op=self._context.ids.operation(), source=source, at=at)
+            try:
+                await self._context.store.fork(fork)
+            except AlreadyExists:
+                if given_id:
+                    raise
+                header = msgspec.structs.replace(header, id=self._context.ids.session_id())
+                continue
+            session = await self._reading.get(header.id, events=None, touch=False, expired=True)
+            if session is None:
+                raise NotFound(header.id, "the fork was removed at once")
+            return session
+        raise AlreadyExists(header.id, f"{CREATE_ATTEMPTS} generated ids were taken")
+
+
+def refuse_unbound(header: Header, changes: Mapping[str, object]) -> None:
+    """Raise `Unbound` for a `user:` key in a session without a user."""
+    if header.user is None:
+        for key in changes:
+            if key.startswith("user:"):
+                raise Unbound(header.id, key)

@@ -1,0 +1,330 @@
+"""Ending sessions: the one path that an explicit end and the reaper share, and plain removal.
+
+Move to the ending phase (no new writes) → run end hooks and cleaners, under a lease → remove, or
+keep the ended record for its retention time. What fails on the way leaves the session ending and
+readable, and is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from sojourn.context import uninterrupted
+from sojourn.errors import (
+    Conflict,
+    EndFailed,
+    InvalidQuery,
+    InvalidTransition,
+    NotFound,
+)
+from sojourn.lease import acquire
+from sojourn.lifecycle import END_OF, ENDING, FINISH_OF, OVER
+from sojourn.limits import (
+    END_CLAIM_SECONDS,
+    END_RETRY_FIRST_SECONDS,
+    END_RETRY_LAST_SECONDS,
+    HOOK_SECONDS,
+    MAX_CHILD_DEPTH,
+    MAX_PAGE,
+)
+from sojourn.names import check_name
+from sojourn.session import session_from
+from sojourn.store import Change, Delete, Due, Move, Query, Retry
+from sojourn.timestamps import from_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sojourn.context import Context
+    from sojourn.lease import Lease
+    from sojourn.model import Header
+    from sojourn.ports import Cleaner, Hook
+    from sojourn.reading import Reading
+    from sojourn.session import Session
+    from sojourn.watch import Watches
+
+
+class Ending:
+    """The part of a manager that ends and removes sessions."""
+
+    def __init__(
+        self, context: Context, reading: Reading, watches: Watches, cleaners: Sequence[Cleaner]
+    ) -> None:
+        """Made by `SessionManager`."""
+        self._context = context
+        self._reading = reading
+        self._watches = watches
+        self._hooks: list[Hook] = []
+        self._cleaners = tuple(cleaners)
+        self._running: dict[str, asyncio.Future[bool]] = {}
+
+    def add_hook(self, hook: Hook) -> None:
+        """Run `hook` at the end of every session from now on."""
+        if not callable(hook):
+            raise InvalidQuery("hook", "give an async function of a session and a reason")
+        self._hooks.append(hook)
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether ending a session means more than removing it."""
+        return bool(self._hooks or self._cleaners)
+
+    # --- the two halves of an end --------------------------------------------------------------
+
+    async def end(self, id: str, *, reason: str, retain: float | None, depth: int = 0) -> bool:
+        """See `SessionManager.end`."""
+        if retain is not None and not retain > 0:
+            raise InvalidQuery("retain", "give seconds above 0, or None to keep nothing")
+        check_name("session id", id)
+        record = await self._reading.record(id, expired=True)
+        if record is None:
+            return False
+        if record.header.phase in OVER:
+            return False
+        await self._end_children(id, depth)
+        await self._begin(record.header, reason=reason, retain=retain, expired="allow")
+        return await self.finish(id)
+
+    async def _end_children(self, id: str, depth: int) -> None:
+        """End a session's children, in parallel. Any that fails: `EndFailed` with its causes."""
+        if depth > MAX_CHILD_DEPTH:
+            raise InvalidQuery("parent", f"sessions are nested more than {MAX_CHILD_DEPTH} deep")
+        children = await self._children(id)
+        if not children:
+            return
+        outcomes = await asyncio.gather(
+            *(
+                self.end(child, reason="its parent ends", retain=None, depth=depth + 1)
+                for child in children
+            ),
+            return_exceptions=True,
+        )
+        causes = tuple(outcome for outcome in outcomes if isinstance(outcome, BaseException))
+        if causes:
+            raise EndFailed(id, causes)
+
+    async def _children(self, id: str) -> list[str]:
+        found: list[str] = []
+        position: str | None = None
+        while True:
+            query = Query(
+                app=self._context.app,
+                now=self._context.now(),
+                parent=id,
+                order="created",
+                limit=MAX_PAGE,
+                position=position,
+                expired=True,
+            )
+            listed = await self._context.store.list(query)
+            found += [
+                record.header.id for record in listed.records if record.header.phase not in OVER
+            ]
+            position = listed.position
+            if position is None:
+                return found
+
+    async def _begin(
+        self,
+        header: Header,
+        *,
+        reason: str,
+        retain: float | None,
+        expired: Literal["allow", "require"],
+    ) -> None:
+        """Move a session to its ending phase. One that is there already is fine, a gone one too."""
+        now = self._context.now()
+        move = Move(
+            trigger=END_OF[header.lifecycle],
+            reason=reason,
+            due_at=now + from_seconds(END_CLAIM_SECONDS),
+            retain=None if retain is None else from_seconds(retain),
+        )
+        change = Change(
+            app=header.app,
+            id=header.id,
+            op=self._context.ids.operation(),
+            now=now,
+            epoch=header.epoch,
+            revision=header.revision if expired == "require" else None,
+            move=move,
+            expired=expired,
+        )
+        try:
+            await self._context.commit(change, lambda _done: None)
+        except InvalidTransition:
+            record = await self._reading.record(header.id, expired=True)
+            if record is not None and record.header.phase not in OVER:
+                raise
+        except NotFound:
+            return
+
+    async def finish(self, id: str) -> bool:
+        """See `SessionManager.finish`. Of many callers in this process, one runs; all wait."""
+        check_name("session id", id)
+        running = self._running.get(id)
+        if running is None:
+            running = asyncio.ensure_future(self._finish(id))
+            self._running[id] = running
+            running.add_done_callback(lambda _done: self._running.pop(id, None))
+        # Shielded: a caller that gives up must not leave hooks half run for the others.
+        return await asyncio.shield(running)
+
+    async def _finish(self, id: str) -> bool:
+        record = await self._reading.record(id, expired=True)
+        if record is None or record.header.phase in OVER:
+            return False
+        header = record.header
+        if header.phase not in ENDING:
+            trigger = FINISH_OF[header.lifecycle]
+            raise InvalidTransition(header.phase, trigger, "its end has not begun: use end()")
+        lease = await self._claim(header)
+        if lease is None:
+            return False
+        try:
+            return await self._run(id, lease)
+        finally:
+            await uninterrupted(lease.release())
+
+    async def _claim(self, header: Header) -> Lease | None:
+        """Take the lease to end a session; `None` when somebody else has ended it meanwhile."""
+        try:
+            return await acquire(
+                self._context,
+                header.id,
+                ttl=END_CLAIM_SECONDS,
+                wait=HOOK_SECONDS,
+                epoch=header.epoch,
+            )
+        except NotFound:
+            return None
+
+    async def _run(self, id: str, lease: Lease) -> bool:
+        record = await self._reading.record(id, expired=True)
+        if record is None or record.header.phase in OVER:
+            return False
+        session = session_from(record)
+        causes = await self._run_hooks(session, record.header.reason or "ended")
+        if causes:
+            await self._note_failure(record.header, lease)
+            raise EndFailed(id, causes)
+        if record.header.retain is not None:
+            await self._keep(record.header, lease)
+            return True
+        return await self.remove(id, epoch=record.header.epoch, fence=lease.token)
+
+    async def _run_hooks(self, session: Session, reason: str) -> tuple[BaseException, ...]:
+        """Run hooks, then cleaners, each group in parallel; return what failed."""
+        hooks = await _all_of([hook(session, reason) for hook in self._hooks])
+        if hooks:
+            return hooks
+        return await _all_of([cleaner.clean(session, reason) for cleaner in self._cleaners])
+
+    async def _note_failure(self, header: Header, lease: Lease) -> None:
+        """Leave the session ending, to be tried again later; the wait doubles each time."""
+        wait = END_RETRY_FIRST_SECONDS * 2 ** min(header.attempts, 16)
+        now = self._context.now()
+        due_at = now + from_seconds(min(wait, END_RETRY_LAST_SECONDS))
+        await self._commit_end(header, lease, now, retry=Retry(due_at=due_at))
+
+    async def _keep(self, header: Header, lease: Lease) -> None:
+        """Complete the end of a session whose record is kept for a while."""
+        move = Move(trigger=FINISH_OF[header.lifecycle])
+        await self._commit_end(header, lease, self._context.now(), move=move)
+
+    async def _commit_end(
+        self,
+        header: Header,
+        lease: Lease,
+        now: int,
+        *,
+        move: Move | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        change = Change(
+            app=header.app,
+            id=header.id,
+            op=self._context.ids.operation(),
+            now=now,
+            epoch=header.epoch,
+            fence=lease.token,
+            move=move,
+            retry=retry,
+            expired="allow",
+        )
+        await self._context.commit(change, lambda _done: None)
+
+    # --- sessions past their deadline ----------------------------------------------------------
+
+    async def finish_expired(self, id: str) -> None:
+        """Take an expired session down its end path now."""
+        record = await self._reading.record(id, expired=True)
+        if record is None:
+            return
+        await self.finish_due(record.header)
+
+    async def finish_due(self, header: Header) -> bool:
+        """End what the reaper found due; return whether it is gone or over now.
+
+        Nothing happens to a session that was used or changed since it was found.
+        """
+        if header.phase in OVER:
+            return await self.remove(header.id, epoch=header.epoch, revision=header.revision)
+        if header.phase not in ENDING:
+            await self._end_children(header.id, 0)
+            try:
+                await self._begin(header, reason="expired", retain=None, expired="require")
+            except Conflict:
+                return False
+        return await self.finish(header.id)
+
+    async def due(self, limit: int) -> Sequence[Header]:
+        """Return up to `limit` sessions that the reaper has to look at."""
+        return await self._context.store.due(self._due(limit))
+
+    async def reap(self, limit: int) -> Sequence[str]:
+        """Remove up to `limit` due sessions at once; for when there are no hooks to run."""
+        return await self._context.store.reap(self._due(limit))
+
+    def _due(self, limit: int) -> Due:
+        return Due(app=self._context.app, now=self._context.now(), limit=limit)
+
+    # --- plain removal -------------------------------------------------------------------------
+
+    async def remove(
+        self,
+        id: str,
+        *,
+        epoch: str | None = None,
+        revision: int | None = None,
+        fence: int | None = None,
+    ) -> bool:
+        """Remove a session if the expectations hold; its watchers here get what they had not read."""
+        delete = Delete(
+            app=self._context.app,
+            id=check_name("session id", id),
+            now=self._context.now(),
+            epoch=epoch,
+            revision=revision,
+            fence=fence,
+        )
+        await self._watches.hand_over(id)
+        return await self._context.store.delete(delete)
+
+    async def forget(self, user: str) -> int:
+        """See `SessionManager.forget`."""
+        check_name("user", user)
+        self._context.now()
+        return await self._context.store.forget(self._context.app, user)
+
+
+async def _all_of(work: Sequence[object]) -> tuple[BaseException, ...]:
+    """Run hooks in parallel, each in bounded time; return the exceptions, in order."""
+
+    async def one(hook: object) -> None:
+        async with asyncio.timeout(HOOK_SECONDS):
+            await hook  # type: ignore[misc]  # a hook returns an awaitable
+
+    outcomes = await asyncio.gather(*(one(hook) for hook in work), return_exceptions=True)
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, BaseException))

@@ -1,0 +1,141 @@
+"""Events: from what a caller gives to what a store keeps, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from sojourn import codec
+from sojourn.errors import InvalidQuery, Unserializable
+from sojourn.model import DELETE, Deletion, Draft, Event
+from sojourn.names import check_name
+from sojourn.state import check_key, tier_of
+from sojourn.store import TierDelta
+from sojourn.timestamps import parse_instant, to_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sojourn.model import Encoded, Entry
+    from sojourn.ports import IdSource
+
+Changes = dict[str, msgspec.Raw | Deletion]
+"""A delta with its values encoded."""
+
+
+class Prepared(NamedTuple):
+    """An event ready to be stored: the draft, its delta encoded, and the keys that are not stored."""
+
+    draft: Draft
+    changes: Changes
+    temporary: dict[str, Any]
+
+
+def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: int) -> Prepared:
+    """Return an event as it will be stored; `state` adds to its delta. The event is not changed.
+
+    Raises `Unserializable` (naming the path), `TooLarge` or `InvalidId` for what cannot be stored.
+    """
+    if not isinstance(event, Event):
+        raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
+    delta = {**event.delta, **state} if state else event.delta
+    changes, temporary = encode_delta(delta, "delta")
+    kept = {key: value for key, value in changes.items() if isinstance(value, msgspec.Raw)}
+    gone = [key for key, value in changes.items() if not isinstance(value, msgspec.Raw)]
+    try:
+        at = now if event.at is None else parse_instant(event.at)
+    except (TypeError, ValueError) as error:
+        raise Unserializable("event.at", str(error)) from error
+    draft = Draft(
+        id=ids.event_id() if event.id is None else check_name("event id", event.id),
+        kind=check_name("event kind", event.kind),
+        author=None if event.author is None else check_name("event author", event.author),
+        at=at,
+        body=codec.encode(event.body, "body").decode(),
+        changes=codec.encode_object(kept).decode() if kept else None,
+        deleted=codec.encode_names(gone).decode() if gone else None,
+        fresh=event.id is None,
+        stamped=event.at is not None,
+    )
+    return Prepared(draft, changes, temporary)
+
+
+def encode_delta(delta: Mapping[str, Any], path: str) -> tuple[Changes, dict[str, Any]]:
+    """Return a delta with its values encoded, and apart from it the keys that are not stored."""
+    changes: Changes = {}
+    temporary: dict[str, Any] = {}
+    for key, value in delta.items():
+        if tier_of(check_key(key))[0] == "temp":
+            temporary[key] = value
+        elif value is DELETE:
+            changes[key] = DELETE
+        else:
+            changes[key] = msgspec.Raw(codec.encode(value, f"{path}.{key}"))
+    return changes, temporary
+
+
+class TierDeltas(NamedTuple):
+    """A delta split by who shares it; `None` for a tier that is not touched."""
+
+    session: TierDelta | None
+    user: TierDelta | None
+    app: TierDelta | None
+
+
+def by_tier(changes: Changes) -> TierDeltas:
+    """Split encoded changes into the deltas of the three stored tiers."""
+    if not changes:
+        return _NOTHING
+    kept: dict[str, Encoded] = {}
+    gone: dict[str, list[str]] = {}
+    for key, value in changes.items():
+        tier, name = tier_of(key)
+        if isinstance(value, msgspec.Raw):
+            kept.setdefault(tier, {})[name] = value
+        else:
+            gone.setdefault(tier, []).append(name)
+
+    def delta(tier: str) -> TierDelta | None:
+        if tier not in kept and tier not in gone:
+            return None
+        return TierDelta(kept.get(tier, {}), tuple(gone.get(tier, ())))
+
+    return TierDeltas(delta("session"), delta("user"), delta("app"))
+
+
+_NOTHING = TierDeltas(None, None, None)
+
+
+def event_from(entry: Entry) -> Event:
+    """Return a log entry as the event a caller reads. `DELETE` reads back as `DELETE`."""
+    where = f"event {entry.seq}"
+    delta: dict[str, Any] = codec.decode(entry.changes, where) if entry.changes else {}
+    if entry.deleted:
+        delta.update(dict.fromkeys(codec.decode_names(entry.deleted, where), DELETE))
+    return Event(
+        kind=entry.kind,
+        author=entry.author,
+        body=codec.decode(entry.body, where),
+        delta=delta,
+        id=entry.id,
+        at=to_datetime(entry.at),
+        seq=entry.seq,
+    )
+
+
+def stored_event(event: Event, draft: Draft, changes: Changes, seq: int) -> Event:
+    """Return the event as it is in the log now. Nothing in it is shared with the one given."""
+    delta = {
+        key: codec.decode(value, "delta") if isinstance(value, msgspec.Raw) else value
+        for key, value in changes.items()
+    }
+    return Event(
+        kind=event.kind,
+        author=event.author,
+        body=codec.decode(draft.body, "body"),
+        delta=delta,
+        id=draft.id,
+        at=to_datetime(draft.at),
+        seq=seq,
+    )

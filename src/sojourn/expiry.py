@@ -1,0 +1,72 @@
+"""Idle and absolute deadlines as arithmetic on a policy and instants.
+
+Instants and durations are whole microseconds. A deadline is reached when `now >= deadline`: that
+one rule holds in every store.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from sojourn.errors import InvalidQuery
+from sojourn.timestamps import LATEST, from_seconds
+
+TOUCH_FRACTION = 10
+"""A touch is written only once a tenth of the idle time has passed: reads stay reads."""
+
+
+class Expiry(msgspec.Struct, frozen=True):
+    """When a session expires: `idle` seconds after its last use, `absolute` seconds after its start.
+
+    Either, both, or (the default) neither. Zero and negative numbers mean "never", like `None`.
+    Raises `InvalidQuery` for a number that is not finite.
+    """
+
+    idle: float | None = None
+    absolute: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("idle", "absolute"):
+            seconds = getattr(self, name)
+            if seconds is None:
+                continue
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise InvalidQuery(f"expiry.{name}", "give seconds as a number, or None for never")
+            if not math.isfinite(seconds):
+                raise InvalidQuery(f"expiry.{name}", "give a finite number, or None for never")
+
+
+NEVER = Expiry()
+"""No deadline at all."""
+
+
+def idle_span(policy: Expiry) -> int | None:
+    """Return the idle time in microseconds, or `None` for no idle deadline."""
+    return from_seconds(policy.idle) if policy.idle and policy.idle > 0 else None
+
+
+def absolute_deadline(policy: Expiry, start: int) -> int | None:
+    """Return the instant of the absolute deadline, or `None`."""
+    if not policy.absolute or policy.absolute <= 0:
+        return None
+    return min(start + from_seconds(policy.absolute), LATEST)
+
+
+def deadline(active_at: int, idle: int | None, absolute_at: int | None) -> int | None:
+    """Return the instant at which a session expires: the earlier of its two deadlines."""
+    if idle is None:
+        return absolute_at
+    idle_at = min(active_at + idle, LATEST)
+    return idle_at if absolute_at is None or idle_at < absolute_at else absolute_at
+
+
+def is_past(expires_at: int | None, now: int) -> bool:
+    """Return whether a deadline has been reached."""
+    return expires_at is not None and now >= expires_at
+
+
+def touch_is_due(active_at: int, idle: int | None, now: int) -> bool:
+    """Return whether enough idle time has passed for a touch to be worth a write."""
+    return idle is not None and (now - active_at) * TOUCH_FRACTION >= idle

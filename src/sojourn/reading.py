@@ -1,0 +1,194 @@
+"""Reading: one session, a window of its log, pages of sessions, counts, shared state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sojourn import codec, cursors
+from sojourn.errors import InvalidQuery, NotFound, NotOwner
+from sojourn.events import event_from
+from sojourn.expiry import touch_is_due
+from sojourn.lifecycle import Phase
+from sojourn.limits import MAX_PAGE, MAX_SEQ
+from sojourn.model import Page
+from sojourn.names import check_name, is_name
+from sojourn.session import Session, session_from
+from sojourn.store import EventQuery, Get, Query, Touch
+from sojourn.timestamps import parse_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sojourn.context import Context
+    from sojourn.model import Encoded, Entry, Event, Record
+    from sojourn.store import Order
+
+ORDERS = ("created", "-created", "active", "-active")
+
+
+class Reading:
+    """The part of a manager that only looks."""
+
+    def __init__(self, context: Context) -> None:
+        """Made by `SessionManager`."""
+        self._context = context
+
+    async def record(
+        self, id: str, *, window: EventQuery | None = None, expired: bool = False
+    ) -> Record | None:
+        """Return a record. A malformed id is no session, and the store is not asked."""
+        now = self._context.now()
+        if not is_name(id):
+            return None
+        get = Get(app=self._context.app, id=id, now=now, window=window, expired=expired)
+        return await self._context.store.get(get)
+
+    async def get(
+        self, id: str, *, events: int | EventQuery | None, touch: bool, expired: bool
+    ) -> Session | None:
+        """See `SessionManager.get`."""
+        window = None if events is None else window_of(events)
+        record = await self.record(id, window=window, expired=expired)
+        if record is None:
+            return None
+        session = session_from(record)
+        if touch:
+            await self.touch(session)
+        return session
+
+    async def require(
+        self, id: str, *, user: str | None, events: int | EventQuery | None, touch: bool
+    ) -> Session:
+        """See `SessionManager.require`."""
+        session = await self.get(id, events=events, touch=False, expired=False)
+        if session is None:
+            raise NotFound(str(id))
+        if user is not None and session.user != user:
+            raise NotOwner(id)
+        if touch:
+            await self.touch(session)
+        return session
+
+    async def touch(self, session: Session) -> None:
+        """See `SessionManager.touch`."""
+        now = self._context.now()
+        header = session.header
+        if not session.stored:
+            raise NotFound(session.id, "it has not been saved yet")
+        if touch_is_due(header.active_at, header.idle, now):
+            touch = Touch(app=header.app, id=header.id, now=now, epoch=header.epoch)
+            session.seen(await self._context.store.touch(touch))
+
+    async def events(self, id: str, window: EventQuery, *, expired: bool) -> list[Event]:
+        """See `SessionManager.events`."""
+        window = checked(window)
+        entries: Sequence[Entry] | None
+        if expired:
+            record = await self.record(id, window=window, expired=True)
+            entries = None if record is None else record.entries
+        else:
+            now = self._context.now()
+            if not is_name(id):
+                raise NotFound(str(id))
+            entries = await self._context.store.events(self._context.app, id, now, window)
+        if entries is None:
+            raise NotFound(str(id))
+        return [event_from(entry) for entry in entries]
+
+    async def list(self, query: Query, cursor: str | None) -> Page[Session]:
+        """See `SessionManager.list`."""
+        position = None if cursor is None else cursors.redeem(query, cursor)
+        query = msgspec.structs.replace(query, position=position)
+        listed = await self._context.store.list(query)
+        more = None if listed.position is None else cursors.issue(query, listed.position)
+        items = [session_from(record) for record in listed.records]
+        return Page(items, more, listed.corrupt)
+
+    async def shared(self, user: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the user's tier and the app's, decoded."""
+        self._context.now()
+        tiers = await self._context.store.tiers(self._context.app, user)
+        return _decoded(tiers.user_state), _decoded(tiers.app_state)
+
+    def query(
+        self,
+        *,
+        user: str | None,
+        anonymous: bool,
+        phase: Phase | Iterable[Phase] | None,
+        labels: Mapping[str, str] | None,
+        parent: str | None,
+        order: Order = "-active",
+        limit: int = 50,
+        expired: bool = False,
+    ) -> Query:
+        """Return a checked query. Raises `InvalidQuery` or `InvalidId`, naming the argument."""
+        if order not in ORDERS:
+            raise InvalidQuery("order", f"{order!r} is none of {', '.join(ORDERS)}")
+        if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
+            raise InvalidQuery("limit", f"give a whole number from 1 to {MAX_PAGE}")
+        if user is not None and anonymous:
+            raise InvalidQuery("anonymous", "a session of a user is not anonymous")
+        return Query(
+            app=self._context.app,
+            now=self._context.now(),
+            user=None if user is None else check_name("user", user),
+            anonymous=anonymous,
+            phases=_phases(phase),
+            labels=None if labels is None else check_labels(labels),
+            parent=None if parent is None else check_name("parent", parent),
+            order=order,
+            limit=limit,
+            expired=expired,
+        )
+
+
+def _decoded(tier: Encoded) -> dict[str, Any]:
+    return {name: codec.decode(value, f"shared state {name!r}") for name, value in tier.items()}
+
+
+def _phases(phase: Phase | Iterable[Phase] | None) -> tuple[Phase, ...] | None:
+    if phase is None:
+        return None
+    try:
+        return (Phase(phase),) if isinstance(phase, str) else tuple(Phase(item) for item in phase)
+    except ValueError as error:
+        raise InvalidQuery("phase", str(error)) from None
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels if names and values can be names, else raise `InvalidId`."""
+    return {
+        check_name("label name", name): check_name(f"label {name!r}", value)
+        for name, value in labels.items()
+    }
+
+
+def window_of(events: int | EventQuery) -> EventQuery:
+    """Return a window: a number is the last so many."""
+    return checked(events if isinstance(events, EventQuery) else EventQuery(last=events))
+
+
+def checked(window: EventQuery) -> EventQuery:
+    """Return a window with its time as an instant. Raises `InvalidQuery`, naming the field."""
+    for field in ("last", "first", "after_seq", "before_seq"):
+        value = getattr(window, field)
+        if value is not None and (type(value) is not int or value < 0):
+            raise InvalidQuery(field, f"give a whole number from 0, not {value!r}")
+    if window.last is not None and window.first is not None:
+        raise InvalidQuery("first", "give either first or last, not both")
+    kinds = window.kinds
+    if isinstance(kinds, str):
+        kinds = (kinds,)
+    since = window.since
+    if since is not None:
+        try:
+            since = since if type(since) is int else parse_instant(since)
+        except (TypeError, ValueError) as error:
+            raise InvalidQuery("since", str(error)) from None
+    before = None if window.before_seq is None else min(window.before_seq, MAX_SEQ + 1)
+    return msgspec.structs.replace(
+        window, since=since, before_seq=before, kinds=None if kinds is None else tuple(kinds)
+    )

@@ -1,0 +1,142 @@
+"""The reaper: a bounded sweep that takes expired sessions down the same path as an explicit end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Self
+
+from sojourn.errors import InvalidQuery
+from sojourn.lifecycle import ENDING, OVER
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from sojourn.manager import SessionManager
+    from sojourn.model import Header
+
+log = logging.getLogger("sojourn")
+
+BATCH = 64
+"""Sessions in one step: writers wait no longer than it takes to remove so many."""
+
+CONCURRENCY = 10
+"""Sessions whose hooks run at the same time."""
+
+INTERVAL_SECONDS = 60.0
+"""Time between two sweeps."""
+
+
+class Reaper:
+    """Ends expired sessions, retries failed ends, removes records whose retention is over.
+
+    Call `sweep()` yourself, or `async with Reaper(sessions, interval=60)` to have it done.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionManager,
+        *,
+        batch: int = BATCH,
+        concurrency: int = CONCURRENCY,
+        interval: float = INTERVAL_SECONDS,
+    ) -> None:
+        """Raises `InvalidQuery` for a batch, concurrency or interval that is not positive."""
+        for name, value in (
+            ("batch", batch),
+            ("concurrency", concurrency),
+            ("interval", interval),
+        ):
+            if not value > 0:
+                raise InvalidQuery(name, "give a positive number")
+        self._sessions = sessions
+        self._batch = batch
+        self._concurrency = concurrency
+        self._interval = interval
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+
+    async def sweep(self) -> int:
+        """Sweep once, batch by batch, until nothing more is due; return how many were ended.
+
+        A session that fails is logged, stays ending, and does not stop the others.
+        """
+        ending = self._sessions.ending
+        if not ending.has_hooks and not self._sessions.scopes.live():
+            total = 0
+            while removed := len(await ending.reap(self._batch)):
+                total += removed
+            return total
+        return await self._sweep_one_by_one()
+
+    async def _sweep_one_by_one(self) -> int:
+        """End due sessions with their hooks, so many at a time; none is tried twice in a sweep."""
+        tried: set[tuple[str, str]] = set()
+        ended = 0
+        while True:
+            # What failed or has a live scope stays due, so look past it.
+            found = await self._sessions.ending.due(self._batch + len(tried))
+            fresh = [header for header in found if (header.id, header.epoch) not in tried]
+            fresh = fresh[: self._batch]
+            if not fresh:
+                return ended
+            tried.update((header.id, header.epoch) for header in fresh)
+            ended += await self._end_all([header for header in fresh if self._may_end(header)])
+
+    def _may_end(self, header: Header) -> bool:
+        """Return whether a due session may be ended: not while a scope lives, but for a deadline."""
+        if header.phase in ENDING or header.phase in OVER:
+            return True
+        if header.id not in self._sessions.scopes.live():
+            return True
+        return header.absolute_at is not None and self._sessions.now() >= header.absolute_at
+
+    async def _end_all(self, headers: list[Header]) -> int:
+        gate = asyncio.Semaphore(self._concurrency)
+
+        async def end(header: Header) -> bool:
+            async with gate:
+                try:
+                    return await self._sessions.ending.finish_due(header)
+                except Exception:
+                    log.exception(
+                        "session %r could not be ended; it will be tried again", header.id
+                    )
+                    return False
+
+        return sum(await asyncio.gather(*(end(header) for header in headers)))
+
+    async def __aenter__(self) -> Self:
+        """Start sweeping every `interval` seconds."""
+        if self._task is None:
+            self._stopping.clear()
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, once the sweep under way is done."""
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop, once the sweep under way is done. Twice is fine; no task is left."""
+        self._stopping.set()
+        task, self._task = self._task, None
+        if task is not None:
+            await task
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self.sweep()
+            except Exception:
+                log.exception("a sweep failed; the next one is in %s s", self._interval)
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue

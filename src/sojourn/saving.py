@@ -1,0 +1,400 @@
+"""Writing to a session that exists: save, append, cut the log, bind, label, move its phase."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from sojourn.creation import refuse_unbound
+from sojourn.errors import (
+    AlreadyBound,
+    Conflict,
+    InvalidQuery,
+    InvalidTransition,
+    NotFound,
+    TooLarge,
+)
+from sojourn.events import by_tier, encode_delta, prepare, stored_event
+from sojourn.lifecycle import END_OF, FINISH_OF, Phase, Trigger
+from sojourn.limits import END_CLAIM_SECONDS, MAX_EVENTS_PER_COMMIT
+from sojourn.model import Event
+from sojourn.names import check_name
+from sojourn.session import Session
+from sojourn.state import key_of
+from sojourn.store import Change, EventQuery, Move
+from sojourn.timestamps import from_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sojourn.context import Context
+    from sojourn.creation import Creation
+    from sojourn.ending import Ending
+    from sojourn.events import Prepared
+    from sojourn.lease import Lease
+    from sojourn.reading import Reading
+    from sojourn.store import Committed, Durability
+
+Policy = Literal["merge", "fail"]
+"""What a write does when the session moved on: merge per key, or raise `Conflict`."""
+
+
+class Saving:
+    """The part of a manager that commits to sessions."""
+
+    def __init__(
+        self, context: Context, reading: Reading, creation: Creation, ending: Ending
+    ) -> None:
+        """Made by `SessionManager`."""
+        self._context = context
+        self._reading = reading
+        self._creation = creation
+        self._ending = ending
+
+    async def save(
+        self,
+        session: Session,
+        *,
+        conflict: Policy,
+        lease: Lease | None,
+        durability: Durability | None,
+    ) -> None:
+        """See `SessionManager.save`."""
+        check_policy(conflict)
+        self._context.now()
+        if not session.modified:
+            return
+        state = session.state
+        delta, writes = state.delta(), state.writes
+        refuse_unbound(session.header, delta.changes)
+        if not session.stored:
+            await self._store_first(session, durability)
+            return
+        if state.cleared:
+            await self._delete_cleared(session, conflict=conflict, lease=lease)
+            return
+        if not delta.changes and not delta.clear:
+            return
+        tiers = by_tier(delta.changes)
+        change = self._change(
+            session,
+            conflict=conflict,
+            lease=lease,
+            durability=durability,
+            clear=delta.clear,
+            session=tiers.session,
+            user_tier=tiers.user,
+            app_tier=tiers.app,
+        )
+
+        def taken(committed: Committed) -> None:
+            session.committed(committed.header, committed.revision)
+            state.saved(delta, writes)
+
+        await self._context.commit(change, taken)
+
+    async def _store_first(self, session: Session, durability: Durability | None) -> None:
+        delta, writes = session.state.delta(), session.state.writes
+        await self._creation.store(
+            session, delta.changes, (), given_id=True, durability=durability
+        )
+        session.state.saved(delta, writes)
+
+    async def _delete_cleared(
+        self, session: Session, *, conflict: Policy, lease: Lease | None
+    ) -> None:
+        """Delete a session that was cleared; what it wrote to the shared tiers is kept."""
+        delta, writes = session.state.delta(), session.state.writes
+        shared = {key: value for key, value in delta.changes.items() if key_is_shared(key)}
+        if shared:
+            tiers = by_tier(shared)
+            change = self._change(
+                session,
+                conflict=conflict,
+                lease=lease,
+                durability=None,
+                user_tier=tiers.user,
+                app_tier=tiers.app,
+            )
+            await self._context.commit(
+                change, lambda done: session.committed(done.header, done.revision)
+            )
+        header = session.header
+        revision = session.revision if conflict == "fail" else None
+        fence = lease.token if lease is not None else None
+        removed = await self._ending.remove(
+            header.id, epoch=header.epoch, revision=revision, fence=fence
+        )
+        if not removed and conflict == "fail":
+            now = await self._reading.record(header.id)
+            if now is not None:
+                found = (now.header.epoch, now.header.revision)
+                raise Conflict(header.id, (header.epoch, revision), found)
+        session.state.saved(delta, writes)
+
+    async def append(
+        self,
+        target: Session | str,
+        events: Sequence[Event],
+        *,
+        state: Mapping[str, Any] | None,
+        conflict: Policy,
+        lease: Lease | None,
+        durability: Durability | None,
+    ) -> list[Event]:
+        """Commit events with their deltas; return them as stored. Partial ones come back as given."""
+        check_policy(conflict)
+        if not events:
+            raise InvalidQuery("event", "give at least one event")
+        prepared = self._prepare(events, state)
+        session = target if isinstance(target, Session) else None
+        partial = {index: event for index, event in enumerate(events) if event.partial}
+        if len(partial) == len(events):
+            return list(events)
+        changes: dict[str, Any] = {}
+        for item in prepared:
+            changes.update(item.changes)
+        if session is not None:
+            refuse_unbound(session.header, changes)
+        tiers = by_tier(changes)
+        change = self._change(
+            target,
+            conflict=conflict,
+            lease=lease,
+            durability=durability,
+            session=tiers.session,
+            user_tier=tiers.user,
+            app_tier=tiers.app,
+            events=tuple(item.draft for item in prepared),
+        )
+        stored: list[Event] = []
+        whole = [event for event in events if not event.partial]
+
+        def taken(committed: Committed) -> None:
+            stored.extend(_as_stored(whole, prepared, committed.seqs))
+            if session is not None:
+                session.committed(committed.header, committed.revision)
+                session.state.applied(changes)
+                _take_events(session, stored, prepared)
+
+        await self._context.commit(change, taken)
+        for index, event in partial.items():
+            stored.insert(index, event)
+        return stored
+
+    def _prepare(self, events: Sequence[Event], state: Mapping[str, Any] | None) -> list[Prepared]:
+        if len(events) > MAX_EVENTS_PER_COMMIT:
+            raise TooLarge("events in one commit", len(events), MAX_EVENTS_PER_COMMIT)
+        now, ids = self._context.now(), self._context.ids
+        for event in events:
+            if not isinstance(event, Event):
+                raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
+        whole = [event for event in events if not event.partial]
+        last = len(whole) - 1
+        return [
+            prepare(event, state if index == last else None, ids, now)
+            for index, event in enumerate(whole)
+        ]
+
+    async def truncate(
+        self, session: Session, *, after: int, conflict: Policy, lease: Lease | None
+    ) -> None:
+        """See `SessionManager.truncate`."""
+        check_policy(conflict)
+        if type(after) is not int or after < 0:
+            raise InvalidQuery("after", f"give the number of an event, from 0, not {after!r}")
+        change = self._change(session, conflict=conflict, lease=lease, truncate_after=after)
+
+        def taken(committed: Committed) -> None:
+            session.committed(committed.header, committed.revision)
+            _cut_events(session, after)
+
+        await self._context.commit(change, taken)
+
+    async def replace_suffix(
+        self,
+        session: Session,
+        *,
+        expected: Sequence[int],
+        events: Sequence[Event],
+        conflict: Policy,
+        lease: Lease | None,
+    ) -> list[Event]:
+        """See `SessionManager.replace_suffix`."""
+        check_policy(conflict)
+        tail = tuple(expected)
+        ascending = all(type(seq) is int and seq > 0 for seq in tail) and list(tail) == sorted(
+            tail
+        )
+        if not tail or not ascending:
+            raise InvalidQuery("expected", "give the numbers of the last events, ascending")
+        prepared = self._prepare(events, None)
+        changes: dict[str, Any] = {}
+        for item in prepared:
+            changes.update(item.changes)
+        refuse_unbound(session.header, changes)
+        tiers = by_tier(changes)
+        change = self._change(
+            session,
+            conflict=conflict,
+            lease=lease,
+            session=tiers.session,
+            user_tier=tiers.user,
+            app_tier=tiers.app,
+            events=tuple(item.draft for item in prepared),
+            truncate_after=tail[0] - 1,
+            expect_tail=tail,
+        )
+        stored: list[Event] = []
+        whole = [event for event in events if not event.partial]
+
+        def taken(committed: Committed) -> None:
+            stored.extend(_as_stored(whole, prepared, committed.seqs))
+            session.committed(committed.header, committed.revision)
+            session.state.applied(changes)
+            _cut_events(session, tail[0] - 1)
+            _take_events(session, stored, prepared)
+
+        await self._context.commit(change, taken)
+        return stored
+
+    async def bind(self, session: Session, user: str) -> None:
+        """See `SessionManager.bind`."""
+        check_name("user", user)
+        if session.user is not None and session.user != user:
+            raise AlreadyBound(session.id)
+        if not session.stored:
+            session.bound(user)
+            return
+        change = self._change(session, conflict="merge", lease=None, user=user)
+        await self._context.commit(
+            change, lambda done: session.committed(done.header, done.revision)
+        )
+        tiers = await self._context.store.tiers(self._context.app, user)
+        session.state.loaded_tier(
+            {key_of("user", name): value for name, value in tiers.user_state.items()}
+        )
+
+    async def label(
+        self, session: Session, labels: Mapping[str, str | None], *, conflict: Policy
+    ) -> None:
+        """See `SessionManager.label`."""
+        check_policy(conflict)
+        patch = {
+            check_name("label name", name): (
+                None if value is None else check_name(f"label {name!r}", value)
+            )
+            for name, value in labels.items()
+        }
+        change = self._change(session, conflict=conflict, lease=None, labels=patch)
+        await self._context.commit(
+            change, lambda done: session.committed(done.header, done.revision)
+        )
+
+    async def apply(
+        self, id: str, trigger: Trigger, *, reason: str | None, lease: Lease | None
+    ) -> Phase:
+        """See `SessionManager.apply`."""
+        trigger = Trigger(trigger)
+        if trigger in FINISH_OF.values():
+            record = await self._reading.record(id)
+            if record is None:
+                raise NotFound(str(id))
+            why = "end hooks run before it: use finish(), or end() for both halves"
+            raise InvalidTransition(record.header.phase, trigger, why)
+        claim = from_seconds(END_CLAIM_SECONDS) if trigger in END_OF.values() else 0
+        move = Move(trigger=trigger, reason=reason, due_at=self._context.now() + claim)
+        change = self._change(id, conflict="merge", lease=lease, move=move)
+        committed = await self._context.commit(change, lambda _done: None)
+        return committed.header.phase
+
+    async def refresh(self, session: Session) -> None:
+        """See `SessionManager.refresh`."""
+        window = None
+        if session.events:
+            window = EventQuery(after_seq=(session.events[0].seq or 1) - 1)
+        record = await self._reading.record(session.id, window=window)
+        if record is None:
+            raise NotFound(session.id)
+        session.reloaded(record)
+
+    async def share(self, user: str | None, changes: Mapping[str, Any]) -> None:
+        """Commit to the app's tier and a user's, without a session."""
+        encoded, _ = encode_delta(changes, "state")
+        tiers = by_tier(encoded)
+        change = Change(
+            app=self._context.app,
+            id=None,
+            op=self._context.ids.operation(),
+            now=self._context.now(),
+            user=user,
+            user_tier=tiers.user,
+            app_tier=tiers.app,
+            durability=self._context.durability,
+        )
+        await self._context.store.commit(change)
+
+    def _change(
+        self,
+        target: Session | str,
+        *,
+        conflict: Policy,
+        lease: Lease | None,
+        durability: Durability | None = None,
+        **parts: Any,
+    ) -> Change:
+        """Return a change to a session, with what this copy of it expects."""
+        epoch: str | None = None
+        revision: int | None = None
+        if isinstance(target, Session):
+            if not target.stored:
+                raise NotFound(target.id, "it has not been saved yet")
+            id, epoch = target.id, target.epoch
+            revision = target.revision if conflict == "fail" else None
+        else:
+            id = check_name("session id", target)
+            if conflict == "fail":
+                raise InvalidQuery("conflict", "'fail' needs a session that was loaded, not an id")
+        return Change(
+            app=self._context.app,
+            id=id,
+            op=self._context.ids.operation(),
+            now=self._context.now(),
+            epoch=epoch,
+            revision=revision,
+            fence=None if lease is None else lease.token,
+            durability=durability or self._context.durability,
+            **parts,
+        )
+
+
+def key_is_shared(key: str) -> bool:
+    """Return whether a state key belongs to the user's tier or the app's."""
+    return key.startswith(("app:", "user:"))
+
+
+def check_policy(conflict: object) -> None:
+    """Raise `InvalidQuery` for anything but "merge" and "fail"."""
+    if conflict not in ("merge", "fail"):
+        raise InvalidQuery("conflict", f"{conflict!r} is neither 'merge' nor 'fail'")
+
+
+def _as_stored(
+    events: Sequence[Event], prepared: Sequence[Prepared], seqs: Sequence[int]
+) -> list[Event]:
+    return [
+        stored_event(event, item.draft, item.changes, seq)
+        for event, item, seq in zip(events, prepared, seqs, strict=True)
+    ]
+
+
+def _take_events(session: Session, stored: list[Event], prepared: Sequence[Prepared]) -> None:
+    """Add events that were stored to a working copy, each once, and its `temp:` keys."""
+    last = (session.events[-1].seq or 0) if session.events else 0
+    session.events.extend(event for event in stored if (event.seq or 0) > last)
+    for item in prepared:
+        session.state.set_temporary(item.temporary)
+
+
+def _cut_events(session: Session, after: int) -> None:
+    """Drop the events behind `after` from a working copy."""
+    session.events[:] = [event for event in session.events if (event.seq or 0) <= after]

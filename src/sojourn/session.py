@@ -1,0 +1,355 @@
+"""The working copy: a session in a caller's hands, and its state as a mapping that knows its diff.
+
+Values are decoded when they are first looked at. A save compares what was looked at with what was
+loaded, so a change deep inside a value counts, and what was not touched costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sojourn import codec
+from sojourn.errors import Unbound
+from sojourn.events import event_from
+from sojourn.model import DELETE, Encoded, Event, Header
+from sojourn.state import check_key, merge, tier_of
+from sojourn.timestamps import to_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sojourn.lifecycle import Phase
+    from sojourn.model import Deletion, Record
+
+
+class StateDelta(msgspec.Struct, frozen=True):
+    """What a save sends: keys to new encoded values or `DELETE`, and whether to start from empty."""
+
+    changes: dict[str, msgspec.Raw | Deletion]
+    clear: bool
+
+
+class State(MutableMapping[str, Any]):
+    """The merged tiers of one session: `app:x`, `user:x`, `temp:x`, and its own keys."""
+
+    def __init__(self, session: Session, loaded: Encoded) -> None:
+        """Made by `Session`."""
+        self._session = session
+        self._loaded = loaded
+        self._values: dict[str, Any] = {}
+        self._assigned: dict[str, int] = {}
+        self._deleted: set[str] = set()
+        self._writes = 0
+        self._cleared_at = 0
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value of `key`; `KeyError` when it is not there."""
+        try:
+            return self._values[key]
+        except KeyError:
+            if key in self._deleted or key not in self._loaded:
+                raise
+        value = codec.decode(self._loaded[key], f"state {key!r} of session {self._session.id!r}")
+        self._values[key] = value
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set a key. `Unbound` for a `user:` key of an anonymous session, `InvalidId` for a bad one.
+
+        The value is checked when it is saved.
+        """
+        check_key(key)
+        tier = tier_of(key)[0]
+        if tier == "user" and self._session.user is None:
+            raise Unbound(self._session.id, key)
+        self._values[key] = value
+        self._deleted.discard(key)
+        if tier != "temp":
+            self._writes += 1
+            self._assigned[key] = self._writes
+
+    def __delitem__(self, key: str) -> None:
+        """Remove a key; `KeyError` when it is not there."""
+        if key not in self:
+            raise KeyError(key)
+        self._values.pop(key, None)
+        self._assigned.pop(key, None)
+        if key in self._loaded:
+            self._writes += 1
+            self._deleted.add(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether a key is there; a stored `None` is."""
+        return key in self._values or (key in self._loaded and key not in self._deleted)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the keys: the loaded ones in their order, then the new ones."""
+        yield from [key for key in self._loaded if key not in self._deleted]
+        yield from [key for key in self._values if key not in self._loaded]
+
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        """Show the keys, not the values: these may be private."""
+        return f"<State of {self._session.id!r}: {', '.join(self) or 'empty'}>"
+
+    def text(self, key: str, default: str = "") -> str:
+        """Return the value of `key` if it is a string, else `default`."""
+        value = self.get(key)
+        return value if isinstance(value, str) else default
+
+    def clear(self) -> None:
+        """Remove the session's own keys. Saved like this, the session is deleted.
+
+        Keys that are set afterwards keep it, with only those. Shared and `temp:` keys stay.
+        """
+        for key in [key for key in self if tier_of(key)[0] == "session"]:
+            del self[key]
+        self._writes += 1
+        self._cleared_at = self._writes
+
+    @property
+    def cleared(self) -> bool:
+        """Whether `clear` was called and nothing was set since: a save will delete the session."""
+        cleared_at = self._cleared_at
+        return cleared_at > 0 and all(write < cleared_at for write in self._assigned.values())
+
+    @property
+    def modified(self) -> bool:
+        """Whether a save would write. Values that cannot be saved count as changed."""
+        if self._cleared_at or self._assigned or self._deleted:
+            return True
+        return any(self._differs(key) for key in self._values)
+
+    def _differs(self, key: str) -> bool:
+        """Return whether a value that was looked at was changed inside."""
+        value = self._values[key]
+        if type(value) not in (list, dict) or key not in self._loaded:
+            return False
+        try:
+            return self._encoded_if_changed(key) is not None
+        except Exception:  # noqa: BLE001 - what cannot be encoded is not what was loaded
+            return True
+
+    def _encoded_if_changed(self, key: str) -> msgspec.Raw | None:
+        value = self._values[key]
+        text = codec.encode(value, f"state.{key}")
+        loaded = self._loaded.get(key)
+        if key in self._assigned or loaded is None:
+            return msgspec.Raw(text)
+        if text == bytes(loaded) or codec.same(value, codec.decode(loaded, key)):
+            return None
+        return msgspec.Raw(text)
+
+    def delta(self) -> StateDelta:
+        """Return what a save has to send. Raises `Unserializable`, naming the path."""
+        changes: dict[str, msgspec.Raw | Deletion] = {}
+        for key, value in self._values.items():
+            if tier_of(key)[0] == "temp":
+                continue
+            if key in self._assigned or type(value) in (list, dict):
+                encoded = self._encoded_if_changed(key)
+                if encoded is not None:
+                    changes[key] = encoded
+        for key in self._deleted:
+            changes[key] = DELETE
+        return StateDelta(changes, self._cleared_at > 0)
+
+    @property
+    def writes(self) -> int:
+        """A number that grows with every change by the caller."""
+        return self._writes
+
+    def saved(self, delta: StateDelta, writes: int) -> None:
+        """Note that `delta`, made when `writes` was the count, is stored now."""
+        for key, value in delta.changes.items():
+            if isinstance(value, msgspec.Raw):
+                self._loaded[key] = value
+                if self._assigned.get(key, 0) <= writes:
+                    self._assigned.pop(key, None)
+            else:
+                self._loaded.pop(key, None)
+                self._deleted.discard(key)
+        if delta.clear and self._writes == writes:
+            self._cleared_at = 0
+
+    def applied(self, changes: Mapping[str, msgspec.Raw | Deletion]) -> None:
+        """Take over changes that were committed with an event."""
+        for key, value in changes.items():
+            self._assigned.pop(key, None)
+            self._deleted.discard(key)
+            self._values.pop(key, None)
+            if isinstance(value, msgspec.Raw):
+                self._loaded[key] = value
+            else:
+                self._loaded.pop(key, None)
+
+    def set_temporary(self, changes: Mapping[str, Any]) -> None:
+        """Take over `temp:` keys of an event's delta: they live on this copy only."""
+        for key, value in changes.items():
+            if value is DELETE:
+                self._values.pop(key, None)
+            else:
+                self._values[key] = value
+
+    def reload(self, loaded: Encoded) -> None:
+        """Start over from what is stored now; unsaved changes are dropped, `temp:` keys stay."""
+        self._values = {k: v for k, v in self._values.items() if tier_of(k)[0] == "temp"}
+        self._loaded = loaded
+        self._assigned.clear()
+        self._deleted.clear()
+        self._cleared_at = 0
+
+    def loaded_tier(self, keys: Encoded) -> None:
+        """Add keys of a tier that became visible; what the caller set stays."""
+        self._loaded.update(keys)
+
+
+class Session:
+    """A session as one caller holds it. Nothing is stored until it is saved or appended to."""
+
+    __slots__ = ("__weakref__", "_header", "_revision", "_stored", "events", "state")
+
+    def __init__(self, header: Header, loaded: Encoded, *, stored: bool) -> None:
+        """Made by `SessionManager`."""
+        self._header = header
+        self._revision = header.revision if stored else 0
+        self._stored = stored
+        self.state = State(self, loaded)
+        self.events: list[Event] = []
+
+    def __repr__(self) -> str:
+        """Show identity and place, not contents."""
+        return f"<Session {self.id!r} {self.phase} revision {self.revision}>"
+
+    @property
+    def header(self) -> Header:
+        """The record's header as last seen."""
+        return self._header
+
+    @property
+    def app(self) -> str:
+        """The app it belongs to."""
+        return self._header.app
+
+    @property
+    def id(self) -> str:
+        """Its id, unique in the app."""
+        return self._header.id
+
+    @property
+    def user(self) -> str | None:
+        """The user it is bound to, `None` while anonymous."""
+        return self._header.user
+
+    @property
+    def lifecycle(self) -> str:
+        """The name of its lifecycle preset."""
+        return self._header.lifecycle
+
+    @property
+    def phase(self) -> Phase:
+        """Where it is in its lifecycle, as last seen."""
+        return self._header.phase
+
+    @property
+    def reason(self) -> str | None:
+        """Why it moved to its phase, if a reason was given."""
+        return self._header.reason
+
+    @property
+    def revision(self) -> int:
+        """The revision this copy has seen; 0 while it is not stored."""
+        return self._revision
+
+    @property
+    def epoch(self) -> str:
+        """The random id of this incarnation."""
+        return self._header.epoch
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made."""
+        return to_datetime(self._header.created_at)
+
+    @property
+    def active_at(self) -> datetime:
+        """When it was last used, as last seen."""
+        return to_datetime(self._header.active_at)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it expires unless it is used again, `None` for never."""
+        at = self._header.expires_at
+        return None if at is None else to_datetime(at)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels."""
+        return MappingProxyType(self._header.labels)
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the session that it is a child of."""
+        return self._header.parent
+
+    @property
+    def forked_from(self) -> str | None:
+        """The id of the session that it was forked from."""
+        return self._header.forked_from
+
+    @property
+    def stored(self) -> bool:
+        """Whether it has been stored."""
+        return self._stored
+
+    @property
+    def modified(self) -> bool:
+        """Whether a save would write."""
+        return self.state.modified
+
+    def committed(self, header: Header, revision: int) -> None:
+        """Take over the outcome of a commit made through this copy.
+
+        The revision moves only if nobody else committed in between: else a later strict save has
+        to conflict, until `refresh`.
+        """
+        self._header = header
+        if revision == self._revision + 1 or not self._stored:
+            self._revision = revision
+        self._stored = True
+
+    def bound(self, user: str) -> None:
+        """Bind a copy that is not stored yet."""
+        self._header = msgspec.structs.replace(self._header, user=user)
+
+    def seen(self, header: Header) -> None:
+        """Take over a header that says nothing on state: deadlines, phase, labels."""
+        self._header = header
+
+    def reloaded(self, record: Record) -> None:
+        """Take over all of a record."""
+        self._header = record.header
+        self._revision = record.header.revision
+        self._stored = True
+        self.state.reload(merged_tiers(record))
+        self.events = [event_from(entry) for entry in record.entries]
+
+
+def merged_tiers(record: Record) -> Encoded:
+    """Return the tiers of a record as one mapping with prefixed keys, still encoded."""
+    return merge(record.state, record.user_state, record.app_state)
+
+
+def session_from(record: Record) -> Session:
+    """Return a working copy of a record, with the window of events that it came with."""
+    session = Session(record.header, merged_tiers(record), stored=True)
+    session.events = [event_from(entry) for entry in record.entries]
+    return session

@@ -1,0 +1,397 @@
+"""The contract of a store: few verbs, one value object each, absence stated first.
+
+A store keeps sessions and knows nothing of clocks: every instant comes in with the value object.
+Values travel encoded. Three rules hold for every verb that writes: it happens wholly or not at all;
+only `create` and `fork` create, nothing else ever does; and a call that is cancelled raises
+`CancelledError` only when the outcome is final, that is, dropped before it began or finished.
+Optional abilities (`SupportsWatch`, `SupportsLease`, ...) are protocols of their own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from sojourn.lifecycle import Phase, Trigger
+from sojourn.model import (
+    Draft,
+    Encoded,
+    Entry,
+    Header,
+    Record,
+    StoredDocument,
+)
+from sojourn.timestamps import from_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sojourn.errors import Corrupt
+
+Durability = Literal["durable", "relaxed"]
+"""What a write waits for: the disk (or the stated replicas), or only for others to see it."""
+Order = Literal["created", "-created", "active", "-active"]
+
+
+class TierDelta(NamedTuple):
+    """What a commit does to one tier: keys to set (encoded) and keys to remove."""
+
+    set: Encoded
+    drop: tuple[str, ...] = ()
+
+
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """Put a document: same collection and key replace, `created_at` stays."""
+
+    collection: str
+    key: str
+    body: bytes
+    content_type: str
+    expires_at: int | None = None
+
+
+class Drop(msgspec.Struct, frozen=True, kw_only=True):
+    """Remove a document; `key=None` removes the collection. Missing is fine."""
+
+    collection: str
+    key: str | None = None
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """Move the phase by a trigger.
+
+    `due_at` is when the reaper takes an ending session over. `retain` (microseconds) is how long
+    the ended record stays; it is noted when the end begins and counts from when it completes.
+    """
+
+    trigger: Trigger
+    reason: str | None = None
+    due_at: int | None = None
+    retain: int | None = None
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """Note a failed end: count it, and be due again at `due_at`."""
+
+    due_at: int
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One commit. `epoch` and `revision` are what the caller expects; `None` expects nothing.
+
+    `id=None` writes only to the app's tier, `user`'s tier and the app's documents. `clear` empties
+    the session's own tier before `session` is applied. `user` binds, `labels` patches (`None`
+    removes one). `truncate_after` removes the events behind it, once `expect_tail` is the tail.
+    `expired` says what a deadline that has passed means: "refuse" for everybody, "allow" or
+    "require" for who ends the session.
+    """
+
+    app: str
+    id: str | None
+    op: bytes
+    now: int
+    epoch: str | None = None
+    revision: int | None = None
+    fence: int | None = None
+    clear: bool = False
+    session: TierDelta | None = None
+    user_tier: TierDelta | None = None
+    app_tier: TierDelta | None = None
+    events: tuple[Draft, ...] = ()
+    documents: tuple[Put | Drop, ...] = ()
+    truncate_after: int | None = None
+    expect_tail: tuple[int, ...] | None = None
+    user: str | None = None
+    labels: dict[str, str | None] | None = None
+    move: Move | None = None
+    retry: Retry | None = None
+    expired: Literal["refuse", "allow", "require"] = "refuse"
+    durability: Durability | None = None
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a commit led to. `seqs` are the events' numbers, in order, old ones for repeats.
+
+    `repeated` says that this operation had been applied before and was not applied again.
+    """
+
+    header: Header
+    revision: int
+    seqs: tuple[int, ...] = ()
+    durability: Literal["memory", "relaxed", "durable"] = "memory"
+    repeated: bool = False
+
+
+class Create(msgspec.Struct, frozen=True, kw_only=True):
+    """A new session: its first header, state of its tiers, and first events, all or nothing."""
+
+    header: Header
+    op: bytes
+    session: TierDelta | None = None
+    user_tier: TierDelta | None = None
+    app_tier: TierDelta | None = None
+    events: tuple[Draft, ...] = ()
+    durability: Durability | None = None
+
+
+class Fork(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy of `source` as of event `at` under the id of `header` (see DESIGN 5.1, fork)."""
+
+    header: Header
+    op: bytes
+    source: str
+    at: int | None = None
+    durability: Durability | None = None
+
+
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A window of a log: the bounds first, then the last (or first) so many of what they leave.
+
+    `after_seq` and `before_seq` are exclusive, `since` is inclusive (a store sees an instant, a
+    caller may give a datetime), `kinds` keeps those kinds. `last=0` is none; `first` limits from the other end. Results ascend by `seq`.
+    """
+
+    last: int | None = None
+    first: int | None = None
+    after_seq: int | None = None
+    before_seq: int | None = None
+    since: datetime | int | None = None
+    kinds: tuple[str, ...] | None = None
+
+    @property
+    def since_instant(self) -> int | None:
+        """`since` in microseconds since the epoch, whichever way it was given."""
+        return from_datetime(self.since) if isinstance(self.since, datetime) else self.since
+
+
+class Get(msgspec.Struct, frozen=True, kw_only=True):
+    """Read one session. `expired` also finds one past its deadline; `window` adds events."""
+
+    app: str
+    id: str
+    now: int
+    window: EventQuery | None = None
+    expired: bool = False
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Sessions that match every given filter. `position` is the store's own.
+
+    Expired ones are left out unless `expired` asks for them too; counting leaves them out always.
+    `user` has a second field because `None` is a user's value: `anonymous=True` asks for those.
+    """
+
+    app: str
+    now: int
+    user: str | None = None
+    anonymous: bool = False
+    phases: tuple[Phase, ...] | None = None
+    labels: dict[str, str] | None = None
+    parent: str | None = None
+    order: Order = "-active"
+    limit: int = 50
+    position: str | None = None
+    expired: bool = False
+
+
+class Listed(NamedTuple):
+    """A page of records without events, and the position behind it.
+
+    `corrupt` are those that could not be read back; they do not hide the others.
+    """
+
+    records: list[Record]
+    position: str | None
+    corrupt: tuple[Corrupt, ...] = ()
+
+
+class Touch(msgspec.Struct, frozen=True, kw_only=True):
+    """Note that a session is in use: idle deadline and `active_at` move, the revision does not."""
+
+    app: str
+    id: str
+    now: int
+    epoch: str | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
+    """Remove a session and all it owns, children too. With expectations: only if they hold.
+
+    `fence` is a lease that must still be the newest.
+    """
+
+    app: str
+    id: str
+    now: int
+    epoch: str | None = None
+    revision: int | None = None
+    fence: int | None = None
+
+
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to `limit` sessions that the reaper has to look at, the longest due first."""
+
+    app: str
+    now: int
+    limit: int
+
+
+class Tiers(NamedTuple):
+    """The state that outlives sessions: the user's tier and the app's."""
+
+    user_state: Encoded
+    app_state: Encoded
+
+
+class DocumentQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents of a session (`id`) or, with `id=None`, of the app; keys ascend after `after`.
+
+    `expired` also reads those of a session past its deadline, for its end hooks.
+    """
+
+    app: str
+    id: str | None
+    collection: str
+    now: int
+    key: str | None = None
+    after: str | None = None
+    limit: int = 100
+    expired: bool = False
+
+
+class Store(Protocol):
+    """What every backend does. Any verb may raise `Closed` or `Unavailable`, and `Corrupt`."""
+
+    name: str
+    """What errors call this store; never holds a secret."""
+
+    async def open(self) -> None:
+        """Get ready. Opening twice is fine. Raises a subclass of `Unavailable` when it can't."""
+
+    async def close(self) -> None:
+        """Finish what was accepted, then refuse everything with `Closed`. Twice is fine."""
+
+    async def create(self, create: Create, /) -> Committed:
+        """Store a new session. The id exists (even expired): `AlreadyExists`, nothing changed.
+
+        An exclusive claim held by a live session: `RoleTaken`. A missing parent: `NotFound`.
+        The same `op` again: the first result.
+        """
+
+    async def fork(self, fork: Fork, /) -> Committed:
+        """Copy a session in one step. A missing or expired source: `NotFound`. Else as `create`."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        """Apply a change. Missing: `NotFound`; expired or not live: `Ended`; moved on: `Conflict`.
+
+        The same `op` again: the first result, nothing is applied twice.
+        """
+
+    async def get(self, get: Get, /) -> Record | None:
+        """Return a session, `None` when it is missing or (unless asked for) expired."""
+
+    async def events(
+        self, app: str, id: str, now: int, window: EventQuery, /
+    ) -> Sequence[Entry] | None:
+        """Return a window of a log, `None` when the session is missing or expired."""
+
+    async def list(self, query: Query, /) -> Listed:
+        """Return a page of sessions without events; an empty one when nothing matches."""
+
+    async def count(self, query: Query, /) -> int:
+        """Return how many sessions match; `order`, `limit` and `position` do not matter."""
+
+    async def touch(self, touch: Touch, /) -> Header:
+        """Extend the idle deadline and return the header. Missing: `NotFound`; expired: `Ended`."""
+
+    async def delete(self, delete: Delete, /) -> bool:
+        """Remove a session with all it owns. Missing, or an expectation does not hold: `False`."""
+
+    async def forget(self, app: str, user: str, /) -> int:
+        """Remove every session of a user, expired ones too, and the user's tier; return how many."""
+
+    async def due(self, due: Due, /) -> Sequence[Header]:
+        """Return sessions past their deadline, ending ones to retry, retained ones to remove."""
+
+    async def reap(self, due: Due, /) -> Sequence[str]:
+        """Remove up to `limit` due sessions at once, children too; return the ids that were due.
+
+        For sessions whose end needs no hooks. What was touched since is not due and stays.
+        """
+
+    async def tiers(self, app: str, user: str | None, /) -> Tiers:
+        """Return the shared state of an app and one of its users; empty when there is none."""
+
+    async def document(self, query: DocumentQuery, /) -> StoredDocument | None:
+        """Return one document with its body, `None` when it or its session is missing or expired."""
+
+    async def documents(self, query: DocumentQuery, /) -> Sequence[StoredDocument]:
+        """Return documents of a collection without bodies, ascending by key."""
+
+
+class Subscription(Protocol):
+    """Wake-ups for one session."""
+
+    async def wait(self, timeout: float, /) -> None:
+        """Return once the session may have changed since the last return, or after `timeout` s."""
+
+    def close(self) -> None:
+        """Stop. Twice is fine."""
+
+
+@runtime_checkable
+class SupportsWatch(Protocol):
+    """A store that can tell when a session changes, whichever process changed it."""
+
+    def subscribe(self, app: str, id: str, /) -> Subscription:
+        """Return a subscription; a change from now on makes its next `wait` return."""
+
+
+class Acquire(msgspec.Struct, frozen=True, kw_only=True):
+    """Take a lease until `until`; `holder` names this acquisition (random, used once)."""
+
+    app: str
+    id: str
+    holder: str
+    now: int
+    until: int
+    epoch: str | None = None
+
+
+class Renew(msgspec.Struct, frozen=True, kw_only=True):
+    """Move the end of a lease (`until=None` releases it). Only its newest token may."""
+
+    app: str
+    id: str
+    token: int
+    holder: str
+    now: int
+    until: int | None
+
+
+@runtime_checkable
+class SupportsLease(Protocol):
+    """A store that can give one worker the right to run a session for a while."""
+
+    async def acquire(self, acquire: Acquire, /) -> int:
+        """Return the fencing token, higher than any before. Held by another: `LeaseHeld`.
+
+        Missing: `NotFound`. The same holder again: its token, with the new end. Sessions that are
+        expired or ending can be leased, to be ended.
+        """
+
+    async def renew(self, renew: Renew, /) -> None:
+        """Renew or release. Superseded or released: `LeaseLost`; missing session: `NotFound`."""
+
+
+@runtime_checkable
+class SupportsBackup(Protocol):
+    """A store that can copy itself while it is in use, and check itself."""
+
+    async def backup(self, path: str, /) -> None:
+        """Write a consistent copy to `path`, which must not exist yet."""
+
+    async def check(self) -> Sequence[str]:
+        """Return what is wrong, in words; empty when all is well."""

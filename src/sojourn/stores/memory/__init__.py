@@ -1,0 +1,253 @@
+"""The store in memory: the contract in executable form, without durability.
+
+Values are kept encoded, so nothing that is returned can alias what is kept and nothing is copied.
+Every verb runs to its end without awaiting, under one lock, so each is atomic for tasks and for
+threads alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from sojourn.errors import Closed
+from sojourn.stores.memory.vault import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sojourn.model import Entry, Header, Record, StoredDocument
+    from sojourn.store import (
+        Acquire,
+        Change,
+        Committed,
+        Create,
+        Delete,
+        DocumentQuery,
+        Due,
+        EventQuery,
+        Fork,
+        Get,
+        Listed,
+        Query,
+        Renew,
+        Tiers,
+        Touch,
+    )
+
+
+class _Shared:
+    """What the handles of one memory store share: the data, a lock, and who is waiting."""
+
+    def __init__(self) -> None:
+        self.vault = Vault()
+        self.lock = threading.RLock()
+        self.watchers: dict[tuple[str, str], set[_Wakeup]] = {}
+
+
+_named: WeakValueDictionary[str, _Shared] = WeakValueDictionary()
+_named_lock = threading.Lock()
+
+
+class MemoryStore:
+    """Sessions in this process's memory: a whole store, but nothing outlives the process.
+
+    Stores of the same `shared` name in one process show the same data, which is gone once the last
+    of them is closed. Without a name the data is this store's own.
+    """
+
+    def __init__(self, shared: str | None = None) -> None:
+        """Make a store, ready to use."""
+        self.name = f"memory://{shared or ''}"
+        self._closed = False
+        if shared is None:
+            self._shared: _Shared | None = _Shared()
+            return
+        with _named_lock:
+            self._shared = _named.get(shared) or _Shared()
+            _named[shared] = self._shared
+
+    @property
+    def _open(self) -> _Shared:
+        if self._shared is None:
+            raise Closed(self.name)
+        return self._shared
+
+    async def open(self) -> None:
+        """Nothing to do; raises `Closed` after `close`."""
+        _ = self._open
+
+    async def close(self) -> None:
+        """Let go of the data. Twice is fine."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            with shared.lock:
+                waiting = [wakeup for group in shared.watchers.values() for wakeup in group]
+            for wakeup in waiting:
+                wakeup.wake()
+
+    async def create(self, create: Create, /) -> Committed:
+        """Store a new session."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.create(create)
+
+    async def fork(self, fork: Fork, /) -> Committed:
+        """Copy a session in one step."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.fork(fork)
+
+    async def commit(self, change: Change, /) -> Committed:
+        """Apply a change."""
+        shared = self._open
+        with shared.lock:
+            committed = shared.vault.commit(change)
+            if change.id is not None:
+                _wake(shared, change.app, (change.id,))
+            return committed
+
+    async def get(self, get: Get, /) -> Record | None:
+        """Return a session."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.get(get)
+
+    async def events(
+        self, app: str, id: str, now: int, window: EventQuery, /
+    ) -> Sequence[Entry] | None:
+        """Return a window of a log."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.events(app, id, now, window)
+
+    async def list(self, query: Query, /) -> Listed:
+        """Return a page of sessions."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.list(query)
+
+    async def count(self, query: Query, /) -> int:
+        """Return how many sessions match."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.count(query)
+
+    async def touch(self, touch: Touch, /) -> Header:
+        """Extend the idle deadline."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.touch(touch)
+
+    async def delete(self, delete: Delete, /) -> bool:
+        """Remove a session with all it owns."""
+        shared = self._open
+        with shared.lock:
+            removed = shared.vault.delete(delete)
+            _wake(shared, delete.app, removed)
+            return bool(removed)
+
+    async def forget(self, app: str, user: str, /) -> int:
+        """Remove everything of a user."""
+        shared = self._open
+        with shared.lock:
+            count, removed = shared.vault.forget(app, user)
+            _wake(shared, app, removed)
+            return count
+
+    async def due(self, due: Due, /) -> Sequence[Header]:
+        """Return what the reaper has to look at."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.due(due)
+
+    async def reap(self, due: Due, /) -> Sequence[str]:
+        """Remove what is due."""
+        shared = self._open
+        with shared.lock:
+            removed = shared.vault.reap(due)
+            for ids in removed:
+                _wake(shared, due.app, ids)
+            return [ids[0] for ids in removed]
+
+    async def tiers(self, app: str, user: str | None, /) -> Tiers:
+        """Return shared state."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.tiers(app, user)
+
+    async def document(self, query: DocumentQuery, /) -> StoredDocument | None:
+        """Return one document."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.document(query)
+
+    async def documents(self, query: DocumentQuery, /) -> Sequence[StoredDocument]:
+        """Return documents without bodies."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.documents(query)
+
+    async def acquire(self, acquire: Acquire, /) -> int:
+        """Grant a lease."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.acquire(acquire)
+
+    async def renew(self, renew: Renew, /) -> None:
+        """Renew or release a lease."""
+        shared = self._open
+        with shared.lock:
+            shared.vault.renew(renew)
+
+    def subscribe(self, app: str, id: str, /) -> _Wakeup:
+        """Return a subscription to one session's changes; call it in a running event loop."""
+        return _Wakeup(self._open, (app, id))
+
+
+class _Wakeup:
+    """A subscription: an event of the subscriber's loop, set from whichever thread commits."""
+
+    def __init__(self, shared: _Shared, key: tuple[str, str]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._shared: _Shared | None = shared
+        self._key = key
+        with shared.lock:
+            shared.watchers.setdefault(key, set()).add(self)
+
+    def wake(self) -> None:
+        """Make `wait` return; safe from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._changed.set)
+        except RuntimeError:  # the subscriber's loop is closed: nobody is waiting any more
+            self.close()
+
+    async def wait(self, timeout: float, /) -> None:
+        """Return after a change, or after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        self._changed.clear()
+
+    def close(self) -> None:
+        """Stop. Twice is fine."""
+        shared, self._shared = self._shared, None
+        if shared is None:
+            return
+        with shared.lock:
+            group = shared.watchers.get(self._key, set())
+            group.discard(self)
+            if not group:
+                shared.watchers.pop(self._key, None)
+
+
+def _wake(shared: _Shared, app: str, ids: Iterable[str]) -> None:
+    """Wake whoever watches these sessions."""
+    for id in ids:
+        for wakeup in tuple(shared.watchers.get((app, id), ())):
+            wakeup.wake()

@@ -1,0 +1,100 @@
+"""The log of one session in memory: entries by number, by id and by kind."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from sojourn.commit import is_repeat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sojourn.model import Draft, Entry
+    from sojourn.store import EventQuery
+
+_seq = attrgetter("seq")
+
+
+class Log:
+    """Entries in ascending order of `seq`, which has gaps where a tail was cut.
+
+    `_peaks` holds, for each entry, the latest time up to and including it. It never falls, so the
+    reader of "since t" knows where, going back, nothing can match any more.
+    """
+
+    __slots__ = ("_by_id", "_by_kind", "_entries", "_peaks")
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._peaks: list[int] = []
+        self._by_kind: dict[str, list[Entry]] = {}
+        self._by_id: dict[str, list[Entry]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Append an entry; its `seq` is above all others."""
+        peak = max(self._peaks[-1], entry.at) if self._peaks else entry.at
+        self._entries.append(entry)
+        self._peaks.append(peak)
+        self._by_kind.setdefault(entry.kind, []).append(entry)
+        self._by_id.setdefault(entry.id, []).append(entry)
+
+    def repeated(self, draft: Draft) -> Entry | None:
+        """Return the entry that `draft` is again, if there is one."""
+        found = self._by_id.get(draft.id, ())
+        return next((entry for entry in found if is_repeat(draft, entry)), None)
+
+    def truncate(self, after: int) -> None:
+        """Remove the entries with a `seq` above `after`."""
+        kept = bisect_right(self._entries, after, key=_seq)
+        removed = self._entries[kept:]
+        del self._entries[kept:]
+        del self._peaks[kept:]
+        for entry in reversed(removed):
+            self._by_kind[entry.kind].pop()
+            self._by_id[entry.id].pop()
+            if not self._by_id[entry.id]:
+                del self._by_id[entry.id]
+
+    def tail(self, count: int) -> tuple[int, ...]:
+        """Return the last `count` sequence numbers, ascending."""
+        return tuple(entry.seq for entry in self._entries[-count:]) if count > 0 else ()
+
+    def all(self) -> list[Entry]:
+        """Return every entry."""
+        return list(self._entries)
+
+    def window(self, query: EventQuery) -> list[Entry]:
+        """Return the entries of a window, ascending. Costs what it returns, not what is there."""
+        if query.first is not None:
+            return list(islice(self._matching(query, newest_first=False), query.first))
+        newest = self._matching(query, newest_first=True)
+        found = list(newest if query.last is None else islice(newest, query.last))
+        found.reverse()
+        return found
+
+    def _matching(self, query: EventQuery, *, newest_first: bool) -> Iterator[Entry]:
+        source = self._entries
+        if query.kinds is not None and len(query.kinds) == 1:
+            source = self._by_kind.get(query.kinds[0], [])
+        after, since = query.after_seq, query.since_instant
+        if since is not None:
+            lowest = bisect_left(self._peaks, since)
+            if lowest == len(self._entries):
+                return
+            bound = self._entries[lowest].seq - 1
+            after = bound if after is None else max(after, bound)
+        low = 0 if after is None else bisect_right(source, after, key=_seq)
+        high = len(source)
+        if query.before_seq is not None:
+            high = bisect_left(source, query.before_seq, key=_seq)
+        indexes = range(high - 1, low - 1, -1) if newest_first else range(low, high)
+        for index in indexes:
+            entry = source[index]
+            if since is not None and entry.at < since:
+                continue
+            if query.kinds is not None and entry.kind not in query.kinds:
+                continue
+            yield entry

@@ -1,0 +1,618 @@
+"""What the memory store keeps, and every verb on it as one plain function call.
+
+Nothing here awaits, so each call is one step. Checks come before the first change: a call that
+raises has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sojourn import codec, commit
+from sojourn.errors import InvalidCursor, NotFound, RoleTaken
+from sojourn.expiry import is_past
+from sojourn.lifecycle import OVER, Phase
+from sojourn.model import Record, StoredDocument
+from sojourn.state import rewind
+from sojourn.store import Committed, Listed, Put, Tiers
+from sojourn.stores.memory.log import Log
+from sojourn.stores.memory.order import Order, key_of, row_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sojourn.model import Draft, Encoded, Entry, Header
+    from sojourn.store import (
+        Acquire,
+        Change,
+        Create,
+        Delete,
+        DocumentQuery,
+        Drop,
+        Due,
+        EventQuery,
+        Fork,
+        Get,
+        Query,
+        Renew,
+        TierDelta,
+        Touch,
+    )
+
+_EMPTY = b"{}"
+Documents = dict[tuple[str, str], StoredDocument]
+
+
+class Slot:
+    """One session: its header, its own state as JSON text, and what it owns."""
+
+    __slots__ = ("children", "documents", "header", "log", "parent", "row", "state")
+
+    def __init__(self, row: int, header: Header, state: bytes, parent: Slot | None) -> None:
+        self.row = row
+        self.header = header
+        self.state = state
+        self.parent = parent
+        self.log: Log | None = None
+        self.documents: Documents | None = None
+        self.children: set[Slot] | None = None
+
+    def entries(self, window: EventQuery | None) -> list[Entry]:
+        """Return a window of the log; nothing for no window."""
+        return [] if self.log is None or window is None else self.log.window(window)
+
+    def tail(self, count: int) -> tuple[int, ...]:
+        """Return the last `count` sequence numbers."""
+        return () if self.log is None else self.log.tail(count)
+
+
+class Vault:
+    """All sessions, the shared tiers, and the orders and counts that make lists cheap."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._slots: dict[tuple[str, str], Slot] = {}
+        self._by_row: dict[int, Slot] = {}
+        self._tiers: dict[tuple[str, str | None], bytes] = {}
+        self._app_documents: dict[str, Documents] = {}
+        self._claims: dict[tuple[str, tuple[tuple[str, str], ...]], Slot] = {}
+        self._users: dict[tuple[str, str | None], set[Slot]] = {}
+        self._counts: Counter[tuple[str, str | None, Phase]] = Counter()
+        self._totals: Counter[tuple[str, Phase]] = Counter()
+        self._orders: dict[tuple[str, ...], Order] = {}
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def create(self, create: Create) -> Committed:
+        """Store a new session; see `Store.create`."""
+        header = create.header
+        found = self._slots.get((header.app, header.id))
+        if found is not None:
+            return self._created_before(found, create)
+        parent = self._admit(header)
+        session = commit.merged_state(_EMPTY, create.session, clear=False, key=header.id)
+        shared = self._shared_tiers(header.app, header.user, create.user_tier, create.app_tier)
+        header = commit.created(header, create.op, len(create.events))
+        slot = self._add(header, session, parent)
+        self._tiers.update(shared)
+        seqs = tuple(range(1, len(create.events) + 1))
+        self._log_all(slot, create.events, seqs)
+        return Committed(header=header, revision=header.revision, seqs=seqs)
+
+    def _created_before(self, found: Slot, create: Create | Fork) -> Committed:
+        """Answer a repeated create with its first result, another one with `AlreadyExists`."""
+        known = commit.recall(found.header, create.op)
+        if known is None:
+            now = create.header.created_at
+            raise commit.exists(found.header, now)
+        revision, seq = known
+        seqs = tuple(range(1, seq + 1))
+        return Committed(header=found.header, revision=revision, seqs=seqs, repeated=True)
+
+    def _admit(self, header: Header) -> Slot | None:
+        """Return the parent of a new session. A claim that is taken: `RoleTaken`."""
+        claim = commit.claim_of(header)
+        if claim is not None and (holder := self._claims.get((header.app, claim))):
+            raise RoleTaken(dict(claim), holder.header.id)
+        if header.parent is None:
+            return None
+        parent = self._slots.get((header.app, header.parent))
+        commit.check_parent(_header(parent), header)
+        return parent
+
+    def _add(self, header: Header, state: bytes, parent: Slot | None) -> Slot:
+        self._rows += 1
+        slot = Slot(self._rows, header, state, parent)
+        self._slots[header.app, header.id] = self._by_row[slot.row] = slot
+        if parent is not None:
+            if parent.children is None:
+                parent.children = set()
+            parent.children.add(slot)
+        claim = commit.claim_of(header)
+        if claim is not None:
+            self._claims[header.app, claim] = slot
+        self._users.setdefault((header.app, header.user), set()).add(slot)
+        self._count(header, 1)
+        self._order(slot, None)
+        return slot
+
+    def fork(self, fork: Fork) -> Committed:
+        """Copy a session; see `Store.fork`."""
+        header = fork.header
+        found = self._slots.get((header.app, header.id))
+        if found is not None:
+            return self._created_before(found, fork)
+        source = self._slots.get((header.app, fork.source))
+        if source is None or is_past(source.header.expires_at, header.created_at):
+            raise NotFound(fork.source)
+        at = source.header.seq if fork.at is None else fork.at
+        entries = source.log.all() if source.log else []
+        state = codec.decode_object(source.state, fork.source)
+        state = rewind(state, commit.deltas_of(entries), at)
+        header = commit.forked(header, source.header, fork.op, at)
+        parent = self._admit(header)
+        slot = self._add(header, codec.encode_object(state), parent)
+        for entry in entries:
+            if entry.seq <= at:
+                self._log(slot).add(entry)
+        if source.documents is not None:
+            slot.documents = {k: d for k, d in source.documents.items() if d.seq <= at}
+        return Committed(header=header, revision=header.revision)
+
+    def commit(self, change: Change) -> Committed:
+        """Apply a change; see `Store.commit`."""
+        if change.id is None:
+            return self._commit_shared(change)
+        slot = self._slots.get((change.app, change.id))
+        if slot is not None and (known := commit.recall(slot.header, change.op)):
+            return self._repeat(slot, change, known)
+        old = commit.forbid(_header(slot), change, slot.tail if slot else _no_tail)
+        assert slot is not None  # `forbid` raised
+        user = change.user or old.user
+        shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
+        if change.session is not None or change.clear:
+            slot.state = commit.merged_state(slot.state, change.session, change.clear, old.id)
+        seqs, new = self._sequence(slot, change)
+        header = commit.advance(old, change, new)
+        if change.truncate_after is not None and slot.log is not None:
+            slot.log.truncate(change.truncate_after)
+        self._log_all(slot, change.events, seqs, above=old.seq)
+        self._tiers.update(shared)
+        self._replace(slot, header)
+        self._put_documents(slot, change)
+        return Committed(header=header, revision=header.revision, seqs=seqs)
+
+    def _commit_shared(self, change: Change) -> Committed:
+        """Apply a change that belongs to no session: shared tiers and the app's documents."""
+        header = commit.shared_header(change)
+        shared = self._shared_tiers(change.app, change.user, change.user_tier, change.app_tier)
+        self._tiers.update(shared)
+        documents = self._app_documents.setdefault(change.app, {})
+        _apply_documents(documents, change.documents, 0, change.now)
+        return Committed(header=header, revision=0)
+
+    def _repeat(self, slot: Slot, change: Change, known: tuple[int, int]) -> Committed:
+        """Answer an operation that was applied before with what it led to."""
+        revision, last = known
+        seqs = []
+        number = last
+        for draft in reversed(change.events):
+            found = slot.log.repeated(draft) if slot.log else None
+            seqs.append(found.seq if found else number)
+            number = seqs[-1] - 1
+        result = tuple(reversed(seqs))
+        return Committed(header=slot.header, revision=revision, seqs=result, repeated=True)
+
+    def _sequence(self, slot: Slot, change: Change) -> tuple[tuple[int, ...], int]:
+        """Return the number of each event (an old one for a repeat) and how many are new."""
+        seqs: list[int] = []
+        top = slot.header.seq
+        cut = change.truncate_after
+        for draft in change.events:
+            known = None if draft.fresh or slot.log is None else slot.log.repeated(draft)
+            if known is not None and (cut is None or known.seq <= cut):
+                seqs.append(known.seq)
+                continue
+            top += 1
+            seqs.append(top)
+        return tuple(seqs), top - slot.header.seq
+
+    def _log(self, slot: Slot) -> Log:
+        if slot.log is None:
+            slot.log = Log()
+        return slot.log
+
+    def _log_all(
+        self, slot: Slot, drafts: tuple[Draft, ...], seqs: tuple[int, ...], above: int = 0
+    ) -> None:
+        """Add the drafts whose number is new."""
+        for draft, seq in zip(drafts, seqs, strict=True):
+            if seq > above:
+                self._log(slot).add(commit.numbered(draft, seq))
+
+    def _put_documents(self, slot: Slot, change: Change) -> None:
+        if not change.documents:
+            return
+        if slot.documents is None:
+            slot.documents = {}
+        _apply_documents(slot.documents, change.documents, slot.header.seq, change.now)
+
+    def _shared_tiers(
+        self, app: str, user: str | None, ours: TierDelta | None, everyones: TierDelta | None
+    ) -> dict[tuple[str, str | None], bytes]:
+        """Return the shared tiers as they will be; nothing is changed yet."""
+        new: dict[tuple[str, str | None], bytes] = {}
+        for owner, delta in ((user, ours), (None, everyones)):
+            if delta is not None:
+                old = self._tiers.get((app, owner), _EMPTY)
+                new[app, owner] = commit.merged_state(old, delta, clear=False, key="tier")
+        return new
+
+    def touch(self, touch: Touch) -> Header:
+        """Extend the idle deadline; see `Store.touch`."""
+        slot = self._slots.get((touch.app, touch.id))
+        header = commit.touched(_header(slot), touch.id, touch.now, touch.epoch)
+        assert slot is not None  # `touched` raised
+        self._replace(slot, header)
+        return header
+
+    def acquire(self, acquire: Acquire) -> int:
+        """Grant a lease; see `SupportsLease.acquire`."""
+        slot = self._slots.get((acquire.app, acquire.id))
+        header = commit.leased(_header(slot), acquire)
+        assert slot is not None  # `leased` raised
+        slot.header = header
+        return header.fence
+
+    def renew(self, renew: Renew) -> None:
+        """Renew or release a lease; see `SupportsLease.renew`."""
+        slot = self._slots.get((renew.app, renew.id))
+        header = commit.renewed(_header(slot), renew)
+        assert slot is not None  # `renewed` raised
+        slot.header = header
+
+    # --- removing ------------------------------------------------------------------------------
+
+    def delete(self, delete: Delete) -> list[str]:
+        """Remove a session and its children; return the ids removed, the session's own first."""
+        slot = self._slots.get((delete.app, delete.id))
+        if slot is None or not commit.may_delete(
+            slot.header, delete.epoch, delete.revision, delete.fence
+        ):
+            return []
+        return self._remove(slot)
+
+    def _remove(self, slot: Slot) -> list[str]:
+        header = slot.header
+        if self._slots.get((header.app, header.id)) is not slot:
+            return []
+        del self._slots[header.app, header.id]
+        del self._by_row[slot.row]
+        if slot.parent is not None and slot.parent.children is not None:
+            slot.parent.children.discard(slot)
+        self._free_claim(slot)
+        self._forget_user(slot)
+        self._count(header, -1)
+        removed = [header.id]
+        for child in list(slot.children or ()):
+            removed += self._remove(child)
+        return removed
+
+    def _free_claim(self, slot: Slot) -> None:
+        claim = commit.claim_of(slot.header)
+        if claim is not None and self._claims.get((slot.header.app, claim)) is slot:
+            del self._claims[slot.header.app, claim]
+
+    def _forget_user(self, slot: Slot) -> None:
+        key = (slot.header.app, slot.header.user)
+        slots = self._users[key]
+        slots.discard(slot)
+        if not slots:
+            del self._users[key]
+            for kind in ("active", "created"):
+                self._orders.pop((kind, *_facet_of_user(*key)), None)
+
+    def forget(self, app: str, user: str) -> tuple[int, list[str]]:
+        """Remove a user's sessions and tier; return how many and every id removed."""
+        slots = list(self._users.get((app, user), ()))
+        removed: list[str] = []
+        for slot in slots:
+            removed += self._remove(slot)
+        self._tiers.pop((app, user), None)
+        return len(slots), removed
+
+    def due(self, due: Due) -> list[Header]:
+        """Return due sessions; see `Store.due`."""
+        return [slot.header for slot in self._due_slots(due)]
+
+    def _due_slots(self, due: Due) -> list[Slot]:
+        found: list[Slot] = []
+        order = self._orders.get(("due", due.app))
+        for key in order.ascending() if order else ():
+            if key >= key_of(due.now + 1, 0) or len(found) >= due.limit:
+                break
+            slot = self._by_row.get(row_of(key))
+            if slot is not None and _due_key(slot) == key:
+                found.append(slot)
+        return found
+
+    def reap(self, due: Due) -> list[list[str]]:
+        """Remove due sessions; return, for each, the ids removed with it, its own first."""
+        return [ids for slot in self._due_slots(due) if (ids := self._remove(slot))]
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def get(self, get: Get) -> Record | None:
+        """Return a session; see `Store.get`."""
+        slot = self._slots.get((get.app, get.id))
+        if slot is None or (is_past(slot.header.expires_at, get.now) and not get.expired):
+            return None
+        return self._record(slot, slot.entries(get.window))
+
+    def _record(self, slot: Slot, entries: Iterable[Entry] = ()) -> Record:
+        header = slot.header
+        tiers = self.tiers(header.app, header.user)
+        return Record(
+            header=header,
+            state=codec.decode_object(slot.state, header.id),
+            user_state=tiers.user_state,
+            app_state=tiers.app_state,
+            entries=tuple(entries),
+        )
+
+    def tiers(self, app: str, user: str | None) -> Tiers:
+        """Return shared state; see `Store.tiers`."""
+        return Tiers(
+            {} if user is None else self._tier(app, user),
+            self._tier(app, None),
+        )
+
+    def _tier(self, app: str, owner: str | None) -> Encoded:
+        text = self._tiers.get((app, owner))
+        return {} if text is None else codec.decode_object(text, f"tier of {app}")
+
+    def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
+        """Return a window of a log; see `Store.events`."""
+        slot = self._slots.get((app, id))
+        if slot is None or is_past(slot.header.expires_at, now):
+            return None
+        return slot.entries(window)
+
+    def document(self, query: DocumentQuery) -> StoredDocument | None:
+        """Return one document; see `Store.document`."""
+        found = self._documents_of(query).get((query.collection, query.key or ""))
+        return None if found is None or is_past(found.expires_at, query.now) else found
+
+    def documents(self, query: DocumentQuery) -> list[StoredDocument]:
+        """Return documents without bodies; see `Store.documents`."""
+        found = sorted(
+            (key, document)
+            for (collection, key), document in self._documents_of(query).items()
+            if collection == query.collection
+            and (query.after is None or key > query.after)
+            and not is_past(document.expires_at, query.now)
+        )
+        return [_without_body(document) for _, document in found[: query.limit]]
+
+    def _documents_of(self, query: DocumentQuery) -> Documents:
+        if query.id is None:
+            return self._app_documents.get(query.app, {})
+        slot = self._slots.get((query.app, query.id))
+        if slot is None or (is_past(slot.header.expires_at, query.now) and not query.expired):
+            return {}
+        return slot.documents or {}
+
+    # --- lists, orders and counts --------------------------------------------------------------
+
+    def list(self, query: Query) -> Listed:
+        """Return a page of sessions; see `Store.list`."""
+        slots: list[Slot] = []
+        last: int | None = None
+        for key, slot in self._in_order(query):
+            if len(slots) == query.limit:
+                return Listed([self._record(slot) for slot in slots], str(last))
+            slots.append(slot)
+            last = key
+        return Listed([self._record(slot) for slot in slots], None)
+
+    def _in_order(self, query: Query) -> Iterator[tuple[int, Slot]]:
+        kind: str = query.order.removeprefix("-")
+        position = _parse_position(query.position)
+        order = self._order_for(kind, query)
+        keys = order.descending if query.order.startswith("-") else order.ascending
+        for key in keys(position):
+            slot = self._by_row.get(row_of(key))
+            if slot is not None and _KEYS[kind](slot) == key and _matches(slot.header, query):
+                yield key, slot
+
+    def _order_for(self, kind: str, query: Query) -> Order:
+        """Return the order of the narrowest facet that the query names, built on first use."""
+        facet: tuple[str, ...] = ("app", query.app)
+        if query.user is not None or query.anonymous:
+            facet = _facet_of_user(query.app, query.user)
+        elif query.labels:
+            facet = ("label", query.app, *next(iter(query.labels.items())))
+        name = (kind, *facet)
+        order = self._orders.get(name)
+        if order is None:
+            self._orders[name] = order = Order()
+            for key in sorted(
+                _KEYS[kind](slot) for slot in self._by_row.values() if facet in _facets(slot)
+            ):
+                order.add(key, self._current(kind))
+        return order
+
+    def _current(self, kind: str) -> Callable[[int], bool]:
+        def current(key: int) -> bool:
+            slot = self._by_row.get(row_of(key))
+            return slot is not None and _KEYS[kind](slot) == key
+
+        return current
+
+    def _order(self, slot: Slot, old: Header | None) -> None:
+        """Note where a session stands now in the orders that have been asked for."""
+        header = slot.header
+        if header.due_at is not None and (old is None or old.due_at != header.due_at):
+            order = self._orders.setdefault(("due", header.app), Order())
+            order.add(_due_key(slot), self._current("due"))
+        moved = old is None or old.user != header.user or old.labels != header.labels
+        for kind in ("active", "created"):
+            if not moved and (kind == "created" or old.active_at == header.active_at):  # type: ignore[union-attr] # `moved` covers None
+                continue
+            for facet in _facets(slot):
+                order = self._orders.get((kind, *facet))
+                if order is not None:
+                    order.add(_KEYS[kind](slot), self._current(kind))
+
+    def _replace(self, slot: Slot, header: Header) -> None:
+        old, slot.header = slot.header, header
+        if old.phase is not header.phase or old.user != header.user:
+            self._count(old, -1)
+            self._count(header, 1)
+        if old.user != header.user:
+            self._users[old.app, old.user].discard(slot)
+            self._users.setdefault((header.app, header.user), set()).add(slot)
+        if header.phase in OVER:
+            self._free_claim(slot)
+        self._order(slot, old)
+
+    def _count(self, header: Header, by: int) -> None:
+        self._totals[header.app, header.phase] += by
+        key = (header.app, header.user, header.phase)
+        self._counts[key] += by
+        if not self._counts[key]:
+            del self._counts[key]
+
+    def count(self, query: Query) -> int:
+        """Return how many sessions match; kept for users and phases, walked for labels."""
+        query = msgspec.structs.replace(query, expired=False)
+        if query.labels or query.parent is not None:
+            return sum(1 for _ in self._in_order(query))
+        phases = query.phases or tuple(Phase)
+        if query.user is not None or query.anonymous:
+            kept = sum(self._counts[query.app, query.user, phase] for phase in phases)
+        else:
+            kept = sum(self._totals[query.app, phase] for phase in phases)
+        return kept - self._expired_in(query)
+
+    def _expired_in(self, query: Query) -> int:
+        """Return how many sessions of a count are past their deadline but not swept yet."""
+        order = self._orders.get(("due", query.app))
+        expired = 0
+        for key in order.ascending() if order else ():
+            if key >= key_of(query.now + 1, 0):
+                break
+            slot = self._by_row.get(row_of(key))
+            if (
+                slot is not None
+                and _due_key(slot) == key
+                and is_past(slot.header.expires_at, query.now)
+            ):
+                expired += _fits(slot.header, query)
+        return expired
+
+
+def _header(slot: Slot | None) -> Header | None:
+    return None if slot is None else slot.header
+
+
+def _no_tail(_count: int) -> tuple[int, ...]:
+    return ()
+
+
+def _active_key(slot: Slot) -> int:
+    return key_of(slot.header.active_at, slot.row)
+
+
+def _created_key(slot: Slot) -> int:
+    return key_of(0, slot.row)
+
+
+def _due_key(slot: Slot) -> int:
+    due_at = slot.header.due_at
+    return -1 if due_at is None else key_of(due_at, slot.row)
+
+
+_KEYS: dict[str, Callable[[Slot], int]] = {
+    "active": _active_key,
+    "created": _created_key,
+    "due": _due_key,
+}
+
+
+def _facet_of_user(app: str, user: str | None) -> tuple[str, ...]:
+    return ("anonymous", app) if user is None else ("user", app, user)
+
+
+def _facets(slot: Slot) -> list[tuple[str, ...]]:
+    """Return every facet that a session is listed under."""
+    header = slot.header
+    labels = [("label", header.app, name, value) for name, value in header.labels.items()]
+    return [("app", header.app), _facet_of_user(header.app, header.user), *labels]
+
+
+def _fits(header: Header, query: Query) -> bool:
+    """Return whether a session matches the filters, expired or not."""
+    if (query.user is not None or query.anonymous) and header.user != query.user:
+        return False
+    if query.phases is not None and header.phase not in query.phases:
+        return False
+    if query.parent is not None and header.parent != query.parent:
+        return False
+    wanted = query.labels or {}
+    return all(header.labels.get(name) == value for name, value in wanted.items())
+
+
+def _matches(header: Header, query: Query) -> bool:
+    return _fits(header, query) and (query.expired or not is_past(header.expires_at, query.now))
+
+
+def _parse_position(position: str | None) -> int | None:
+    if position is None:
+        return None
+    try:
+        return int(position)
+    except ValueError:
+        raise InvalidCursor("its position is not one of this store's") from None
+
+
+def _apply_documents(
+    documents: Documents, changes: tuple[Put | Drop, ...], seq: int, now: int
+) -> None:
+    """Put and drop documents in order."""
+    for change in changes:
+        if isinstance(change, Put):
+            key = (change.collection, change.key)
+            old = documents.get(key)
+            documents[key] = StoredDocument(
+                collection=change.collection,
+                key=change.key,
+                content_type=change.content_type,
+                size=len(change.body),
+                seq=seq,
+                created_at=old.created_at if old else now,
+                updated_at=now,
+                expires_at=change.expires_at,
+                body=change.body,
+            )
+        elif change.key is not None:
+            documents.pop((change.collection, change.key), None)
+        else:
+            for key in [key for key in documents if key[0] == change.collection]:
+                del documents[key]
+
+
+def _without_body(document: StoredDocument) -> StoredDocument:
+    return StoredDocument(
+        collection=document.collection,
+        key=document.key,
+        content_type=document.content_type,
+        size=document.size,
+        seq=document.seq,
+        created_at=document.created_at,
+        updated_at=document.updated_at,
+        expires_at=document.expires_at,
+    )

@@ -1,0 +1,340 @@
+"""The store in one SQLite file, shared by any number of processes on one machine.
+
+Writes go to one thread, in groups, through a gate that lets processes take turns; point reads run
+on the event loop's own thread, long ones on a pool. An acknowledged write is on disk, unless
+`durability="relaxed"` was chosen: then it survives the process but the last ones before a power
+failure may be lost (never the file's consistency).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import apsw
+
+from sojourn.batcher import Batcher
+from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
+from sojourn.stores.sqlite import connection, maintenance, schema
+from sojourn.stores.sqlite.gate import Gate
+from sojourn.stores.sqlite.operations import FindDue, Forget, Reap, weight
+from sojourn.stores.sqlite.reader import Reader, TooLong
+from sojourn.stores.sqlite.watch import Wakeup, Watchers
+from sojourn.stores.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sojourn.model import Entry, Header, Record, StoredDocument
+    from sojourn.store import (
+        Acquire,
+        Change,
+        Committed,
+        Create,
+        Delete,
+        DocumentQuery,
+        Due,
+        Durability,
+        EventQuery,
+        Fork,
+        Get,
+        Listed,
+        Query,
+        Renew,
+        Tiers,
+        Touch,
+    )
+    from sojourn.stores.sqlite.operations import Operation
+
+SHORT_WINDOW = 50
+"""Events that may be read on the event loop's thread: fewer microseconds than a thread hop."""
+
+READERS = 2
+"""Threads for long reads: lists, long windows, documents, backups."""
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Sessions in one SQLite file."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "durable",
+        vfs: str | None = None,
+    ) -> None:
+        """Name the file; `open` makes or opens it. `vfs` is a registered SQLite VFS.
+
+        Raises `InvalidQuery` for no path, or an unknown durability.
+        """
+        if durability not in ("durable", "relaxed"):
+            raise InvalidQuery("durability", f"{durability!r} is neither 'durable' nor 'relaxed'")
+        self._path = connection.check_path(path)
+        self.name = f"sqlite:///{self._path}"
+        self._durability: Durability = durability
+        self._vfs = vfs
+        self._state = "not open yet"
+        self._process = os.getpid()
+        self._batcher: Batcher[Operation, Any] | None = None
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._gate: Gate | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_readers = threading.local()
+        self._opened_readers: list[Reader] = []
+        self._watchers = Watchers(self._short_reader)
+
+    # --- opening and closing -------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Make or open the file, and bring an older one to the newest version.
+
+        Raises `UnsupportedFilesystem`, `ForeignFile`, `NewerSchema`, `ReadOnly`, `StorageFull`,
+        `Corrupt` or `Unavailable`; in each case the file is left as it was.
+        """
+        if self._state == "open":
+            return
+        if self._state == "closed":
+            raise Closed(self.name)
+        loop = asyncio.get_running_loop()
+        try:
+            db = await loop.run_in_executor(None, self._prepare)
+            self._reader = Reader(self._connect(), short=True)
+        except apsw.Error as error:
+            raise connection.mapped(error, self.name) from error
+        assert self._gate is not None  # `_prepare` made it
+        self._writer = Writer(
+            db,
+            self._gate,
+            self.name,
+            loop=loop,
+            durability=self._durability,
+            changed=self._watchers.wake,
+        )
+        self._batcher = Batcher(self._writer.write, name=self.name, weigh=weight)
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sojourn reader")
+        self._process = os.getpid()
+        self._state = "open"
+
+    def _prepare(self) -> apsw.Connection:
+        """Check the place and the file, migrate it, and return the writing connection."""
+        connection.refuse_unsafe_place(self._path)
+        connection.refuse_foreign_file(self._path)
+        folder = Path(self._path).parent
+        if not folder.is_dir():
+            raise Unavailable(self.name, f"its folder {str(folder)!r} does not exist")
+        self._gate = Gate(self._path)
+        self._gate.acquire()
+        try:
+            return self._migrated()
+        except BaseException:
+            self._gate.close()
+            raise
+        finally:
+            self._gate.release()
+
+    def _migrated(self) -> apsw.Connection:
+        db = connection.connect(self._path, vfs=self._vfs, writer=True)
+        try:
+            if db.readonly("main"):
+                raise ReadOnly(self.name, "the file can not be written")
+            version = schema.check_version(db, self.name)
+            connection.make_durable(db)
+            if version < len(schema.MIGRATIONS):
+                db.execute("BEGIN IMMEDIATE")
+                schema.migrate(db, self.name)
+                db.execute("COMMIT")
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _connect(self) -> apsw.Connection:
+        return connection.connect(self._path, vfs=self._vfs, writer=False)
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted, then close. Twice is fine."""
+        if self._state != "open":
+            self._state = "closed"
+            return
+        self._state = "closed"
+        await self._watchers.close()
+        if self._batcher is not None:
+            await self._batcher.drain()
+        if self._pool is not None:
+            pool = self._pool
+            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
+        for reader in (self._reader, *self._opened_readers):
+            if reader is not None:
+                reader.close()
+        if self._writer is not None:
+            await self._writer.stop()
+        if self._gate is not None:
+            self._gate.close()
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise Closed(self.name, self._state)
+        if self._process != os.getpid():
+            raise Closed(self.name, "of the process that this one was forked from; open it anew")
+        if self._writer is not None and self._writer.poison is not None:
+            raise self._writer.poison
+
+    # --- how reads and writes travel -----------------------------------------------------------
+
+    async def _write(self, operation: Operation) -> Any:
+        self._check_open()
+        assert self._batcher is not None  # the store is open
+        return await self._batcher.submit(operation)
+
+    def _short_reader(self) -> Reader:
+        self._check_open()
+        assert self._reader is not None  # the store is open
+        return self._reader
+
+    def _read_here(self, read: Callable[[Reader], T]) -> T:
+        """Read on the event loop's thread: for what takes microseconds."""
+        try:
+            return read(self._short_reader())
+        except apsw.Error as error:
+            raise connection.mapped(error, self.name) from error
+
+    async def _read_there(self, read: Callable[[Reader], T]) -> T:
+        """Read on a reader thread."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._read_in_pool, read)
+
+    def _read_in_pool(self, read: Callable[[Reader], T]) -> T:
+        try:
+            reader: Reader | None = getattr(self._pool_readers, "reader", None)
+            if reader is None:
+                reader = Reader(self._connect(), short=False)
+                self._pool_readers.reader = reader
+                self._opened_readers.append(reader)
+            return read(reader)
+        except apsw.Error as error:
+            raise connection.mapped(error, self.name) from error
+
+    async def _read_window(self, window: EventQuery | None, read: Callable[[Reader], T]) -> T:
+        """Read a short window here and a long one there; which it is may show only on the way."""
+        if window is None or _is_short(window):
+            try:
+                return self._read_here(read)
+            except TooLong:
+                pass
+        return await self._read_there(read)
+
+    # --- the contract --------------------------------------------------------------------------
+
+    async def create(self, create: Create, /) -> Committed:
+        """Store a new session."""
+        created: Committed = await self._write(create)
+        return created
+
+    async def fork(self, fork: Fork, /) -> Committed:
+        """Copy a session in one step."""
+        forked: Committed = await self._write(fork)
+        return forked
+
+    async def commit(self, change: Change, /) -> Committed:
+        """Apply a change."""
+        committed: Committed = await self._write(change)
+        return committed
+
+    async def get(self, get: Get, /) -> Record | None:
+        """Return a session."""
+        return await self._read_window(get.window, lambda reader: reader.get(get))
+
+    async def events(
+        self, app: str, id: str, now: int, window: EventQuery, /
+    ) -> Sequence[Entry] | None:
+        """Return a window of a log."""
+        return await self._read_window(window, lambda reader: reader.events(app, id, now, window))
+
+    async def list(self, query: Query, /) -> Listed:
+        """Return a page of sessions."""
+        return await self._read_there(lambda reader: reader.list(query))
+
+    async def count(self, query: Query, /) -> int:
+        """Return how many sessions match."""
+        return await self._read_there(lambda reader: reader.count(query))
+
+    async def touch(self, touch: Touch, /) -> Header:
+        """Extend the idle deadline."""
+        header: Header = await self._write(touch)
+        return header
+
+    async def delete(self, delete: Delete, /) -> bool:
+        """Remove a session with all it owns."""
+        deleted: bool = await self._write(delete)
+        return deleted
+
+    async def forget(self, app: str, user: str, /) -> int:
+        """Remove everything of a user."""
+        forgotten: int = await self._write(Forget(app, user))
+        return forgotten
+
+    async def due(self, due: Due, /) -> Sequence[Header]:
+        """Return what the reaper has to look at."""
+        found: Sequence[Header] = await self._write(FindDue(due))
+        return found
+
+    async def reap(self, due: Due, /) -> Sequence[str]:
+        """Remove what is due."""
+        reaped: Sequence[str] = await self._write(Reap(due))
+        return reaped
+
+    async def tiers(self, app: str, user: str | None, /) -> Tiers:
+        """Return shared state."""
+        return self._read_here(lambda reader: reader.tiers(app, user))
+
+    async def document(self, query: DocumentQuery, /) -> StoredDocument | None:
+        """Return one document."""
+        return await self._read_there(lambda reader: reader.document(query))
+
+    async def documents(self, query: DocumentQuery, /) -> Sequence[StoredDocument]:
+        """Return documents without bodies."""
+        return await self._read_there(lambda reader: reader.documents(query))
+
+    async def acquire(self, acquire: Acquire, /) -> int:
+        """Grant a lease."""
+        token: int = await self._write(acquire)
+        return token
+
+    async def renew(self, renew: Renew, /) -> None:
+        """Renew or release a lease."""
+        await self._write(renew)
+
+    def subscribe(self, app: str, id: str, /) -> Wakeup:
+        """Return a subscription to one session's changes."""
+        self._check_open()
+        return self._watchers.subscribe((app, id))
+
+    async def backup(self, path: str, /) -> None:
+        """Write a consistent copy to `path`, while writers go on.
+
+        Raises `AlreadyExists` if there is something, `Unavailable` or `StorageFull` if it can not
+        be written; nothing half-written stays behind.
+        """
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pool, maintenance.backup, self._connect, path, self.name)
+
+    async def check(self) -> Sequence[str]:
+        """Return what is wrong with the file, in words; empty when all is well."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, maintenance.check, self._connect, self.name)
+
+
+def _is_short(window: EventQuery) -> bool:
+    limit = window.last if window.first is None else window.first
+    return limit is not None and limit <= SHORT_WINDOW

@@ -1,0 +1,161 @@
+"""Connections to the SQLite file: how they are set up, and what their errors mean.
+
+This is the seam: no `apsw` error leaves the store, each is mapped here with its cause kept.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import apsw
+
+from sojourn.errors import (
+    Closed,
+    Corrupt,
+    ForeignFile,
+    InvalidQuery,
+    ReadOnly,
+    SojournError,
+    StorageFull,
+    Unavailable,
+    UnsupportedFilesystem,
+)
+from sojourn.stores.sqlite.schema import APPLICATION_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BUSY_MILLISECONDS = 5_000
+"""Wait for locks of programs that do not go through the gate (the sqlite3 shell, a backup tool)."""
+
+CACHE_KIB = 65_536
+"""Page cache of the writing connection."""
+
+MAPPED_BYTES = 256 * 1024 * 1024
+"""How much of the file readers map instead of reading it."""
+
+LOG_BYTES = 64 * 1024 * 1024
+"""Size to which the write-ahead log is cut back after it has grown."""
+
+NETWORK_FILESYSTEMS = frozenset(
+    {
+        "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph-fuse",
+        "fuse.davfs2", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
+        "gfs2", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb2", "smb3", "smbfs",
+        "virtiofs",
+    }
+)  # fmt: skip
+"""Where file locks or shared memory do not work across machines: WAL mode would corrupt the file."""
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_MAGIC = b"SQLite format 3\x00"
+_HEADER_BYTES = 100
+
+
+def connect(path: str, *, vfs: str | None, writer: bool) -> apsw.Connection:
+    """Open a connection. The file exists, or `writer` makes it."""
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if writer else 0)
+    db = apsw.Connection(path, flags=flags, vfs=vfs, statementcachesize=256)
+    db.set_busy_timeout(BUSY_MILLISECONDS)
+    db.execute("PRAGMA trusted_schema=OFF; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON")
+    if writer:
+        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    else:
+        db.execute(
+            f"PRAGMA query_only=ON; PRAGMA wal_autocheckpoint=0; PRAGMA mmap_size={MAPPED_BYTES}"
+        )
+    return db
+
+
+def make_durable(db: apsw.Connection) -> None:
+    """Put a writing connection into WAL mode with a sync at every commit."""
+    db.execute(
+        f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
+        f"PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit={LOG_BYTES}"
+    )
+
+
+def refuse_unsafe_place(path: str, mounts: str | None = None) -> None:
+    """Raise `UnsupportedFilesystem` if the file would sit on a network file system.
+
+    `mounts` is text in the form of /proc/self/mountinfo; where there is none, nothing is refused.
+    """
+    if mounts is None:
+        try:
+            mounts = _MOUNTS.read_text()
+        except OSError:
+            return
+    found = _filesystem_of(os.path.realpath(path), mounts.splitlines())
+    if found in NETWORK_FILESYSTEMS:
+        raise UnsupportedFilesystem(
+            path, f"it is on a network file system ({found}); use a local disk, or PostgreSQL"
+        )
+
+
+def _filesystem_of(path: str, mounts: Iterable[str]) -> str | None:
+    """Return the type of the file system with the longest mount point above `path`."""
+    best, kind = -1, None
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        if len(fields) < 5 or not right:  # noqa: PLR2004 - the mount point is the fifth field
+            continue
+        point = fields[4].encode().decode("unicode_escape")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= best:
+            best, kind = len(point), right.split()[0]
+    return kind
+
+
+def refuse_foreign_file(path: str) -> None:
+    """Raise `ForeignFile` if the file is there and its first bytes say that it is not Sojourn's."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a path that SQLite takes as it is
+            header = file.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError as error:
+        raise Unavailable(path, "it is a directory, not a file") from error
+    except OSError as error:
+        raise Unavailable(path, f"cannot be read: {error.strerror}") from error
+    if not header:
+        return
+    if not header.startswith(_MAGIC):
+        raise ForeignFile(path, "the file is not a SQLite database")
+    application = int.from_bytes(header[68:72])
+    if application not in (0, APPLICATION_ID):
+        raise ForeignFile(path, "the file is a SQLite database of another program")
+
+
+def mapped(error: Exception, name: str) -> SojournError:
+    """Return what an error of the driver means to a caller."""
+    if isinstance(error, SojournError):
+        return error
+    for kind, result, reason in _MEANINGS:
+        if isinstance(error, kind):
+            return result(name, reason.format(error))
+    return Unavailable(name, f"{type(error).__name__}: {error}")
+
+
+_MEANINGS: tuple[tuple[type[Exception], type[Unavailable | Corrupt | Closed], str], ...] = (
+    (apsw.FullError, StorageFull, "the disk is full; nothing was written"),
+    (apsw.ReadOnlyError, ReadOnly, "the file or its folder can not be written ({})"),
+    (apsw.NotADBError, ForeignFile, "the file is not a SQLite database"),
+    (apsw.CorruptError, Corrupt, "the file is damaged ({}); restore a backup"),
+    (apsw.BusyError, Unavailable, "another program keeps the file locked"),
+    (apsw.LockedError, Unavailable, "another program keeps the file locked"),
+    (apsw.CantOpenError, Unavailable, "the file can not be opened; does its folder exist? ({})"),
+    (apsw.IOError, Unavailable, "the disk failed ({})"),
+    (apsw.ConnectionClosedError, Closed, "closed"),
+    (apsw.TooBigError, Unavailable, "a value is larger than SQLite takes ({})"),
+)
+
+
+def check_path(path: str | os.PathLike[str]) -> str:
+    """Return the path as text. Raises `InvalidQuery` for none, or one that is not a file's."""
+    text = os.fspath(path)
+    if not text or text.startswith((":", "file:")):
+        raise InvalidQuery("path", "name a file; for a store in memory use memory://")
+    return text

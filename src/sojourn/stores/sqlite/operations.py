@@ -1,0 +1,60 @@
+"""What can be asked of the writer, and what it answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from sojourn.store import Acquire, Change, Create, Delete, Due, Fork, Put, Renew, Touch
+
+if TYPE_CHECKING:
+    from sojourn.store import Durability
+
+
+class Forget(NamedTuple):
+    """Remove everything of a user."""
+
+    app: str
+    user: str
+
+
+class FindDue(NamedTuple):
+    """Look up what is due; a write, because it puts the index of due sessions right."""
+
+    due: Due
+
+
+class Reap(NamedTuple):
+    """Remove what is due."""
+
+    due: Due
+
+
+Operation: TypeAlias = (
+    Change | Create | Fork | Touch | Delete | Acquire | Renew | Forget | FindDue | Reap
+)
+Outcome: TypeAlias = Any
+"""The result of an operation's verb, or the exception that refuses it."""
+
+_UNASKED: dict[type, Durability] = {
+    # What is lost of these with the power is done again, or was only a deadline.
+    Touch: "relaxed",
+    FindDue: "relaxed",
+    Reap: "relaxed",
+    Renew: "relaxed",
+}
+
+
+def durability_of(operation: Operation, default: Durability) -> Durability:
+    """Return what an operation has to reach before it is acknowledged."""
+    asked: Durability | None = getattr(operation, "durability", None)
+    return asked or _UNASKED.get(type(operation), default)
+
+
+def weight(operation: Operation) -> int:
+    """Return about how many bytes of payload an operation carries."""
+    if not isinstance(operation, Change | Create):
+        return 64
+    size = 64 + sum(len(draft.body) + len(draft.changes or "") for draft in operation.events)
+    if isinstance(operation, Change):
+        size += sum(len(part.body) for part in operation.documents if isinstance(part, Put))
+    return size

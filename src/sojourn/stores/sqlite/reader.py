@@ -1,0 +1,396 @@
+"""Reads: each answers from one snapshot of the file."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sojourn import codec
+from sojourn.errors import Corrupt, InvalidCursor
+from sojourn.expiry import is_past
+from sojourn.lifecycle import Phase
+from sojourn.limits import MAX_SEQ
+from sojourn.model import Record
+from sojourn.store import EventQuery, Listed, Tiers
+from sojourn.stores.sqlite import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import apsw
+
+    from sojourn.model import Encoded, Entry, StoredDocument
+    from sojourn.store import DocumentQuery, Get, Query
+
+SHORT_BYTES = 64 * 1024
+"""Bytes of events that may be read on the event loop's thread; more is a reader thread's work."""
+
+_WIDTH = rows.COLUMNS
+_PAD = ", ".join(["NULL"] * (_WIDTH - 4))
+_GET = f"""SELECT 0, {rows.SESSION} FROM sessions WHERE app = ?1 AND id = ?2
+    UNION ALL SELECT 1, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner = ''
+    UNION ALL SELECT 2, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner =
+        (SELECT user FROM sessions WHERE app = ?1 AND id = ?2)"""  # noqa: S608 - our columns
+_HEAD = "SELECT row, expires_at FROM sessions WHERE app = ? AND id = ?"
+_TIER = "SELECT name, value FROM tiers WHERE app = ? AND owner = ?"
+
+
+class TooLong(Exception):
+    """What was asked for is too long for the event loop's thread."""
+
+
+class Reader:
+    """Answers reads on one connection, used by one thread at a time."""
+
+    def __init__(self, db: apsw.Connection, *, short: bool) -> None:
+        """`short` readers raise `TooLong` rather than read more than `SHORT_BYTES` of events."""
+        self._db = db
+        self._short = short
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    # --- one session ---------------------------------------------------------------------------
+
+    def get(self, get: Get) -> Record | None:
+        """Return a session; see `Store.get`."""
+        if get.window is None:
+            return self._get(get, None)
+        with self._snapshot():
+            return self._get(get, get.window)
+
+    def _get(self, get: Get, window: EventQuery | None) -> Record | None:
+        found = self._db.execute(_GET, (get.app, get.id)).fetchall()
+        if not found or found[0][0] != 0:
+            return None
+        row: tuple[Any, ...] = found[0][1:]
+        header = rows.to_header(row)
+        if is_past(header.expires_at, get.now) and not get.expired:
+            return None
+        app_state, user_state = _tiers_in(found)
+        entries = () if window is None else tuple(self._window(row[rows.ROW], window))
+        return Record(
+            header=header,
+            state=_state_in(row),
+            user_state=user_state if header.user is not None else {},
+            app_state=app_state,
+            entries=entries,
+        )
+
+    def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
+        """Return a window of a log; see `Store.events`."""
+        with self._snapshot():
+            row = self._db.execute(_HEAD, (app, id)).fetchone()
+            if row is None or is_past(row[1], now):
+                return None
+            return self._window(row[0], window)
+
+    def _window(self, row: int, window: EventQuery) -> list[Entry]:
+        limit = window.last if window.first is None else window.first
+        if limit == 0:
+            return []
+        direction = "DESC" if window.first is None else "ASC"
+        sql, bindings = _window_sql(row, window, direction, limit)
+        found: list[Any] = []
+        size = 0
+        for event in self._db.execute(sql, bindings):
+            found.append(rows.to_entry(event))
+            size += len(event[5])
+            if self._short and size > SHORT_BYTES:
+                raise TooLong
+        if window.first is None:
+            found.reverse()
+        return found
+
+    def revisions(self, keys: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[Any, ...]]:
+        """Return (epoch, revision) of those sessions that exist."""
+        found = self._db.execute(
+            "SELECT s.app, s.id, s.epoch, s.revision FROM json_each(?) AS k "
+            "JOIN sessions AS s ON s.app = k.value ->> 0 AND s.id = k.value ->> 1",
+            (rows.to_json(keys),),
+        )
+        return {(app, id): (epoch, revision) for app, id, epoch, revision in found}
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has committed."""
+        return int(self._db.execute("PRAGMA data_version").get)
+
+    # --- tiers and documents -------------------------------------------------------------------
+
+    def tiers(self, app: str, user: str | None) -> Tiers:
+        """Return shared state; see `Store.tiers`."""
+        with self._snapshot():
+            user_state = {} if user is None else self._tier(app, rows.tier_owner(user))
+            return Tiers(user_state, self._tier(app, ""))
+
+    def _tier(self, app: str, owner: str) -> Encoded:
+        return {name: msgspec.Raw(value) for name, value in self._db.execute(_TIER, (app, owner))}
+
+    def document(self, query: DocumentQuery) -> StoredDocument | None:
+        """Return one document; see `Store.document`."""
+        with self._snapshot():
+            owner = self._document_owner(query)
+            found = self._db.execute(
+                f"SELECT {rows.DOCUMENT}, body FROM documents "  # noqa: S608 - our columns
+                "WHERE session = ? AND app = ? AND collection = ? AND key = ? "
+                "AND (expires_at IS NULL OR expires_at > ?)",
+                (owner, query.app, query.collection, query.key, query.now),
+            ).fetchone()
+        return None if found is None else rows.to_document(found)
+
+    def documents(self, query: DocumentQuery) -> list[StoredDocument]:
+        """Return documents without bodies; see `Store.documents`."""
+        with self._snapshot():
+            owner = self._document_owner(query)
+            found = self._db.execute(
+                f"SELECT {rows.DOCUMENT} FROM documents "  # noqa: S608 - our columns
+                "WHERE session = ? AND app = ? AND collection = ? AND key > ? "
+                "AND (expires_at IS NULL OR expires_at > ?) ORDER BY key LIMIT ?",
+                (owner, query.app, query.collection, query.after or "", query.now, query.limit),
+            ).fetchall()
+        return [rows.to_document(row) for row in found]
+
+    def _document_owner(self, query: DocumentQuery) -> int | None:
+        """Return the session number that owns the documents; 0 for the app, `None` for nobody."""
+        if query.id is None:
+            return 0
+        row = self._db.execute(_HEAD, (query.app, query.id)).fetchone()
+        if row is None or (is_past(row[1], query.now) and not query.expired):
+            return None
+        return int(row[0])
+
+    # --- lists and counts ----------------------------------------------------------------------
+
+    def list(self, query: Query) -> Listed:
+        """Return a page of sessions; see `Store.list`."""
+        with self._snapshot():
+            sql, bindings = _list_sql(query)
+            found = self._db.execute(sql, bindings).fetchall()
+            position = None
+            if len(found) > query.limit:
+                found = found[: query.limit]
+                position = _position_of(found[-1], query)
+            return self._listed(query.app, found, position)
+
+    def _listed(self, app: str, found: Sequence[Any], position: str | None) -> Listed:
+        app_state = self._tier(app, "")
+        user_states: dict[str | None, Encoded] = {None: {}}
+        records: list[Record] = []
+        corrupt: list[Corrupt] = []
+        for row in found:
+            try:
+                header, state = rows.to_header(row), _state_in(row)
+            except Corrupt as error:
+                corrupt.append(error)
+                continue
+            if header.user not in user_states:
+                user_states[header.user] = self._tier(app, rows.tier_owner(header.user))
+            records.append(
+                Record(
+                    header=header,
+                    state=state,
+                    user_state=user_states[header.user],
+                    app_state=app_state,
+                )
+            )
+        return Listed(records, position, tuple(corrupt))
+
+    def count(self, query: Query) -> int:
+        """Return how many sessions match; see `Store.count`."""
+        query = msgspec.structs.replace(query, expired=False)
+        with self._snapshot():
+            facet = _kept_facet(query)
+            if facet is None:
+                where, bindings = _filters(query)
+                return int(
+                    self._db.execute(
+                        f"SELECT count(*) FROM {_source(query)} WHERE {where}",  # noqa: S608 - our columns
+                        bindings,
+                    ).get
+                )
+            phases = [phase.value for phase in query.phases or Phase]
+            kept = self._db.execute(
+                "SELECT coalesce(sum(sessions), 0) FROM counts "
+                "WHERE app = ? AND facet = ? AND phase IN (SELECT value FROM json_each(?))",
+                (query.app, facet, rows.to_json(phases)),
+            ).get
+            return int(kept - self._expired_in(query))
+
+    def _expired_in(self, query: Query) -> int:
+        """Return how many sessions of a count are past their deadline but not swept yet."""
+        where, bindings = _filters(query, expired=True)
+        return int(
+            self._db.execute(
+                f"SELECT count(*) FROM sessions AS s INDEXED BY session_by_wake "  # noqa: S608 - ours
+                f"WHERE wake_at <= :now AND {where}",
+                bindings,
+            ).get
+        )
+
+
+def _state_in(row: Any) -> Encoded:
+    return codec.decode_object(row[rows.STATE], f"session {row[1]!r}")
+
+
+def _tiers_in(found: list[Any]) -> tuple[Encoded, Encoded]:
+    """Return the app's and the user's tier from the rows of `_GET`."""
+    tiers: tuple[Encoded, Encoded] = ({}, {})
+    for row in found[1:]:
+        tiers[row[0] - 1][row[2]] = msgspec.Raw(row[3])
+    return tiers
+
+
+def _window_sql(
+    row: int, window: EventQuery, direction: str, limit: int | None
+) -> tuple[str, dict[str, Any]]:
+    """Return the statement for a window: bounds on the key, or on the index of kinds."""
+    low = 0 if window.after_seq is None else max(window.after_seq, 0)
+    high = MAX_SEQ + 1 if window.before_seq is None else min(window.before_seq, MAX_SEQ + 1)
+    bindings: dict[str, Any] = {
+        "row": row,
+        "low": rows.event_key(row, min(low, MAX_SEQ)),
+        "high": rows.event_key(row, 0) + max(high, 0),
+        "since": window.since_instant,
+        "limit": -1 if limit is None else limit,
+    }
+    where = "key > :low AND key < :high"
+    if window.since is not None:
+        # Peaks never fall, so going back, nothing matches behind the first one before `since`.
+        where += (
+            " AND at >= :since AND key > coalesce((SELECT key FROM events WHERE key > :low"
+            " AND key < :high AND peak < :since ORDER BY key DESC LIMIT 1), 0)"
+        )
+    if window.kinds is None:
+        order = f"ORDER BY key {direction} LIMIT :limit"
+        return f"SELECT {rows.EVENT} FROM events WHERE {where} {order}", bindings  # noqa: S608 - ours
+    return _kinds_sql(window.kinds, where, direction, bindings)
+
+
+def _kinds_sql(
+    kinds: tuple[str, ...], where: str, direction: str, bindings: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the statement for some kinds: as many of each as are wanted in all, then merged."""
+    bindings["low_seq"] = bindings["low"] & MAX_SEQ
+    bindings["high_seq"] = bindings["high"] - rows.event_key(bindings["row"], 0)
+    parts = []
+    for number, kind in enumerate(dict.fromkeys(kinds)):
+        bindings[f"kind{number}"] = kind
+        parts.append(
+            f"SELECT * FROM (SELECT {rows.EVENT} FROM events WHERE session = :row "  # noqa: S608 - ours
+            f"AND kind = :kind{number} AND seq > :low_seq AND seq < :high_seq AND {where} "
+            f"ORDER BY seq {direction} LIMIT :limit)"
+        )
+    if not parts:
+        return f"SELECT {rows.EVENT} FROM events WHERE 0", {}  # noqa: S608 - our columns
+    return " UNION ALL ".join(parts) + f" ORDER BY 1 {direction} LIMIT :limit", bindings
+
+
+def _kept_facet(query: Query) -> str | None:
+    """Return the facet whose count is kept for exactly these filters, `None` if none is."""
+    by_user = query.user is not None or query.anonymous
+    labels = query.labels or {}
+    if query.parent is not None or len(labels) + by_user > 1:
+        return None
+    if by_user:
+        return rows.user_facet(query.user)
+    for name, value in labels.items():
+        return rows.label_facet(name, value)
+    return "all"
+
+
+def _filters(query: Query, *, expired: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return the conditions of a query and their bindings, the order of a page aside."""
+    where = "s.app = :app"
+    if expired:
+        where += " AND s.expires_at <= :now"
+    elif not query.expired:
+        where += " AND (s.expires_at IS NULL OR s.expires_at > :now)"
+    bindings: dict[str, Any] = {"app": query.app, "now": query.now}
+    if query.user is not None:
+        where += " AND s.user = :user"
+        bindings["user"] = query.user
+    elif query.anonymous:
+        where += " AND s.user IS NULL"
+    if query.phases is not None:
+        where += " AND s.phase IN (SELECT value FROM json_each(:phases))"
+        bindings["phases"] = rows.to_json([phase.value for phase in query.phases])
+    if query.parent is not None:
+        where += " AND s.parent = :parent AND s.parent_row IS NOT NULL"
+        bindings["parent"] = query.parent
+    for number, (name, value) in enumerate((query.labels or {}).items()):
+        bindings[f"name{number}"], bindings[f"value{number}"] = name, value
+        where += (
+            f" AND EXISTS (SELECT 1 FROM labels AS l{number} WHERE l{number}.app = :app "  # noqa: S608 - ours
+            f"AND l{number}.name = :name{number} AND l{number}.value = :value{number} "
+            f"AND l{number}.session = s.row)"
+        )
+    return where, bindings
+
+
+def _source(query: Query) -> str:
+    """Return the tables of a query: sessions, led by the first label if there is no better lead."""
+    if query.labels and query.user is None and not query.anonymous and query.parent is None:
+        return (
+            "labels AS l CROSS JOIN sessions AS s ON s.row = l.session "
+            "AND l.app = :app AND l.name = :name0 AND l.value = :value0"
+        )
+    return "sessions AS s"
+
+
+def _list_sql(query: Query) -> tuple[str, dict[str, Any]]:
+    """Return the statement of a page and one row more: a keyset, never an offset."""
+    where, bindings = _filters(query)
+    bindings["limit"] = query.limit + 1
+    descending = query.order.startswith("-")
+    direction, compare = ("DESC", "<") if descending else ("ASC", ">")
+    by_activity = query.order.endswith("active")
+    led_by_label = _source(query) != "sessions AS s"
+    lead = "l" if led_by_label else "s"
+    row = "l.session" if led_by_label else "s.row"
+    keys = f"{lead}.active_at, {row}" if by_activity else row
+    if query.position is not None:
+        active_at, number = _parse_position(query.position)
+        bindings["active_at"], bindings["row"] = active_at, number
+        where += f" AND ({keys}) {compare} " + ("(:active_at, :row)" if by_activity else "(:row)")
+    order = ", ".join(f"{key} {direction}" for key in keys.split(", "))
+    columns = ", ".join(f"s.{column}" for column in rows.SESSION.split(", "))
+    if led_by_label or query.parent is not None:
+        sql = f"SELECT {columns} FROM {_source(query)} WHERE {where} ORDER BY {order} LIMIT :limit"  # noqa: S608 - ours
+        return sql, bindings
+    parts = []
+    for number, phase in enumerate(dict.fromkeys(query.phases or Phase)):
+        # The indexes hold sessions by phase; one page of each, merged, is the page of them all.
+        bindings[f"phase{number}"] = phase.value
+        parts.append(
+            f"SELECT * FROM (SELECT {columns} FROM sessions AS s WHERE s.phase = :phase{number} "  # noqa: S608 - ours
+            f"AND {where} ORDER BY {order} LIMIT :limit)"
+        )
+    if not parts:
+        return f"SELECT {columns} FROM sessions AS s WHERE 0", {}  # noqa: S608 - our columns
+    merged = order.replace("s.", "")
+    return " UNION ALL ".join(parts) + f" ORDER BY {merged} LIMIT :limit", bindings
+
+
+def _position_of(row: Any, query: Query) -> str:
+    """Return the position behind a row of a page."""
+    active_at = row[10] if query.order.endswith("active") else 0
+    return f"{active_at}.{row[rows.ROW]}"
+
+
+def _parse_position(position: str) -> tuple[int, int]:
+    try:
+        active_at, row = position.split(".")
+        return int(active_at), int(row)
+    except ValueError:
+        raise InvalidCursor("its position is not one of this store's") from None

@@ -1,0 +1,109 @@
+"""Wake-ups: at once for commits of this process, by a short poll for those of others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sojourn.stores.sqlite.reader import Reader
+
+POLL_SECONDS = 0.025
+"""How often the file is asked whether another process has committed, while somebody watches. The
+question costs microseconds; a person does not notice the wait."""
+
+Key = tuple[str, str]
+
+
+class Watchers:
+    """Who waits for which session, and the task that looks for other processes' commits."""
+
+    def __init__(self, reader: Callable[[], Reader]) -> None:
+        """`reader` returns the reader of the event loop's thread, or raises once it is closed."""
+        self._reader = reader
+        self._waiting: dict[Key, set[Wakeup]] = {}
+        self._known: dict[Key, tuple[object, ...] | None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def subscribe(self, key: Key) -> Wakeup:
+        """Return a subscription to a session."""
+        wakeup = Wakeup(self, key)
+        if key not in self._waiting:
+            self._known.update({key: self._reader().revisions([key]).get(key)})
+        self._waiting.setdefault(key, set()).add(wakeup)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._poll())
+        return wakeup
+
+    def leave(self, wakeup: Wakeup) -> None:
+        """Forget a subscription; the last one stops the task."""
+        group = self._waiting.get(wakeup.key)
+        if group is None:
+            return
+        group.discard(wakeup)
+        if not group:
+            del self._waiting[wakeup.key]
+            self._known.pop(wakeup.key, None)
+        if not self._waiting and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def wake(self, keys: Iterable[Key]) -> None:
+        """Wake whoever watches these sessions."""
+        for key in keys:
+            for wakeup in self._waiting.get(key, ()):
+                wakeup.changed.set()
+
+    async def _poll(self) -> None:
+        """Look for sessions that another process changed, as long as anybody watches."""
+        version = None
+        while True:
+            try:
+                seen = self._reader().data_version()
+                if seen != version:
+                    version = seen
+                    self._compare()
+            except Exception:  # noqa: BLE001 - whatever it is, the watchers read and meet it
+                self.wake(list(self._waiting))
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _compare(self) -> None:
+        keys = list(self._waiting)
+        found = self._reader().revisions(keys)
+        moved = [key for key in keys if self._known.get(key) != found.get(key)]
+        self._known = {key: found.get(key) for key in keys}
+        self.wake(moved)
+
+    async def close(self) -> None:
+        """Stop the task and wake everybody, to find the store closed."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self.wake(list(self._waiting))
+
+
+class Wakeup:
+    """A subscription to one session."""
+
+    def __init__(self, watchers: Watchers, key: Key) -> None:
+        """Made by `Watchers.subscribe`."""
+        self.key = key
+        self.changed = asyncio.Event()
+        self._watchers = watchers
+
+    async def wait(self, timeout: float, /) -> None:  # noqa: ASYNC109 - the contract's shape
+        """Return after a change, or after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.changed.wait()
+        except TimeoutError:
+            return
+        self.changed.clear()
+
+    def close(self) -> None:
+        """Stop. Twice is fine."""
+        self._watchers.leave(self)

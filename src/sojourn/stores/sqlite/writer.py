@@ -1,0 +1,207 @@
+"""The one thread that writes: it owns the writing connection and does every checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import apsw
+
+from sojourn.errors import SojournError, Unavailable
+from sojourn.stores.sqlite import connection
+from sojourn.stores.sqlite.batch import Batch
+from sojourn.stores.sqlite.operations import durability_of
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from sojourn.store import Durability
+    from sojourn.stores.sqlite.gate import Gate
+    from sojourn.stores.sqlite.operations import Operation, Outcome
+
+GATE_SECONDS = 30.0
+"""Longest wait for the turn of this process. A holder that dies lets go at once, so a wait this
+long means that another process is stopped in the middle of a write."""
+
+CHECKPOINT_PAGES = 4_000
+"""Pages in the write-ahead log before they are moved into the file: 16 MB, so that it is rare."""
+
+
+class _Job:
+    """A batch on its way: either the writer takes it, or it is given up, never both."""
+
+    __slots__ = ("_ticket", "done", "operations", "timer")
+
+    def __init__(
+        self, operations: Sequence[Operation], done: Callable[[Sequence[Outcome]], None]
+    ) -> None:
+        self.operations = operations
+        self.done = done
+        self.timer: asyncio.TimerHandle | None = None
+        self._ticket = [True]
+
+    def claim(self) -> bool:
+        """Return `True` to the first caller only."""
+        try:
+            return self._ticket.pop()
+        except IndexError:
+            return False
+
+
+class Writer:
+    """Writes batches, one transaction each, in a thread of its own."""
+
+    def __init__(
+        self,
+        db: apsw.Connection,
+        gate: Gate,
+        name: str,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        durability: Durability,
+        changed: Callable[[set[tuple[str, str]]], None],
+    ) -> None:
+        """`changed` is called in the loop with the sessions that a batch changed."""
+        self.poison: Unavailable | None = None
+        self._db = db
+        self._gate = gate
+        self._name = name
+        self._loop = loop
+        self._durability = durability
+        self._changed = changed
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._synchronous = "FULL"
+        self._log_pages = 0
+        db.set_wal_hook(self._note_log)
+        self._thread = threading.Thread(target=self._run, name=f"sojourn {name}", daemon=True)
+        self._thread.start()
+
+    def _note_log(self, _db: apsw.Connection, _schema: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def write(
+        self, operations: Sequence[Operation], done: Callable[[Sequence[Outcome]], None]
+    ) -> None:
+        """Start a batch; `done` is called in the loop with the outcomes."""
+        job = _Job(operations, done)
+        job.timer = self._loop.call_later(GATE_SECONDS, self._give_up, job)
+        self._jobs.put(job)
+
+    def _give_up(self, job: _Job) -> None:
+        """Fail a batch that did not get its turn. It has not begun, so nothing was written."""
+        if job.claim():
+            reason = (
+                f"another process has kept the file for {GATE_SECONDS:.0f} s; nothing was written"
+            )
+            job.done([Unavailable(self._name, reason)] * len(job.operations))
+
+    async def stop(self) -> None:
+        """Let the thread finish and close the connection."""
+        self._jobs.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._gate.acquire()
+            try:
+                outcomes, changed = self._work(job)
+            finally:
+                self._gate.release()
+            if outcomes is not None:
+                self._report(job, outcomes, changed)
+            del job, outcomes, changed  # waiting must not keep the last batch alive
+        self._gate.acquire()
+        try:
+            with contextlib.suppress(apsw.Error):
+                self._db.close()
+        finally:
+            self._gate.release()
+
+    def _work(self, job: _Job) -> tuple[list[Outcome] | None, set[tuple[str, str]]]:
+        """Write a job whose turn has come, unless it was given up."""
+        if not job.claim():
+            return None, set()
+        if self.poison is not None:
+            return [self.poison] * len(job.operations), set()
+        outcomes, changed = self._transact(job.operations)
+        if outcomes is None:
+            # One of them broke the transaction. Alone, each breaks only its own.
+            outcomes, changed = [], set()
+            for operation in job.operations:
+                single, touched = self._transact([operation])
+                outcomes += single or []
+                changed |= touched
+        self._checkpoint()
+        return outcomes, changed
+
+    def _report(self, job: _Job, outcomes: list[Outcome], changed: set[tuple[str, str]]) -> None:
+        def arrive() -> None:
+            if job.timer is not None:
+                job.timer.cancel()
+            job.done(outcomes)
+            if changed:
+                self._changed(changed)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for this
+            self._loop.call_soon_threadsafe(arrive)
+
+    def _transact(
+        self, operations: Sequence[Operation]
+    ) -> tuple[list[Outcome] | None, set[tuple[str, str]]]:
+        """Write operations in one transaction; `None` when they have to be tried one by one."""
+        durable = any(durability_of(op, self._durability) == "durable" for op in operations)
+        try:
+            self._set_synchronous("FULL" if durable else "NORMAL")
+            self._db.execute("BEGIN IMMEDIATE")
+            batch = Batch(self._db, durable=durable)
+            outcomes = [batch.apply(operation) for operation in operations]
+            batch.flush()
+            self._db.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told
+            return self._failed(error, operations), set()
+        return outcomes, batch.changed
+
+    def _failed(self, error: Exception, operations: Sequence[Operation]) -> list[Outcome] | None:
+        """Undo a transaction; return the outcomes, or `None` if the neighbours may be innocent."""
+        with contextlib.suppress(apsw.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        reason = self._cause(error)
+        if self.poison is None and len(operations) > 1:
+            return None
+        return [reason] * len(operations)
+
+    def _cause(self, error: Exception) -> SojournError:
+        """Map an error; a failed disk poisons the engine, for a retry could lie."""
+        reason = connection.mapped(error, self._name)
+        reason.__cause__ = error
+        if isinstance(error, apsw.IOError):
+            self.poison = Unavailable(
+                self._name, f"the disk failed ({error}); close the store, check it, open it again"
+            )
+            self.poison.__cause__ = error
+            return self.poison
+        return reason
+
+    def _set_synchronous(self, level: str) -> None:
+        if level != self._synchronous:
+            self._db.execute(f"PRAGMA synchronous={level}")
+            self._synchronous = level
+
+    def _checkpoint(self) -> None:
+        """Move a long write-ahead log into the file. Its failure is not that of any commit."""
+        if self._log_pages < CHECKPOINT_PAGES:
+            return
+        self._log_pages = 0
+        try:
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.FullError:
+            return  # the log holds everything; it is moved once there is space
+        except apsw.BusyError:
+            return  # a program outside the gate is at it
+        except apsw.Error as error:
+            self._cause(error)
