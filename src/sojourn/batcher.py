@@ -88,9 +88,9 @@ class Batcher(Generic[Operation, Result]):
             return await future
         except asyncio.CancelledError:
             # In flight (not waiting any more): the flight has to land before this is final.
-            if self._waiting.pop(future, None) is None and self._flight is not None:
-                if future in self._flight.futures:
-                    await self._flight.landed()
+            dropped = self._waiting.pop(future, None) is not None
+            if not dropped and self._flight is not None and future in self._flight.futures:
+                await self._flight.landed()
             raise
 
     async def drain(self) -> None:

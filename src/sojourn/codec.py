@@ -51,8 +51,7 @@ def _check(value: object, path: str, depth: int) -> None:
     """Walk a value and raise `Unserializable` at the first part that is not a JSON value."""
     kind = type(value)
     if kind is dict:
-        if depth >= MAX_DEPTH:
-            raise Unserializable(path, f"nested more than {MAX_DEPTH} deep, or inside itself")
+        _check_depth(path, depth)
         for key, part in value.items():  # type: ignore[attr-defined] # narrowed by `kind`
             if type(key) is not str:
                 reason = f"keys are strings, not {type(key).__name__}"
@@ -60,16 +59,19 @@ def _check(value: object, path: str, depth: int) -> None:
             if type(part) not in _SCALARS:
                 _check(part, f"{path}.{key}", depth + 1)
     elif kind is list:
-        if depth >= MAX_DEPTH:
-            raise Unserializable(path, f"nested more than {MAX_DEPTH} deep, or inside itself")
+        _check_depth(path, depth)
         for index, part in enumerate(value):  # type: ignore[arg-type] # narrowed by `kind`
             if type(part) not in _SCALARS:
                 _check(part, f"{path}[{index}]", depth + 1)
-    elif kind is float:
-        if not math.isfinite(value):  # type: ignore[arg-type] # narrowed by `kind`
-            raise Unserializable(path, f"{value!r} is not a JSON number")
-    elif kind not in _SCALARS:
+    elif kind is not float:
         raise Unserializable(path, f"{kind.__module__}.{kind.__qualname__} is not a JSON value")
+    elif not math.isfinite(value):  # type: ignore[arg-type] # narrowed by `kind`
+        raise Unserializable(path, f"{value!r} is not a JSON number")
+
+
+def _check_depth(path: str, depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise Unserializable(path, f"nested more than {MAX_DEPTH} deep, or inside itself")
 
 
 def _find_bad_scalar(value: object, path: str) -> None:

@@ -53,14 +53,10 @@ def recall(header: Header, op: bytes) -> tuple[int, int] | None:
 
 def remember(blob: bytes, op: bytes, revision: int, seq: int) -> bytes:
     """Return `blob` with one more operation, without the oldest beyond `OPERATIONS_REMEMBERED`."""
-    return (blob + _REMEMBERED.pack(op, revision, seq))[
-        -OPERATIONS_REMEMBERED * _REMEMBERED.size :
-    ]
+    return (blob + _REMEMBERED.pack(op, revision, seq))[-OPERATIONS_REMEMBERED * _REMEMBERED.size :]
 
 
-def forbid(
-    header: Header | None, change: Change, tail: Callable[[int], tuple[int, ...]]
-) -> Header:
+def forbid(header: Header | None, change: Change, tail: Callable[[int], tuple[int, ...]]) -> Header:
     """Return the header if `change` may be applied to it, else raise what refuses it.
 
     `tail(n)` returns the last `n` sequence numbers of the log; it is called only when a tail is
@@ -222,7 +218,7 @@ def patched(labels: dict[str, str], patch: dict[str, str | None]) -> dict[str, s
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def merged_state(text: bytes | str, delta: TierDelta | None, clear: bool, key: str) -> bytes:
+def merged_state(text: bytes | str, delta: TierDelta | None, *, clear: bool, key: str) -> bytes:
     """Return a tier's JSON text with a delta applied. Raises `TooLarge` over `MAX_STATE` bytes."""
     state: Encoded = {} if clear else codec.decode_object(text, key)
     if delta is not None:
@@ -287,7 +283,7 @@ def may_delete(header: Header, epoch: str | None, revision: int | None, fence: i
 
 
 def claim_of(header: Header) -> tuple[tuple[str, str], ...] | None:
-    """Return the exclusive claim of a session as sorted (label, value) pairs, `None` without one."""
+    """Return a session's exclusive claim as sorted (label, value) pairs, `None` without one."""
     if not header.exclusive:
         return None
     return tuple(sorted((name, header.labels[name]) for name in header.exclusive))
@@ -356,7 +352,7 @@ def forked(header: Header, source: Header, op: bytes, at: int) -> Header:
 
 
 def check_parent(parent: Header | None, child: Header) -> None:
-    """Raise `NotFound` for a parent that is missing or expired, `Ended` for one that is not live."""
+    """Raise `NotFound` for a missing parent, `Ended` for one that is expired or not live."""
     if parent is None:
         raise NotFound(child.parent or "", "no such parent session")
     if is_past(parent.expires_at, child.created_at):

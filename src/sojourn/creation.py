@@ -227,9 +227,7 @@ class Creation:
             return session
         raise AlreadyExists(id, "it is being created and removed over and over")
 
-    async def fork(
-        self, source: str, header: Header, *, at: int | None, given_id: bool
-    ) -> Session:
+    async def fork(self, source: str, header: Header, *, at: int | None, given_id: bool) -> Session:
         """Copy a session. See `SessionManager.fork`."""
         if at is not None and (type(at) is not int or at < 0):
             raise InvalidQuery("at", f"give the number of an event, from 0, not {at!r}")

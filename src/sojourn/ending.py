@@ -300,7 +300,7 @@ class Ending:
         revision: int | None = None,
         fence: int | None = None,
     ) -> bool:
-        """Remove a session if the expectations hold; its watchers here get what they had not read."""
+        """Remove a session if the expectations hold; watchers here get what they had not read."""
         delete = Delete(
             app=self._context.app,
             id=check_name("session id", id),

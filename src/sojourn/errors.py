@@ -146,9 +146,7 @@ class InvalidTransition(SojournError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return (
-            f"invalid transition: phase={self.phase} trigger={self.trigger} reason={self.reason}"
-        )
+        return f"invalid transition: phase={self.phase} trigger={self.trigger} reason={self.reason}"
 
 
 class Unserializable(SojournError, TypeError):
@@ -189,7 +187,7 @@ class Unbound(SojournError):
         self.key = key
 
     def __str__(self) -> str:
-        return f"session {self.id!r} has no user, so {self.key!r} has no owner; bind it to a user first"
+        return f"session {self.id!r} has no user to own {self.key!r}; bind it to one first"
 
 
 class AlreadyBound(SojournError):
@@ -216,7 +214,7 @@ class RoleTaken(SojournError):
 
 
 class LeaseHeld(SojournError):
-    """Another worker holds the lease. `until` is when it ends unless renewed (epoch microseconds)."""
+    """Another worker holds the lease, unless renewed until `until` (epoch microseconds)."""
 
     def __init__(self, id: str, until: int) -> None:
         super().__init__(id, until)

@@ -25,7 +25,7 @@ Changes = dict[str, msgspec.Raw | Deletion]
 
 
 class Prepared(NamedTuple):
-    """An event ready to be stored: the draft, its delta encoded, and the keys that are not stored."""
+    """An event ready to be stored: the draft, its delta encoded, its keys that are not stored."""
 
     draft: Draft
     changes: Changes

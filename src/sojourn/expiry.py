@@ -18,7 +18,7 @@ TOUCH_FRACTION = 10
 
 
 class Expiry(msgspec.Struct, frozen=True):
-    """When a session expires: `idle` seconds after its last use, `absolute` seconds after its start.
+    """When a session expires: `idle` seconds after its last use, `absolute` after its start.
 
     Either, both, or (the default) neither. Zero and negative numbers mean "never", like `None`.
     Raises `InvalidQuery` for a number that is not finite.

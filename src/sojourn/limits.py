@@ -15,7 +15,7 @@ MAX_DEPTH = 100
 """Nesting of a value: far beyond honest data, far below any decoder's recursion limit."""
 
 MAX_VALUE = 4 * 1024 * 1024
-"""Bytes of one encoded value (a state key's value, an event's body): larger things are documents."""
+"""Bytes of one encoded value (of a state key, an event's body): larger things are documents."""
 
 MAX_STATE = 16 * 1024 * 1024
 """Bytes of one tier's encoded state: it is read whole with the session."""
@@ -39,7 +39,7 @@ OPERATIONS_REMEMBERED = 32
 """Commits that a session remembers by operation id: a retry comes within a few round trips."""
 
 BATCH_OPERATIONS = 512
-"""Operations in one durable write: past this the gain is flat and the wait of the first one grows."""
+"""Operations in one durable write: past this the gain is flat, the wait of the first one grows."""
 
 BATCH_BYTES = 1024 * 1024
 """Payload bytes in one durable write, beyond its first operation."""

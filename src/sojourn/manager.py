@@ -1,4 +1,4 @@
-"""SessionManager: the public face and the only writer. Each verb is explained here, done elsewhere."""
+"""SessionManager: the public face and the only writer; its parts do the work."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class SessionManager:
         await self.close()
 
     async def close(self) -> None:
-        """Refuse everything from now on with `Closed`; close the store if it is ours. Twice is fine."""
+        """Refuse everything from now on (`Closed`); close the store if it is ours. Twice is fine."""
         self._context.closed = True
         if self._owns_store:
             await self._context.store.close()

@@ -179,9 +179,6 @@ def checked(window: EventQuery) -> EventQuery:
             raise InvalidQuery(field, f"give a whole number from 0, not {value!r}")
     if window.last is not None and window.first is not None:
         raise InvalidQuery("first", "give either first or last, not both")
-    kinds = window.kinds
-    if isinstance(kinds, str):
-        kinds = (kinds,)
     since = window.since
     if since is not None:
         try:
@@ -190,5 +187,12 @@ def checked(window: EventQuery) -> EventQuery:
             raise InvalidQuery("since", str(error)) from None
     before = None if window.before_seq is None else min(window.before_seq, MAX_SEQ + 1)
     return msgspec.structs.replace(
-        window, since=since, before_seq=before, kinds=None if kinds is None else tuple(kinds)
+        window, since=since, before_seq=before, kinds=_kinds(window.kinds)
     )
+
+
+def _kinds(kinds: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return kinds as a tuple; a single one may be given as it is."""
+    if kinds is None:
+        return None
+    return (kinds,) if isinstance(kinds, str) else tuple(kinds)

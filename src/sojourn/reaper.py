@@ -1,4 +1,4 @@
-"""The reaper: a bounded sweep that takes expired sessions down the same path as an explicit end."""
+"""The reaper: a bounded sweep that takes expired sessions down the path of an explicit end."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Reaper:
             ended += await self._end_all([header for header in fresh if self._may_end(header)])
 
     def _may_end(self, header: Header) -> bool:
-        """Return whether a due session may be ended: not while a scope lives, but for a deadline."""
+        """Return whether a due session may be ended: a live scope keeps it, to its absolute end."""
         if header.phase in ENDING or header.phase in OVER:
             return True
         if header.id not in self._sessions.scopes.live():

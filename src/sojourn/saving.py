@@ -94,9 +94,7 @@ class Saving:
 
     async def _store_first(self, session: Session, durability: Durability | None) -> None:
         delta, writes = session.state.delta(), session.state.writes
-        await self._creation.store(
-            session, delta.changes, (), given_id=True, durability=durability
-        )
+        await self._creation.store(session, delta.changes, (), given_id=True, durability=durability)
         session.state.saved(delta, writes)
 
     async def _delete_cleared(
@@ -141,7 +139,7 @@ class Saving:
         lease: Lease | None,
         durability: Durability | None,
     ) -> list[Event]:
-        """Commit events with their deltas; return them as stored. Partial ones come back as given."""
+        """Commit events with their deltas; return them as stored, partial ones as given."""
         check_policy(conflict)
         if not events:
             raise InvalidQuery("event", "give at least one event")
@@ -222,9 +220,7 @@ class Saving:
         """See `SessionManager.replace_suffix`."""
         check_policy(conflict)
         tail = tuple(expected)
-        ascending = all(type(seq) is int and seq > 0 for seq in tail) and list(tail) == sorted(
-            tail
-        )
+        ascending = all(type(seq) is int and seq > 0 for seq in tail) and list(tail) == sorted(tail)
         if not tail or not ascending:
             raise InvalidQuery("expected", "give the numbers of the last events, ascending")
         prepared = self._prepare(events, None)

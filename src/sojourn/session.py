@@ -15,7 +15,7 @@ import msgspec
 from sojourn import codec
 from sojourn.errors import Unbound
 from sojourn.events import event_from
-from sojourn.model import DELETE, Encoded, Event, Header
+from sojourn.model import DELETE, Deletion, Encoded, Event, Header
 from sojourn.state import check_key, merge, tier_of
 from sojourn.timestamps import to_datetime
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sojourn.lifecycle import Phase
-    from sojourn.model import Deletion, Record
+    from sojourn.model import Record
 
 
 class StateDelta(msgspec.Struct, frozen=True):
-    """What a save sends: keys to new encoded values or `DELETE`, and whether to start from empty."""
+    """What a save sends: keys to encoded values or `DELETE`, and whether to start from empty."""
 
     changes: dict[str, msgspec.Raw | Deletion]
     clear: bool
@@ -59,7 +59,7 @@ class State(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Set a key. `Unbound` for a `user:` key of an anonymous session, `InvalidId` for a bad one.
+        """Set a key. `Unbound` for a `user:` key without a user, `InvalidId` for a bad one.
 
         The value is checked when it is saved.
         """

@@ -150,7 +150,8 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A window of a log: the bounds first, then the last (or first) so many of what they leave.
 
     `after_seq` and `before_seq` are exclusive, `since` is inclusive (a store sees an instant, a
-    caller may give a datetime), `kinds` keeps those kinds. `last=0` is none; `first` limits from the other end. Results ascend by `seq`.
+    caller may give a datetime), `kinds` keeps those kinds. `last=0` is none; `first` limits from
+    the other end. Results ascend by `seq`.
     """
 
     last: int | None = None
@@ -310,7 +311,7 @@ class Store(Protocol):
         """Remove a session with all it owns. Missing, or an expectation does not hold: `False`."""
 
     async def forget(self, app: str, user: str, /) -> int:
-        """Remove every session of a user, expired ones too, and the user's tier; return how many."""
+        """Remove a user's sessions, expired ones too, and the user's tier; return how many."""
 
     async def due(self, due: Due, /) -> Sequence[Header]:
         """Return sessions past their deadline, ending ones to retry, retained ones to remove."""
@@ -325,7 +326,7 @@ class Store(Protocol):
         """Return the shared state of an app and one of its users; empty when there is none."""
 
     async def document(self, query: DocumentQuery, /) -> StoredDocument | None:
-        """Return one document with its body, `None` when it or its session is missing or expired."""
+        """Return a document with its body, `None` when it or its session is missing or expired."""
 
     async def documents(self, query: DocumentQuery, /) -> Sequence[StoredDocument]:
         """Return documents of a collection without bodies, ascending by key."""
@@ -334,8 +335,8 @@ class Store(Protocol):
 class Subscription(Protocol):
     """Wake-ups for one session."""
 
-    async def wait(self, timeout: float, /) -> None:
-        """Return once the session may have changed since the last return, or after `timeout` s."""
+    async def wait(self, seconds: float, /) -> None:
+        """Return once the session may have changed since the last return, or after `seconds`."""
 
     def close(self) -> None:
         """Stop. Twice is fine."""

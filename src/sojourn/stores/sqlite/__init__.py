@@ -142,8 +142,7 @@ class SqliteStore:
     def _migrated(self) -> apsw.Connection:
         db = connection.connect(self._path, vfs=self._vfs, writer=True)
         try:
-            if db.readonly("main"):
-                raise ReadOnly(self.name, "the file can not be written")
+            self._refuse_read_only(db)
             version = schema.check_version(db, self.name)
             connection.make_durable(db)
             if version < len(schema.MIGRATIONS):
@@ -155,6 +154,10 @@ class SqliteStore:
             db.close()
             raise
         return db
+
+    def _refuse_read_only(self, db: apsw.Connection) -> None:
+        if db.readonly("main"):
+            raise ReadOnly(self.name, "the file can not be written")
 
     def _connect(self) -> apsw.Connection:
         return connection.connect(self._path, vfs=self._vfs, writer=False)

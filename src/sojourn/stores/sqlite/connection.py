@@ -47,7 +47,7 @@ NETWORK_FILESYSTEMS = frozenset(
         "virtiofs",
     }
 )  # fmt: skip
-"""Where file locks or shared memory do not work across machines: WAL mode would corrupt the file."""
+"""Where locks or shared memory fail across machines: WAL mode would corrupt the file."""
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MAGIC = b"SQLite format 3\x00"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sojourn.store import Due
 
 REPAIRS = 1_000
-"""Index entries put right in one go: each is a session that was used since it was last looked at."""
+"""Index entries put right in one go: each is a session used since it was last looked at."""
 
 _FAMILY = f"""WITH RECURSIVE doomed(row) AS (
         SELECT value FROM json_each(?)

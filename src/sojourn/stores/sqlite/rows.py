@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 SESSION = (
     "app, id, epoch, user, lifecycle, phase, reason, revision, seq, created_at, active_at, idle, "
-    "absolute_at, expires_at, due_at, retain, attempts, parent, forked_from, labels, exclusive, fence, "
-    "holder, leased_until, remembered, row, wake_at, peak, state"
+    "absolute_at, expires_at, due_at, retain, attempts, parent, forked_from, labels, exclusive, "
+    "fence, holder, leased_until, remembered, row, wake_at, peak, state"
 )
 """The columns of a session, in the order that `to_header` reads them; the rest come behind."""
 

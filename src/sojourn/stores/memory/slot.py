@@ -1,0 +1,36 @@
+"""One session in memory: its header, its own state as JSON text, and what it owns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sojourn.model import Entry, Header, StoredDocument
+    from sojourn.store import EventQuery
+    from sojourn.stores.memory.log import Log
+
+Documents = dict[tuple[str, str], "StoredDocument"]
+"""Documents by collection and key."""
+
+
+class Slot:
+    """One session: its header, its own state as JSON text, and what it owns."""
+
+    __slots__ = ("children", "documents", "header", "log", "parent", "row", "state")
+
+    def __init__(self, row: int, header: Header, state: bytes, parent: Slot | None) -> None:
+        self.row = row
+        self.header = header
+        self.state = state
+        self.parent = parent
+        self.log: Log | None = None
+        self.documents: Documents | None = None
+        self.children: set[Slot] | None = None
+
+    def entries(self, window: EventQuery | None) -> list[Entry]:
+        """Return a window of the log; nothing for no window."""
+        return [] if self.log is None or window is None else self.log.window(window)
+
+    def tail(self, count: int) -> tuple[int, ...]:
+        """Return the last `count` sequence numbers."""
+        return () if self.log is None else self.log.tail(count)

@@ -1,0 +1,344 @@
+"""What a batch has read and what it will write: sessions, events, tiers, counts.
+
+Headers are read once and kept; the rows that commits change are gathered and written together at
+the end (`flush`), so a session that is written a hundred times in a batch is updated once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from sojourn import commit
+from sojourn.errors import TooLarge
+from sojourn.lifecycle import OVER
+from sojourn.limits import MAX_SEQ, MAX_STATE
+from sojourn.stores.sqlite import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import apsw
+
+    from sojourn.model import Draft, Entry, Header
+    from sojourn.store import TierDelta
+
+TIER_CHECK_BYTES = 4096
+"""Only a write of this size makes the size of a shared tier worth adding up."""
+
+_LOAD = f"SELECT {rows.SESSION} FROM sessions WHERE app = ? AND id = ?"  # noqa: S608 - our columns
+_INSERT = (
+    f"INSERT INTO sessions({rows.SESSION.replace('row, ', '')}, parent_row) "  # noqa: S608 - ours
+    f"VALUES ({', '.join('?' * rows.COLUMNS)})"
+)
+_UPDATE = """UPDATE sessions SET revision = ?, seq = ?, active_at = ?, expires_at = ?, due_at = ?,
+    remembered = ?, peak = ?, state = ? WHERE row = ?"""
+_UPDATE_WAKE = "UPDATE sessions SET wake_at = ? WHERE row = ?"
+_UPDATE_REST = """UPDATE sessions SET user = ?, phase = ?, reason = ?, idle = ?, absolute_at = ?,
+    retain = ?, attempts = ?, labels = ?, fence = ?, holder = ?, leased_until = ? WHERE row = ?"""
+_INSERT_EVENT = f"INSERT INTO events({rows.EVENT}, peak) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our columns
+_FIND_EVENTS = f"SELECT {rows.EVENT} FROM events WHERE session = ? AND id = ? ORDER BY key"  # noqa: S608 - our columns
+_UPSERT_TIER = """INSERT INTO tiers(app, owner, name, value) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET value = excluded.value"""
+_DELETE_TIER = "DELETE FROM tiers WHERE app = ? AND owner = ? AND name = ?"
+_TIER_BYTES = """SELECT coalesce(sum(length(name) + length(value) + 4), 0) FROM tiers
+    WHERE app = ? AND owner = ?"""
+_MOVE_LABEL = """UPDATE labels SET active_at = ?
+    WHERE app = ? AND name = ? AND value = ? AND session = ?"""
+_COUNT = """INSERT INTO counts(app, facet, phase, sessions) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET sessions = sessions + excluded.sessions"""
+_UNCOUNT = "DELETE FROM counts WHERE app = ? AND facet = ? AND phase = ? AND sessions = 0"
+
+
+class Loaded:
+    """A session that this batch has read: its header as it stands, and what is to be written."""
+
+    __slots__ = (
+        "dirty",
+        "header",
+        "labels_at",
+        "peak",
+        "rest",
+        "row",
+        "state",
+        "wake_at",
+        "wakes",
+    )
+
+    def __init__(
+        self, row: int, header: Header, wake_at: int | None, peak: int, state: str | bytes
+    ) -> None:
+        self.row = row
+        self.header = header
+        self.wake_at = wake_at
+        self.peak = peak
+        self.state = state
+        self.dirty = False
+        self.rest = False
+        self.wakes = False
+        self.labels_at = header.active_at
+
+    def replace(self, header: Header, now: int, *, rest: bool) -> None:
+        """Take over a new header, to be written; `rest` when more than the counters changed."""
+        self.header = header
+        self.dirty = True
+        self.rest = self.rest or rest
+        wake_at = _wake_at(header, self.wake_at, now)
+        self.wakes = self.wakes or wake_at != self.wake_at
+        self.wake_at = wake_at
+
+
+def _wake_at(header: Header, old: int | None, now: int) -> int | None:
+    """Return when the reaper should look: not later than `due_at`, and moved as rarely as can be.
+
+    The column is indexed, and a session in use moves its deadline with every commit. So the index
+    keeps an earlier time and is put right when that time has come.
+    """
+    due_at = header.due_at
+    if due_at is None or old is None or not header.live or due_at < old or old <= now:
+        return due_at
+    return old
+
+
+class Gathering:
+    """The rows of one transaction, which the caller began and will commit."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        """Start with nothing read and nothing to write."""
+        self.changed: set[tuple[str, str]] = set()
+        self._db = db
+        self._loaded: dict[tuple[str, str], Loaded | None] = {}
+        self._entries: list[tuple[Any, ...]] = []
+        self._by_id: dict[tuple[int, str], list[Entry]] = {}
+        self._tiers: dict[tuple[str, str, str], str | None] = {}
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    # --- reading what is there -----------------------------------------------------------------
+
+    def load(self, app: str, id: str) -> Loaded | None:
+        """Return a session as it stands in this batch, `None` when it is missing."""
+        key = (app, id)
+        if key in self._loaded:
+            return self._loaded[key]
+        row = self._db.execute(_LOAD, key).fetchone()
+        loaded = None
+        if row is not None:
+            header = rows.to_header(row)
+            loaded = Loaded(
+                row[rows.ROW], header, row[rows.WAKE_AT], row[rows.PEAK], row[rows.STATE]
+            )
+        self._loaded[key] = loaded
+        return loaded
+
+    def tail(self, loaded: Loaded | None, count: int) -> tuple[int, ...]:
+        """Return the last `count` sequence numbers of a log, ascending."""
+        if loaded is None or count <= 0:
+            return ()
+        self.flush()
+        low, high = rows.event_key(loaded.row, 0), rows.event_key(loaded.row, MAX_SEQ)
+        found = self._db.execute(
+            "SELECT seq FROM events WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?",
+            (low, high, count),
+        ).fetchall()
+        return tuple(seq for (seq,) in reversed(found))
+
+    def repeated(self, loaded: Loaded, draft: Draft) -> Entry | None:
+        """Return the entry that `draft` is again, in the file or gathered in this batch."""
+        gathered: Sequence[Entry] = self._by_id.get((loaded.row, draft.id), ())
+        found: Sequence[Any] = self._db.execute(_FIND_EVENTS, (loaded.row, draft.id)).fetchall()
+        stored: list[Entry] = [rows.to_entry(row) for row in found]
+        for entry in (*gathered, *stored):
+            if commit.is_repeat(draft, entry):
+                return entry
+        return None
+
+    # --- gathering what is to be written ----------------------------------------------------
+
+    def append(self, loaded: Loaded, drafts: tuple[Draft, ...]) -> tuple[tuple[int, ...], int]:
+        """Gather new events; return the number of each (an old one's for a repeat), how many."""
+        seqs: list[int] = []
+        top = loaded.header.seq
+        for draft in drafts:
+            known = None if draft.fresh else self.repeated(loaded, draft)
+            if known is not None:
+                seqs.append(known.seq)
+                continue
+            top += 1
+            seqs.append(top)
+            loaded.peak = max(loaded.peak, draft.at)
+            self._entries.append(
+                (
+                    rows.event_key(loaded.row, top),
+                    draft.id,
+                    draft.kind,
+                    draft.author,
+                    draft.at,
+                    draft.body,
+                    draft.changes,
+                    draft.deleted,
+                    loaded.peak,
+                )
+            )
+            if not draft.fresh:
+                entry = commit.numbered(draft, top)
+                self._by_id.setdefault((loaded.row, draft.id), []).append(entry)
+        return tuple(seqs), top - loaded.header.seq
+
+    def truncate(self, loaded: Loaded, after: int) -> None:
+        """Remove the events behind `after`, straight away."""
+        self.flush()
+        low, high = rows.event_key(loaded.row, after + 1), rows.event_key(loaded.row, MAX_SEQ)
+        self._db.execute("DELETE FROM events WHERE key BETWEEN ? AND ?", (low, high))
+        before = (rows.event_key(loaded.row, 0), low - 1)
+        loaded.peak = self._db.execute(
+            "SELECT coalesce((SELECT peak FROM events WHERE key BETWEEN ? AND ? "
+            "ORDER BY key DESC LIMIT 1), 0)",
+            before,
+        ).get
+
+    def check_tier(self, app: str, owner: str, delta: TierDelta | None) -> None:
+        """Raise `TooLarge` if a delta would make a shared tier larger than `MAX_STATE`."""
+        if delta is None:
+            return
+        added = sum(len(name) + len(bytes(value)) for name, value in delta.set.items())
+        if added < TIER_CHECK_BYTES:
+            return
+        self.flush()
+        size = added + self._db.execute(_TIER_BYTES, (app, owner)).get
+        if size > MAX_STATE:
+            raise TooLarge("bytes of state in one tier", size, MAX_STATE)
+
+    def write_tier(self, app: str, owner: str, delta: TierDelta) -> None:
+        """Gather a delta of a shared tier."""
+        for name, value in delta.set.items():
+            self._tiers[app, owner, name] = bytes(value).decode()
+        for name in delta.drop:
+            self._tiers[app, owner, name] = None
+
+    def restate(self, loaded: Loaded, old: Header, new: Header) -> None:
+        """Bring counts, labels and claims in line with a header whose rest changed."""
+        if old.phase is not new.phase or old.user != new.user or old.labels != new.labels:
+            self.count(old, -1)
+            self.count(new, 1)
+        if old.labels != new.labels:
+            self._db.execute("DELETE FROM labels WHERE session = ?", (loaded.row,))
+            self._label(loaded.row, new)
+        if new.phase in OVER and new.exclusive:
+            self._db.execute("DELETE FROM claims WHERE session = ?", (loaded.row,))
+
+    def insert(self, header: Header, state: bytes, parent_row: int | None, peak: int) -> Loaded:
+        """Insert a session, with its labels and claim, straight away."""
+        text = state.decode()
+        self._db.execute(
+            _INSERT, (*rows.from_header(header), header.due_at, peak, text, parent_row)
+        )
+        loaded = Loaded(self._db.last_insert_rowid(), header, header.due_at, peak, text)
+        self._loaded[header.app, header.id] = loaded
+        claim = commit.claim_of(header)
+        if claim is not None:
+            self._db.execute(
+                "INSERT INTO claims(app, claim, session) VALUES (?, ?, ?)",
+                (header.app, rows.to_json(claim), loaded.row),
+            )
+        self._label(loaded.row, header)
+        self.count(header, 1)
+        self.changed.add((header.app, header.id))
+        return loaded
+
+    def _label(self, row: int, header: Header) -> None:
+        self._db.executemany(
+            "INSERT INTO labels(app, name, value, session, active_at) VALUES (?, ?, ?, ?, ?)",
+            [
+                (header.app, name, value, row, header.active_at)
+                for name, value in header.labels.items()
+            ],
+        )
+
+    def gone(self, key: tuple[str, str]) -> None:
+        """Note that a session was removed."""
+        self._loaded.pop(key, None)
+        self.changed.add(key)
+
+    def count(self, header: Header, by: int) -> None:
+        """Gather a change of the kept counts."""
+        for facet in rows.facets(header):
+            self._counts[header.app, facet, header.phase.value] += by
+
+    def flush(self) -> None:
+        """Write the rows gathered so far."""
+        self._flush_sessions([item for item in self._loaded.values() if item and item.dirty])
+        if self._entries:
+            self._db.executemany(_INSERT_EVENT, self._entries)
+            self._entries = []
+            self._by_id = {}
+        if self._tiers:
+            self._flush_tiers()
+        if self._counts:
+            changed = [(*key, by) for key, by in self._counts.items() if by]
+            self._db.executemany(_COUNT, changed)
+            self._db.executemany(_UNCOUNT, [item[:3] for item in changed if item[3] < 0])
+            self._counts.clear()
+
+    def _flush_tiers(self) -> None:
+        written = [(*key, value) for key, value in self._tiers.items() if value is not None]
+        dropped = [key for key, value in self._tiers.items() if value is None]
+        self._tiers = {}
+        if written:
+            self._db.executemany(_UPSERT_TIER, written)
+        if dropped:
+            self._db.executemany(_DELETE_TIER, dropped)
+
+    def _flush_sessions(self, dirty: list[Loaded]) -> None:
+        if not dirty:
+            return
+        self._db.executemany(_UPDATE, [_counters(item) for item in dirty])
+        wakes = [(item.wake_at, item.row) for item in dirty if item.wakes]
+        if wakes:
+            self._db.executemany(_UPDATE_WAKE, wakes)
+        rest = [_rest(item) for item in dirty if item.rest]
+        if rest:
+            self._db.executemany(_UPDATE_REST, rest)
+        moved = [
+            (item.header.active_at, item.header.app, name, value, item.row)
+            for item in dirty
+            if item.header.labels and item.header.active_at != item.labels_at
+            for name, value in item.header.labels.items()
+        ]
+        if moved:
+            self._db.executemany(_MOVE_LABEL, moved)
+        for item in dirty:
+            item.dirty = item.rest = item.wakes = False
+            item.labels_at = item.header.active_at
+
+
+def _counters(item: Loaded) -> tuple[Any, ...]:
+    header, state = item.header, item.state
+    return (
+        header.revision,
+        header.seq,
+        header.active_at,
+        header.expires_at,
+        header.due_at,
+        header.remembered,
+        item.peak,
+        state if isinstance(state, str) else state.decode(),
+        item.row,
+    )
+
+
+def _rest(item: Loaded) -> tuple[Any, ...]:
+    header = item.header
+    return (
+        header.user,
+        header.phase.value,
+        header.reason,
+        header.idle,
+        header.absolute_at,
+        header.retain,
+        header.attempts,
+        rows.to_json(header.labels) if header.labels else None,
+        header.fence,
+        header.holder,
+        header.leased_until,
+        item.row,
+    )

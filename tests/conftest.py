@@ -1,0 +1,55 @@
+"""What all tests share: coroutine tests, both stores, a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sojourn import SessionManager
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+TEST_SECONDS = 60.0
+"""A coroutine test that takes longer hangs, and says so instead."""
+
+Opener = "Callable[..., AbstractAsyncContextManager[SessionManager]]"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001 - how pytest's own hook does it
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+
+    async def bounded() -> None:
+        async with asyncio.timeout(TEST_SECONDS):
+            await pyfuncitem.obj(**arguments)
+
+    asyncio.run(bounded())
+    return True
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store of each kind; opened twice, it is the same store."""
+    if request.param == "memory":
+        return f"memory://{tmp_path.name}"
+    return f"sqlite:///{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture
+def opened(url: str) -> Callable[..., AbstractAsyncContextManager[SessionManager]]:
+    """Opens a manager on the store: `async with opened(clock=...) as sessions`."""
+
+    def open_manager(**collaborators: Any) -> AbstractAsyncContextManager[SessionManager]:
+        return SessionManager.open(url, **collaborators)
+
+    return open_manager
