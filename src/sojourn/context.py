@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from sojourn.commit import recall
-from sojourn.errors import Closed
+from sojourn.errors import Closed, SojournError, Unavailable
 from sojourn.store import Get
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Context:
         """Commit, and hand the outcome to `taken` before anything else can happen.
 
         If the caller is cancelled while the commit is under way and it was applied all the same,
-        `taken` is called before the cancellation goes on: handle and store never disagree.
+        `taken` is called before the cancellation goes on: handle and store never disagree. If the
+        store fails and the commit was applied all the same (its reply was lost), that is no error.
         """
         try:
             committed = await self.store.commit(change)
@@ -66,18 +67,26 @@ class Context:
             if applied is not None:
                 taken(applied)
             raise
+        except Unavailable:
+            found = await self._applied(change)
+            if found is None:
+                raise
+            committed = found
         taken(committed)
         return committed
 
     async def _applied(self, change: Change) -> Committed | None:
-        """Return what a commit led to if it was applied, `None` if it was not."""
+        """Return what a commit led to if it is known to have been applied, else `None`."""
         if change.id is None:
             return None
         get = Get(app=change.app, id=change.id, now=change.now, expired=True)
-        record = await self.store.get(get)
-        if record is None or recall(record.header, change.op) is None:
+        try:
+            record = await self.store.get(get)
+            if record is None or recall(record.header, change.op) is None:
+                return None
+            return await self.store.commit(change)  # remembered, so this only repeats the result
+        except SojournError:
             return None
-        return await self.store.commit(change)  # remembered, so this only repeats the result
 
 
 async def uninterrupted(work: Coroutine[object, object, T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ from sojourn.errors import (
     RoleTaken,
     SojournError,
     TooLarge,
+    Unavailable,
     Unbound,
 )
 from sojourn.events import by_tier, encode_delta, prepare, stored_event
@@ -186,11 +188,23 @@ class Creation:
         try:
             committed = await self._context.store.create(create)
         except asyncio.CancelledError:
-            record = await uninterrupted(self._reading.record(session.id, expired=True))
+            await uninterrupted(self._take_if_created(session))
+            raise
+        except Unavailable:
+            # Its reply may have been lost; then it is there, and there is no error.
+            if not await self._take_if_created(session):
+                raise
+            return
+        session.committed(committed.header, committed.revision)
+
+    async def _take_if_created(self, session: Session) -> bool:
+        """Note that a session was stored if it was, and return whether."""
+        with contextlib.suppress(SojournError):
+            record = await self._reading.record(session.id, expired=True)
             if record is not None and record.header.epoch == session.epoch:
                 session.committed(record.header, record.header.revision)
-            raise
-        session.committed(committed.header, committed.revision)
+                return True
+        return False
 
     async def _is_expired(self, id: str) -> bool:
         record = await self._reading.record(id, expired=True)

@@ -171,6 +171,11 @@ class Ending:
         # Shielded: a caller that gives up must not leave hooks half run for the others.
         return await asyncio.shield(running)
 
+    async def settle(self) -> None:
+        """Wait for the ends under way; each is bounded by the time its hooks have."""
+        if self._running:
+            await asyncio.wait(list(self._running.values()))
+
     async def _finish(self, id: str) -> bool:
         record = await self._reading.record(id, expired=True)
         if record is None or record.header.phase in OVER:

@@ -113,7 +113,11 @@ class SessionManager:
         await self.close()
 
     async def close(self) -> None:
-        """Refuse everything from now on (`Closed`); close the store if it is ours. Twice is fine."""
+        """Let ends under way finish, then refuse everything (`Closed`). Twice is fine.
+
+        The store is closed if it is ours.
+        """
+        await self.ending.settle()
         self._context.closed = True
         if self._owns_store:
             await self._context.store.close()

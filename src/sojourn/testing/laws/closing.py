@@ -1,0 +1,110 @@
+"""Laws of opening and closing: both twice are fine, and a closed store says that it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sojourn.errors import Closed
+from sojourn.store import Committed, SupportsLease, SupportsWatch
+from sojourn.testing.laws.corner import ONE, START, WHOLE_LOG, Corner, draft
+from sojourn.testing.laws.expect import Broken, equal, exactly, holds, refused
+from sojourn.testing.laws.law import law
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+@law()
+async def opening_twice_is_fine(corner: Corner) -> None:
+    """A store that is open stays open, with all it holds."""
+    await corner.create(state={"n": 1})
+    await corner.store.open()
+    exactly(await corner.state(), {"n": 1}, "the state after opening again")
+    await corner.commit(state={"n": 2})
+
+
+@law(behaviours=(66,))
+async def a_closed_store_refuses_every_verb(corner: Corner) -> None:
+    """`Closed` from each of them, not `None`, not an empty list, not a driver's error."""
+    await corner.create()
+    await corner.store.close()
+    verbs: dict[str, Awaitable[object]] = {
+        "create": corner.create("new"),
+        "fork": corner.fork(),
+        "commit": corner.commit(),
+        "get": corner.get(),
+        "get with a window": corner.get(last=100_000),
+        "events": corner.store.events(corner.app, ONE, START, WHOLE_LOG),
+        "list": corner.page(),
+        "count": corner.count(),
+        "touch": corner.touch(),
+        "delete": corner.delete(),
+        "forget": corner.store.forget(corner.app, "u"),
+        "due": corner.due(now=0),
+        "reap": corner.reap(now=0),
+        "tiers": corner.store.tiers(corner.app, "u"),
+        "document": corner.document("key"),
+        "documents": corner.keys(),
+    }
+    for name, call in verbs.items():
+        await refused(call, Closed, f"{name} on a closed store")
+
+
+@law(behaviours=(66,))
+async def closing_twice_is_fine(corner: Corner) -> None:
+    """One after the other, or at once."""
+    await corner.create()
+    await asyncio.gather(corner.store.close(), corner.store.close())
+    await corner.store.close()
+    await refused(corner.get(), Closed, "get on a closed store")
+
+
+@law()
+async def closing_finishes_what_was_accepted(corner: Corner) -> None:
+    """A commit in flight is acknowledged or `Closed`, in bounded time; none hangs or is torn."""
+    await corner.create()
+    calls = [
+        asyncio.ensure_future(corner.commit(state={f"k{n}": n}, events=(draft(f"e{n}"),)))
+        for n in range(50)
+    ]
+    await asyncio.sleep(0)
+    await corner.store.close()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    for outcome in outcomes:
+        if not isinstance(outcome, Committed | Closed):
+            raise Broken(f"a commit in flight at the time of closing came to {outcome!r}")
+    done = sorted(o.revision for o in outcomes if isinstance(o, Committed))
+    equal(done, list(range(2, len(done) + 2)), "the revisions that were acknowledged")
+
+
+@law(needs=SupportsLease, behaviours=(66,))
+async def a_closed_store_grants_no_leases(corner: Corner) -> None:
+    """`Closed` from acquiring and from renewing."""
+    await corner.create()
+    token = await corner.acquire()
+    await corner.store.close()
+    await refused(corner.acquire("other"), Closed, "acquire on a closed store")
+    await refused(corner.renew(token), Closed, "renew on a closed store")
+
+
+@law(needs=SupportsWatch, behaviours=(66,))
+async def closing_wakes_the_watchers(corner: Corner) -> None:
+    """Nobody sleeps on at a closed store, and nobody new can subscribe."""
+    await corner.create()
+    subscription = corner.subscribe()
+    waiting = asyncio.ensure_future(subscription.wait(10.0))
+    await asyncio.sleep(0)
+    start = asyncio.get_running_loop().time()
+    await corner.store.close()
+    await asyncio.wait((waiting,))
+    awake = asyncio.get_running_loop().time() - start < 9.0  # noqa: PLR2004 - well before the timeout
+    holds(awake, "a watcher wakes up when its store is closed")
+    error = waiting.exception()
+    holds(error is None or isinstance(error, Closed), f"a wait over a close came to {error!r}")
+    subscription.close()
+    try:
+        corner.subscribe()
+    except Closed:
+        return
+    raise Broken("subscribing at a closed store: expected Closed, but it was accepted")

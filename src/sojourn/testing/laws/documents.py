@@ -1,0 +1,147 @@
+"""Laws of documents: named bytes that belong to a session or an app, exactly as they were put."""
+
+from __future__ import annotations
+
+from sojourn.errors import Conflict
+from sojourn.store import Drop
+from sojourn.testing.laws.corner import Corner, draft, drafts, instant, put
+from sojourn.testing.laws.expect import equal, refused
+from sojourn.testing.laws.law import law
+
+
+@law(behaviours=(60, 104))
+async def a_document_comes_back_as_it_was_put(corner: Corner) -> None:
+    """Every byte, and what is known of it: type, size, times, and where the log stood."""
+    bodies = {"empty": b"", "all": bytes(range(256)), "big": b"\x00\xff" * 500_000}
+    await corner.create(events=drafts(3))
+    await corner.commit(documents=tuple(put(k, b) for k, b in bodies.items()), now=5)
+    for key, body in bodies.items():
+        found = await corner.document(key, now=6)
+        if found is None:
+            equal(found, "a document", f"the document {key!r}")
+            continue
+        equal(found.body, body, f"the body of {key!r}")
+        facts = (found.collection, found.key, found.content_type, found.size, found.seq)
+        equal(facts, ("notes", key, "text/plain", len(body), 3), f"the facts of {key!r}")
+        times = (found.created_at, found.updated_at, found.expires_at)
+        equal(times, (instant(5), instant(5), None), f"the times of {key!r}")
+
+
+@law()
+async def an_unknown_document_is_none(corner: Corner) -> None:
+    """Unknown key, collection or session: `None`, and an empty listing."""
+    await corner.create()
+    await corner.commit(documents=(put("key"),))
+    equal(await corner.document("other"), None, "an unknown key")
+    equal(await corner.document("key", collection="other"), None, "an unknown collection")
+    equal(await corner.document("key", "ghost"), None, "an unknown session")
+    equal(await corner.document("key", None), None, "the app, which has no such document")
+    equal(await corner.keys(collection="other"), [], "the keys of an unknown collection")
+    equal(await corner.keys("ghost"), [], "the keys of an unknown session")
+
+
+@law(behaviours=(61, 104))
+async def putting_again_replaces_all_but_the_time_of_creation(corner: Corner) -> None:
+    """Body, type, size, deadline, place in the log and `updated_at` are those of the last put."""
+    await corner.create()
+    await corner.commit(documents=(put("key", b"first", expires=50),), now=1)
+    await corner.commit(documents=(put("key", b"second!"),), events=(draft("a"),), now=2)
+    found = await corner.document("key", now=99)
+    seen = found and (found.body, found.size, found.seq, found.expires_at)
+    equal(seen, (b"second!", 7, 1, None), "body, size, place and deadline")
+    times = found and (found.created_at, found.updated_at)
+    equal(times, (instant(1), instant(2)), "the times of creation and update")
+
+
+@law()
+async def documents_are_put_and_dropped_in_order(corner: Corner) -> None:
+    """Within one commit too; dropping a key, a collection, or what is not there is fine."""
+    await corner.create()
+    await corner.commit(
+        documents=(
+            put("a", b"1"),
+            Drop(collection="notes", key="a"),
+            put("a", b"2"),
+            put("b", b"1"),
+            put("c", b"1", collection="other"),
+            Drop(collection="never"),
+            Drop(collection="never", key="a"),
+            put("b", b"2"),
+        )
+    )
+    equal([await corner.body("a"), await corner.body("b")], [b"2", b"2"], "the bodies")
+    await corner.commit(documents=(Drop(collection="notes"), put("d", b"1")))
+    equal(await corner.keys(), ["d"], "the collection, dropped and begun again")
+    equal(await corner.keys(collection="other"), ["c"], "the other collection")
+    await corner.commit(documents=(Drop(collection="notes", key="d"),))
+    equal(await corner.keys(), [], "the collection once its last key is dropped")
+
+
+@law(behaviours=(62,))
+async def listings_are_by_key_without_bodies_and_bounded(corner: Corner) -> None:
+    """Ascending by code point, after a key if one is given, at most `limit`, no bodies."""
+    keys = ["", "0", "A", "B", "a", "a b", "a/b", "aa", "b", "\u00e9", "\uffee", "\U0001f600"][1:]
+    await corner.create()
+    await corner.commit(documents=tuple(put(key, key.encode()) for key in reversed(keys)))
+    equal(await corner.keys(), keys, "all keys")
+    equal(await corner.keys(limit=3), keys[:3], "the first three")
+    equal(await corner.keys(after="a", limit=2), ["a b", "a/b"], "two after 'a'")
+    equal(await corner.keys(after="a!"), keys[keys.index("a/b") :], "those after a key not there")
+    equal(await corner.keys(after=keys[-1]), [], "those after the last")
+    for found in await corner.store.documents(corner.documents_of()):
+        equal((found.body, found.size), (None, len(found.key.encode())), "body and size, listed")
+
+
+@law()
+async def a_document_is_missing_at_its_own_deadline(corner: Corner) -> None:
+    """At it, not only past it, in reads and listings; the session and other documents stay."""
+    await corner.create()
+    await corner.commit(documents=(put("short", expires=10), put("long", expires=20), put("ever")))
+    equal(await corner.keys(now=10 - 1e-6), ["ever", "long", "short"], "just before the deadline")
+    equal(await corner.body("short", now=10 - 1e-6), b"body", "the short one just before")
+    equal(await corner.body("short", now=10), None, "the short one at its deadline")
+    equal(await corner.keys(now=10), ["ever", "long"], "the keys at the first deadline")
+    equal(await corner.keys(now=10, limit=1), ["ever"], "one key at the first deadline")
+    equal(await corner.keys(now=99), ["ever"], "the keys past both deadlines")
+    await corner.commit(documents=(put("short", b"new", expires=200),), now=99)
+    equal(await corner.body("short", now=100), b"new", "the short one, put again")
+
+
+@law()
+async def documents_of_the_app_belong_to_no_session(corner: Corner) -> None:
+    """They outlive every session, and no session shows them."""
+    await corner.create()
+    await corner.commit(None, documents=(put("key", b"app"), put("more", expires=10)))
+    await corner.commit(documents=(put("key", b"session"),))
+    equal(await corner.body("key", None), b"app", "the app's document")
+    equal(await corner.body("key"), b"session", "the session's document")
+    found = await corner.document("key", None)
+    equal(found and (found.seq, found.created_at), (0, instant(0)), "its place and time")
+    await corner.delete()
+    equal(await corner.keys(None), ["key", "more"], "the app's keys after the session's deletion")
+    equal(await corner.keys(None, now=10), ["key"], "the app's keys at a deadline")
+    equal(await corner.keys(None, collection="other"), [], "another collection of the app")
+    await corner.commit(None, documents=(Drop(collection="notes", key="key"),))
+    equal(await corner.keys(None), ["more"], "the app's keys after a drop")
+    equal(await corner.beside(f"{corner.app}2").keys(None), [], "the keys of another app")
+
+
+@law()
+async def documents_come_with_the_commit_or_not_at_all(corner: Corner) -> None:
+    """A refused commit puts and drops nothing."""
+    await corner.create()
+    await corner.commit(documents=(put("kept"),))
+    bad = corner.commit(revision=1, documents=(Drop(collection="notes"), put("new")))
+    await refused(bad, Conflict, "a commit that expects an old revision")
+    equal(await corner.keys(), ["kept"], "the keys after the refusal")
+
+
+@law()
+async def documents_of_an_expired_session_are_for_its_end_only(corner: Corner) -> None:
+    """`expired` reads what a session past its deadline still holds; nothing else does."""
+    await corner.create(idle=10)
+    await corner.commit(documents=(put("doc"),))
+    equal(await corner.keys(now=10), [], "the keys at the session's deadline")
+    equal(await corner.body("doc", now=10), None, "the document at the session's deadline")
+    equal(await corner.keys(now=10, expired=True), ["doc"], "the keys, asked for")
+    equal(await corner.body("doc", now=10, expired=True), b"body", "the document, asked for")
