@@ -109,7 +109,14 @@ def test_the_ratchet_only_tightens() -> None:
 
 @every_module
 def test_files_are_short(module: str) -> None:
-    lines = len(read(SRC / module).splitlines())
+    text = read(SRC / module)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = (
+        (ast.get_docstring(node) or "").splitlines()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, documented)
+    )
+    lines = len(text.splitlines()) - sum(map(len, docstrings))
     assert lines <= MAX_FILE, f"{module} has {lines} lines: split it by what it is about"
 
 

@@ -57,14 +57,15 @@ def parse_instant(value: datetime | str | float) -> int:
         message = f"an instant is a datetime, RFC 3339 text or seconds, not {type(value).__name__}"
         raise TypeError(message)
     if isinstance(value, datetime):
-        return from_datetime(value)
-    if isinstance(value, str):
-        return from_datetime(datetime.fromisoformat(value))
-    if not math.isfinite(value) or abs(value) >= PLAUSIBLE_SECONDS:
+        instant = from_datetime(value)
+    elif isinstance(value, str):
+        instant = from_datetime(datetime.fromisoformat(value))
+    elif abs(value) >= PLAUSIBLE_SECONDS or not math.isfinite(value):
         message = f"{value!r} is not a plausible number of seconds since the epoch"
         raise ValueError(message)
-    instant = from_seconds(value)
+    else:
+        instant = from_seconds(value)
     if not EARLIEST <= instant <= LATEST:
-        message = f"{value!r} seconds lies outside the years 1 to 9999"
+        message = f"{value!r} lies outside the years 1 to 9999 in UTC"
         raise ValueError(message)
     return instant

@@ -97,15 +97,13 @@ class FailingVFS(apsw.VFS):
         if fault is not None:
             raise failure(fault)
 
-    def xOpen(  # noqa: N802
-        self, name: str | apsw.URIFilename | None, flags: list[int]
-    ) -> apsw.VFSFile:
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         """Open a file whose calls are counted; temporary files have the path ''."""
         path = name.filename() if isinstance(name, apsw.URIFilename) else name or ""
         self.check("open", path)
         return FailingFile(self, path, name, flags)
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
+    def xDelete(self, filename: str, syncdir: bool) -> None:
         """Delete a file or fail."""
         self.check("delete", filename)
         super().xDelete(filename, syncdir)
@@ -132,7 +130,7 @@ class FailingFile(apsw.VFSFile):
         self.path = path
         super().__init__(vfs.base, name, flags)
 
-    def xWrite(self, data: Buffer, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: Buffer, offset: int) -> None:
         """Write, fail, or write the first half and fail."""
         fault = self.vfs.due("write", self.path)
         if fault is None:
@@ -143,17 +141,17 @@ class FailingFile(apsw.VFSFile):
             super().xWrite(content[: len(content) // 2], offset)
         raise failure(fault)
 
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+    def xRead(self, amount: int, offset: int) -> bytes:
         """Read or fail."""
         self.vfs.check("read", self.path)
         return super().xRead(amount, offset)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:
         """Sync or fail."""
         self.vfs.check("sync", self.path)
         super().xSync(flags)
 
-    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+    def xTruncate(self, newsize: int) -> None:
         """Truncate or fail."""
         self.vfs.check("truncate", self.path)
         super().xTruncate(newsize)

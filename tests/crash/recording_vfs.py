@@ -109,9 +109,7 @@ class RecordingVFS(apsw.VFS):
         with self.lock:
             self.trace.ops.append(op)
 
-    def xOpen(  # noqa: N802
-        self, name: str | apsw.URIFilename | None, flags: list[int]
-    ) -> apsw.VFSFile:
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         """Open a file, recorded when it is one of the directory."""
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         short = self._short(path)
@@ -127,7 +125,7 @@ class RecordingVFS(apsw.VFS):
             file.inode = self._inode(short, file if existed else None)
         return file
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
+    def xDelete(self, filename: str, syncdir: bool) -> None:
         """Delete a file, and record the directory sync when SQLite asked for one."""
         short = self._short(filename)
         if short is None:
@@ -184,7 +182,7 @@ class RecordingFile(apsw.VFSFile):
         self.syncs_directory = False
         super().__init__(vfs.base, name, flags)
 
-    def xWrite(self, data: Buffer, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: Buffer, offset: int) -> None:
         """Write and record."""
         kind = Kind.WRITE_FAILED
         try:
@@ -193,12 +191,12 @@ class RecordingFile(apsw.VFSFile):
         finally:
             self.recorder.append(Op(kind, self.inode, offset, bytes(data)))
 
-    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+    def xTruncate(self, newsize: int) -> None:
         """Truncate and record."""
         super().xTruncate(newsize)
         self.recorder.append(Op(Kind.TRUNCATE, self.inode, newsize))
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:
         """Sync and record, with the directory sync that the unix VFS adds.
 
         The unix VFS syncs the directory at the first sync of each journal or WAL handle that

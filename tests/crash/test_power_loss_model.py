@@ -446,9 +446,7 @@ def test_opening_and_deleting_fail_as_well(tmp_path: Path) -> None:
     assert (vfs.count, vfs.hits) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("fault", "step"), [(Fault("sync"), 1), (Fault("write", partial=True), 5)]
-)
+@pytest.mark.parametrize(("fault", "step"), [(Fault("sync"), 1), (Fault("write", partial=True), 5)])
 def test_power_loss_after_a_failure_loses_nothing_acknowledged(
     tmp_path: Path, fault: Fault, step: int
 ) -> None:

@@ -257,7 +257,7 @@ class Batch:
         """Return the source's own state as of event `at`."""
         low, high = rows.event_key(source.row, 0), rows.event_key(source.row, MAX_SEQ)
         found = self._db.execute(
-            f"SELECT {rows.EVENT} FROM events WHERE key BETWEEN ? AND ? "  # noqa: S608 - our columns
+            f"SELECT {rows.EVENT} FROM events WHERE key BETWEEN ? AND ? "
             "AND (changes IS NOT NULL OR deleted IS NOT NULL) ORDER BY key",
             (low, high),
         )

@@ -7,6 +7,7 @@ kernel's `flock` queues its waiters. It is let go by the kernel when its holder 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import weakref
@@ -28,7 +29,7 @@ class Gate:
         except PermissionError as error:
             raise ReadOnly(path, f"its folder can not be written: {error.strerror}") from error
         except OSError as error:
-            kind = ReadOnly if error.errno == 30 else Unavailable  # noqa: PLR2004 - EROFS
+            kind = ReadOnly if error.errno == errno.EROFS else Unavailable
             raise kind(path, f"its gate can not be opened: {error.strerror}") from error
         _gates.add(self)
 

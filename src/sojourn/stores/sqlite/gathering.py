@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 TIER_CHECK_BYTES = 4096
 """Only a write of this size makes the size of a shared tier worth adding up."""
 
-_LOAD = f"SELECT {rows.SESSION} FROM sessions WHERE app = ? AND id = ?"  # noqa: S608 - our columns
+_LOAD = f"SELECT {rows.SESSION} FROM sessions WHERE app = ? AND id = ?"
 _INSERT = (
-    f"INSERT INTO sessions({rows.SESSION.replace('row, ', '')}, parent_row) "  # noqa: S608 - ours
+    f"INSERT INTO sessions({rows.SESSION.replace('row, ', '')}, parent_row) "
     f"VALUES ({', '.join('?' * rows.COLUMNS)})"
 )
 _UPDATE = """UPDATE sessions SET revision = ?, seq = ?, active_at = ?, expires_at = ?, due_at = ?,
@@ -36,8 +36,8 @@ _UPDATE = """UPDATE sessions SET revision = ?, seq = ?, active_at = ?, expires_a
 _UPDATE_WAKE = "UPDATE sessions SET wake_at = ? WHERE row = ?"
 _UPDATE_REST = """UPDATE sessions SET user = ?, phase = ?, reason = ?, idle = ?, absolute_at = ?,
     retain = ?, attempts = ?, labels = ?, fence = ?, holder = ?, leased_until = ? WHERE row = ?"""
-_INSERT_EVENT = f"INSERT INTO events({rows.EVENT}, peak) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our columns
-_FIND_EVENTS = f"SELECT {rows.EVENT} FROM events WHERE session = ? AND id = ? ORDER BY key"  # noqa: S608 - our columns
+_INSERT_EVENT = f"INSERT INTO events({rows.EVENT}, peak) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FIND_EVENTS = f"SELECT {rows.EVENT} FROM events WHERE session = ? AND id = ? ORDER BY key"
 _UPSERT_TIER = """INSERT INTO tiers(app, owner, name, value) VALUES (?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET value = excluded.value"""
 _DELETE_TIER = "DELETE FROM tiers WHERE app = ? AND owner = ? AND name = ?"

@@ -32,7 +32,7 @@ _PAD = ", ".join(["NULL"] * (_WIDTH - 4))
 _GET = f"""SELECT 0, {rows.SESSION} FROM sessions WHERE app = ?1 AND id = ?2
     UNION ALL SELECT 1, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner = ''
     UNION ALL SELECT 2, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner =
-        (SELECT user FROM sessions WHERE app = ?1 AND id = ?2)"""  # noqa: S608 - our columns
+        (SELECT user FROM sessions WHERE app = ?1 AND id = ?2)"""
 _HEAD = "SELECT row, expires_at FROM sessions WHERE app = ? AND id = ?"
 _TIER = "SELECT name, value FROM tiers WHERE app = ? AND owner = ?"
 
@@ -142,7 +142,7 @@ class Reader:
         with self._snapshot():
             owner = self._document_owner(query)
             found = self._db.execute(
-                f"SELECT {rows.DOCUMENT}, body FROM documents "  # noqa: S608 - our columns
+                f"SELECT {rows.DOCUMENT}, body FROM documents "
                 "WHERE session = ? AND app = ? AND collection = ? AND key = ? "
                 "AND (expires_at IS NULL OR expires_at > ?)",
                 (owner, query.app, query.collection, query.key, query.now),
@@ -154,7 +154,7 @@ class Reader:
         with self._snapshot():
             owner = self._document_owner(query)
             found = self._db.execute(
-                f"SELECT {rows.DOCUMENT} FROM documents "  # noqa: S608 - our columns
+                f"SELECT {rows.DOCUMENT} FROM documents "
                 "WHERE session = ? AND app = ? AND collection = ? AND key > ? "
                 "AND (expires_at IS NULL OR expires_at > ?) ORDER BY key LIMIT ?",
                 (owner, query.app, query.collection, query.after or "", query.now, query.limit),
@@ -215,7 +215,7 @@ class Reader:
                 where, bindings = _filters(query)
                 return int(
                     self._db.execute(
-                        f"SELECT count(*) FROM {_source(query)} WHERE {where}",  # noqa: S608 - our columns
+                        f"SELECT count(*) FROM {_source(query)} WHERE {where}",
                         bindings,
                     ).get
                 )
@@ -232,7 +232,7 @@ class Reader:
         where, bindings = _filters(query, expired=True)
         return int(
             self._db.execute(
-                f"SELECT count(*) FROM sessions AS s INDEXED BY session_by_wake "  # noqa: S608 - ours
+                f"SELECT count(*) FROM sessions AS s INDEXED BY session_by_wake "
                 f"WHERE wake_at <= :now AND {where}",
                 bindings,
             ).get
@@ -273,7 +273,7 @@ def _window_sql(
         )
     if window.kinds is None:
         order = f"ORDER BY key {direction} LIMIT :limit"
-        return f"SELECT {rows.EVENT} FROM events WHERE {where} {order}", bindings  # noqa: S608 - ours
+        return f"SELECT {rows.EVENT} FROM events WHERE {where} {order}", bindings
     return _kinds_sql(window.kinds, where, direction, bindings)
 
 
@@ -287,12 +287,12 @@ def _kinds_sql(
     for number, kind in enumerate(dict.fromkeys(kinds)):
         bindings[f"kind{number}"] = kind
         parts.append(
-            f"SELECT * FROM (SELECT {rows.EVENT} FROM events WHERE session = :row "  # noqa: S608 - ours
+            f"SELECT * FROM (SELECT {rows.EVENT} FROM events WHERE session = :row "
             f"AND kind = :kind{number} AND seq > :low_seq AND seq < :high_seq AND {where} "
             f"ORDER BY seq {direction} LIMIT :limit)"
         )
     if not parts:
-        return f"SELECT {rows.EVENT} FROM events WHERE 0", {}  # noqa: S608 - our columns
+        return f"SELECT {rows.EVENT} FROM events WHERE 0", {}
     return " UNION ALL ".join(parts) + f" ORDER BY 1 {direction} LIMIT :limit", bindings
 
 
@@ -331,7 +331,7 @@ def _filters(query: Query, *, expired: bool = False) -> tuple[str, dict[str, Any
     for number, (name, value) in enumerate((query.labels or {}).items()):
         bindings[f"name{number}"], bindings[f"value{number}"] = name, value
         where += (
-            f" AND EXISTS (SELECT 1 FROM labels AS l{number} WHERE l{number}.app = :app "  # noqa: S608 - ours
+            f" AND EXISTS (SELECT 1 FROM labels AS l{number} WHERE l{number}.app = :app "
             f"AND l{number}.name = :name{number} AND l{number}.value = :value{number} "
             f"AND l{number}.session = s.row)"
         )
@@ -366,18 +366,18 @@ def _list_sql(query: Query) -> tuple[str, dict[str, Any]]:
     order = ", ".join(f"{key} {direction}" for key in keys.split(", "))
     columns = ", ".join(f"s.{column}" for column in rows.SESSION.split(", "))
     if led_by_label or query.parent is not None:
-        sql = f"SELECT {columns} FROM {_source(query)} WHERE {where} ORDER BY {order} LIMIT :limit"  # noqa: S608 - ours
+        sql = f"SELECT {columns} FROM {_source(query)} WHERE {where} ORDER BY {order} LIMIT :limit"
         return sql, bindings
     parts = []
     for number, phase in enumerate(dict.fromkeys(query.phases or Phase)):
         # The indexes hold sessions by phase; one page of each, merged, is the page of them all.
         bindings[f"phase{number}"] = phase.value
         parts.append(
-            f"SELECT * FROM (SELECT {columns} FROM sessions AS s WHERE s.phase = :phase{number} "  # noqa: S608 - ours
+            f"SELECT * FROM (SELECT {columns} FROM sessions AS s WHERE s.phase = :phase{number} "
             f"AND {where} ORDER BY {order} LIMIT :limit)"
         )
     if not parts:
-        return f"SELECT {columns} FROM sessions AS s WHERE 0", {}  # noqa: S608 - our columns
+        return f"SELECT {columns} FROM sessions AS s WHERE 0", {}
     merged = order.replace("s.", "")
     return " UNION ALL ".join(parts) + f" ORDER BY {merged} LIMIT :limit", bindings
 

@@ -21,9 +21,9 @@ REPAIRS = 1_000
 _FAMILY = f"""WITH RECURSIVE doomed(row) AS (
         SELECT value FROM json_each(?)
         UNION SELECT s.row FROM sessions AS s JOIN doomed AS d ON s.parent_row = d.row)
-    SELECT {rows.SESSION} FROM sessions WHERE row IN (SELECT row FROM doomed)"""  # noqa: S608 - our columns
+    SELECT {rows.SESSION} FROM sessions WHERE row IN (SELECT row FROM doomed)"""
 _DUE = f"""SELECT {rows.SESSION} FROM sessions
-    WHERE app = ? AND wake_at <= ? ORDER BY wake_at, row LIMIT ?"""  # noqa: S608 - our columns
+    WHERE app = ? AND wake_at <= ? ORDER BY wake_at, row LIMIT ?"""
 _STALE = """UPDATE sessions SET wake_at = due_at WHERE row IN (
     SELECT row FROM sessions WHERE app = ?1 AND wake_at <= ?2 AND wake_at IS NOT due_at
     ORDER BY wake_at LIMIT ?3)"""
@@ -55,12 +55,12 @@ class Removal:
             self._count(header, -1)
         numbers = rows.to_json([row[rows.ROW] for row in family])
         self._remove_logs(family)
-        self._db.execute(f"DELETE FROM documents WHERE session {_GONE}", (numbers,))  # noqa: S608 - a constant
+        self._db.execute(f"DELETE FROM documents WHERE session {_GONE}", (numbers,))
         if any(header.labels for header in headers):
-            self._db.execute(f"DELETE FROM labels WHERE session {_GONE}", (numbers,))  # noqa: S608 - a constant
+            self._db.execute(f"DELETE FROM labels WHERE session {_GONE}", (numbers,))
         if any(header.exclusive for header in headers):
-            self._db.execute(f"DELETE FROM claims WHERE session {_GONE}", (numbers,))  # noqa: S608 - a constant
-        self._db.execute(f"DELETE FROM sessions WHERE row {_GONE}", (numbers,))  # noqa: S608 - a constant
+            self._db.execute(f"DELETE FROM claims WHERE session {_GONE}", (numbers,))
+        self._db.execute(f"DELETE FROM sessions WHERE row {_GONE}", (numbers,))
         return [(header.app, header.id) for header in headers]
 
     def _remove_logs(self, family: list[tuple[Any, ...]]) -> None:

@@ -95,7 +95,7 @@ CREATE VIEW event_overview AS
 SELECT s.app, s.id AS session, e.seq, e.kind, e.author,
     datetime(e.at / 1000000, 'unixepoch') AS at, e.changes, e.deleted, e.body
 FROM events AS e JOIN sessions AS s ON s.row = e.session;
-"""  # noqa: S608 - our own constants
+"""
 
 MIGRATIONS: Sequence[str] = (_FIRST,)
 """Scripts in order: number n turns a file of version n into one of version n + 1."""

@@ -96,7 +96,9 @@ async def an_absolute_deadline_is_not_extended(corner: Corner) -> None:
     for now in (5, 10, 15, 19):
         await corner.commit("absolute", now=now)
         await corner.touch("both", now=now)
-    equal((await corner.read("both", now=19)).header.expires_at, instant(20), "the earlier deadline")
+    equal(
+        (await corner.read("both", now=19)).header.expires_at, instant(20), "the earlier deadline"
+    )
     for id in ("absolute", "both"):
         equal(await corner.get(id, now=20), None, f"{id!r} at its absolute deadline")
         await refused(corner.touch(id, now=20), Ended, f"a touch of {id!r} then")

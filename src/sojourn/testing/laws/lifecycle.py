@@ -173,7 +173,9 @@ async def a_failed_end_is_counted_and_due_again(corner: Corner) -> None:
         equal(await corner.due(now=seconds), [ONE], f"what is due at retry {attempt}")
     exactly(await corner.state(now=70), {"n": 1}, "the state, for the next try")
     await corner.commit(move=FINISH, now=71)
-    await refused(corner.commit(retry=Retry(due_at=instant(99)), now=72), Ended, "a retry when over")
+    await refused(
+        corner.commit(retry=Retry(due_at=instant(99)), now=72), Ended, "a retry when over"
+    )
 
 
 @law(behaviours=(50, 58))

@@ -14,12 +14,23 @@ from sojourn.testing.laws.lifecycle import FINISH, end
 @law(behaviours=(23,))
 async def lists_of_the_unknown_are_empty(corner: Corner) -> None:
     """An unknown app, user, label or parent: an empty page without a position, and a count of 0."""
-    for filters in ({}, {"user": "u"}, {"anonymous": True}, {"labels": {"a": "b"}}, {"parent": "p"}):
+    for filters in (
+        {},
+        {"user": "u"},
+        {"anonymous": True},
+        {"labels": {"a": "b"}},
+        {"parent": "p"},
+    ):
         page = await corner.page(**filters)
         equal((page.records, page.position), ([], None), f"the page by {filters}, nothing there")
         equal(await corner.count(**filters), 0, f"the count by {filters}, nothing there")
     await corner.create(user="u", labels={"a": "b"})
-    for filters in ({"user": "v"}, {"labels": {"a": "c"}}, {"labels": {"b": "a"}}, {"parent": "one"}):
+    for filters in (
+        {"user": "v"},
+        {"labels": {"a": "c"}},
+        {"labels": {"b": "a"}},
+        {"parent": "one"},
+    ):
         page = await corner.page(**filters)
         equal((page.records, page.position), ([], None), f"the page by {filters}, nothing matches")
         equal(await corner.count(**filters), 0, f"the count by {filters}, nothing matches")

@@ -136,6 +136,16 @@ async def a_malformed_position_is_an_invalid_cursor(corner: Corner) -> None:
     for n in range(3):
         await corner.create(f"s{n}")
     for order in ORDERS:
-        for position in ("", "garbage", "?", "\x00", "{}", "null", "' OR 1=1 --", "1.2.3.4", "\u00e9"):
+        for position in (
+            "",
+            "garbage",
+            "?",
+            "\x00",
+            "{}",
+            "null",
+            "' OR 1=1 --",
+            "1.2.3.4",
+            "\u00e9",
+        ):
             call = corner.page(order=order, position=position)
             await refused(call, InvalidCursor, f"the position {position!r} in the order {order!r}")
