@@ -25,6 +25,12 @@ _names_decoder = msgspec.json.Decoder(list[str])
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 
+_READABLE_DIGITS = 4_299
+"""Digits that an integer can have, with any sign, to be read back by every decoder."""
+
+_ALL_DIGITS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
+_DIGITS = b"0" * (_READABLE_DIGITS + 1)
+
 
 def encode(value: object, path: str) -> bytes:
     """Return the JSON text of `value`.
@@ -41,7 +47,10 @@ def encode(value: object, path: str) -> bytes:
         _find_bad_scalar(value, path)
         raise
     except ValueError as error:
+        _find_huge_integer(value, path)
         raise Unserializable(path, str(error)) from error
+    if len(text) > _READABLE_DIGITS and _DIGITS in text.translate(_ALL_DIGITS_ZERO):
+        _find_huge_integer(value, path)
     if len(text) > MAX_VALUE:
         raise TooLarge(f"bytes of JSON in {path}", len(text), MAX_VALUE)
     return text
@@ -88,6 +97,21 @@ def _find_bad_scalar(value: object, path: str) -> None:
     elif isinstance(value, list):
         for index, part in enumerate(value):
             _find_bad_scalar(part, f"{path}[{index}]")
+
+
+def _find_huge_integer(value: object, path: str) -> None:
+    """Raise `Unserializable` for the first integer that could not be written out or read back."""
+    if type(value) is int:
+        try:
+            _decoder.decode(_encoder.encode(value))
+        except ValueError:
+            raise Unserializable(path, "the integer has too many digits") from None
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _find_huge_integer(part, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            _find_huge_integer(part, f"{path}[{index}]")
 
 
 def decode(text: bytes | str | msgspec.Raw, key: str) -> Any:

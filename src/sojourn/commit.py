@@ -40,7 +40,7 @@ _REMEMBERED = struct.Struct(">8sQI")
 
 
 def recall(header: Header, op: bytes) -> tuple[int, int] | None:
-    """Return (revision, last seq) that operation `op` led to, `None` if it is not remembered."""
+    """Return (revision it led to, last seq before it) of operation `op`, `None` if unknown."""
     blob, size = header.remembered, _REMEMBERED.size
     at = blob.find(op)
     while at >= 0:
@@ -113,10 +113,7 @@ def _forbid_phase(header: Header, change: Change) -> None:
 
 def _forbid_contents(header: Header, change: Change) -> None:
     """Refuse shared keys without an owner, too many labels, and a log without numbers left."""
-    tier = change.user_tier
-    if tier is not None and header.user is None and change.user is None:
-        name = next(iter(tier.set), None) or next(iter(tier.drop), "")
-        raise Unbound(header.id, f"user:{name}")
+    check_owner(header.id, change.user or header.user, change.user_tier)
     if header.seq + len(change.events) > MAX_SEQ:
         raise LogFull("events in a log", header.seq + len(change.events), MAX_SEQ)
     if change.labels is not None:
@@ -128,13 +125,20 @@ def _forbid_contents(header: Header, change: Change) -> None:
                 raise InvalidId(f"label {name!r}", "an exclusive label stays as it was created")
 
 
+def check_owner(id: str, user: str | None, tier: TierDelta | None) -> None:
+    """Raise `Unbound` for keys of the user where there is no user: nobody would own them."""
+    if tier is not None and user is None:
+        name = next(iter(tier.set), None) or next(iter(tier.drop), "")
+        raise Unbound(id, f"user:{name}")
+
+
 def advance(header: Header, change: Change, appended: int) -> Header:
     """Return the header that `change`, with `appended` new events, leads to."""
     active_at = max(change.now, header.active_at)
     seq = header.seq + appended
     revision = header.revision + 1
     expires_at = deadline(active_at, header.idle, header.absolute_at)
-    remembered = remember(header.remembered, change.op, revision, seq)
+    remembered = remember(header.remembered, change.op, revision, header.seq)
     new = msgspec.structs.replace(
         header,
         revision=revision,
@@ -181,7 +185,12 @@ def _moved(old: Header, new: Header, move: Move, now: int) -> Header:
             return new
         # Whoever ran the session runs it no more: its lease is revoked.
         return msgspec.structs.replace(
-            new, retain=move.retain, fence=old.fence + 1, holder=None, leased_until=0
+            new,
+            # What was missing to readers already does not come back as an ended record.
+            retain=move.retain if expires_at is None else None,
+            fence=old.fence + 1,
+            holder=None,
+            leased_until=0,
         )
     if phase in OVER:
         keep = now + (old.retain or 0)
@@ -250,6 +259,32 @@ def is_repeat(draft: Draft, entry: Entry) -> bool:
     )
 
 
+def sequence(
+    drafts: Iterable[Draft], top: int, stored: Callable[[Draft], int | None]
+) -> tuple[tuple[int, ...], int]:
+    """Return the number of each event, an old one for a repeat, and how many are new.
+
+    New ones count on from `top`. `stored` finds the number of an event in the log that a draft
+    repeats; repeats among the drafts are found here.
+    """
+    seqs: list[int] = []
+    new: dict[str, list[Entry]] = {}
+    last = top
+    for draft in drafts:
+        seq = None
+        if not draft.fresh:
+            earlier = new.get(draft.id, ())
+            seq = next((entry.seq for entry in earlier if is_repeat(draft, entry)), None)
+            seq = stored(draft) if seq is None else seq
+        if seq is None:
+            last += 1
+            seq = last
+            if not draft.fresh:
+                new.setdefault(draft.id, []).append(numbered(draft, seq))
+        seqs.append(seq)
+    return tuple(seqs), last - top
+
+
 def _same_text(left: str, right: str) -> bool:
     """Return whether two JSON texts hold equal values, whatever the order of their keys."""
     return codec.same(codec.decode(left, "event"), codec.decode(right, "event"))
@@ -278,7 +313,7 @@ def may_delete(header: Header, epoch: str | None, revision: int | None, fence: i
     return (
         epoch in (None, header.epoch)
         and revision in (None, header.revision)
-        and fence in (None, header.fence)
+        and (fence is None or (fence == header.fence and header.holder is not None))
     )
 
 
@@ -329,7 +364,7 @@ def exists(header: Header, now: int) -> AlreadyExists:
 
 def created(header: Header, op: bytes, events: int) -> Header:
     """Return the first header of a session that is created with `events` events."""
-    remembered = remember(b"", op, header.revision, events)
+    remembered = remember(b"", op, header.revision, 0)
     return msgspec.structs.replace(header, seq=events, remembered=remembered)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sojourn.commit import sequence
 from sojourn.context import uninterrupted
 from sojourn.errors import (
     AlreadyExists,
@@ -29,6 +30,7 @@ from sojourn.model import Header
 from sojourn.names import check_name
 from sojourn.reading import check_labels
 from sojourn.session import Session
+from sojourn.state import merge
 from sojourn.store import Create, Fork
 
 if TYPE_CHECKING:
@@ -112,11 +114,13 @@ class Creation:
         await self.store(session, changes, prepared, given_id=given_id, durability=durability)
         session.state.applied(changes)
         session.state.set_temporary(temporary)
-        for event, item in zip(events, prepared, strict=True):
+        whole = [event for event in events if not event.partial]
+        seqs, _ = sequence([item.draft for item in prepared], 0, lambda _draft: None)
+        for event, item, seq in zip(whole, prepared, seqs, strict=True):
             session.state.set_temporary(item.temporary)
             session.state.applied(item.changes)
-            seq = len(session.events) + 1
-            session.events.append(stored_event(event, item.draft, item.changes, seq))
+            if seq > len(session.events):  # else it is one of the events before it again
+                session.events.append(stored_event(event, item.draft, item.changes, seq))
         return session
 
     def prepare(self, events: Sequence[Event]) -> list[Prepared]:
@@ -144,6 +148,8 @@ class Creation:
         for item in prepared:
             merged.update(item.changes)
         refuse_unbound(session.header, merged)
+        # Read before, not after: once it is stored, nothing may fail any more.
+        tiers = await self._context.store.tiers(session.app, session.user)
         freed: set[str] = set()
         for _attempt in range(CREATE_ATTEMPTS):
             try:
@@ -163,6 +169,7 @@ class Creation:
                 freed.add(error.holder)
                 await self._free(error.holder, error)
             else:
+                session.state.loaded_tier(merge({}, tiers.user_state, tiers.app_state))
                 return
         raise AlreadyExists(
             session.id, f"{CREATE_ATTEMPTS} generated ids were taken; is the id source broken?"
@@ -245,8 +252,6 @@ class Creation:
         """Copy a session. See `SessionManager.fork`."""
         if at is not None and (type(at) is not int or at < 0):
             raise InvalidQuery("at", f"give the number of an event, from 0, not {at!r}")
-        if given_id and header.id == source:
-            raise AlreadyExists(source)
         for _attempt in range(CREATE_ATTEMPTS):
             fork = Fork(header=header, op=self._context.ids.operation(), source=source, at=at)
             try:

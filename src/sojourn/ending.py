@@ -16,6 +16,7 @@ from sojourn.errors import (
     EndFailed,
     InvalidQuery,
     InvalidTransition,
+    LeaseLost,
     NotFound,
 )
 from sojourn.lease import acquire
@@ -25,7 +26,6 @@ from sojourn.limits import (
     END_RETRY_FIRST_SECONDS,
     END_RETRY_LAST_SECONDS,
     HOOK_SECONDS,
-    MAX_CHILD_DEPTH,
     MAX_PAGE,
 )
 from sojourn.names import check_name
@@ -72,37 +72,31 @@ class Ending:
 
     # --- the two halves of an end --------------------------------------------------------------
 
-    async def end(self, id: str, *, reason: str, retain: float | None, depth: int = 0) -> bool:
+    async def end(self, id: str, *, reason: str, retain: float | None) -> bool:
         """See `SessionManager.end`."""
         if retain is not None and not retain > 0:
             raise InvalidQuery("retain", "give seconds above 0, or None to keep nothing")
         check_name("session id", id)
         record = await self._reading.record(id, expired=True)
-        if record is None:
+        if record is None or record.header.phase in OVER:
             return False
-        if record.header.phase in OVER:
-            return False
-        await self._end_children(id, depth)
         await self._begin(record.header, reason=reason, retain=retain, expired="allow")
         return await self.finish(id)
 
-    async def _end_children(self, id: str, depth: int) -> None:
-        """End a session's children, in parallel. Any that fails: `EndFailed` with its causes."""
-        if depth > MAX_CHILD_DEPTH:
-            raise InvalidQuery("parent", f"sessions are nested more than {MAX_CHILD_DEPTH} deep")
+    async def _end_children(self, id: str, lease: Lease) -> tuple[BaseException, ...]:
+        """End a session's children, in parallel; return what failed.
+
+        Its own end has begun, so it gets no new ones.
+        """
         children = await self._children(id)
         if not children:
-            return
+            return ()
         outcomes = await asyncio.gather(
-            *(
-                self.end(child, reason="its parent ends", retain=None, depth=depth + 1)
-                for child in children
-            ),
+            *(self.end(child, reason="its parent ends", retain=None) for child in children),
             return_exceptions=True,
         )
-        causes = tuple(outcome for outcome in outcomes if isinstance(outcome, BaseException))
-        if causes:
-            raise EndFailed(id, causes)
+        await lease.renew()  # that took its time
+        return tuple(outcome for outcome in outcomes if isinstance(outcome, BaseException))
 
     async def _children(self, id: str) -> list[str]:
         found: list[str] = []
@@ -163,11 +157,19 @@ class Ending:
     async def finish(self, id: str) -> bool:
         """See `SessionManager.finish`. Of many callers in this process, one runs; all wait."""
         check_name("session id", id)
-        running = self._running.get(id)
+        record = await self._reading.record(id, expired=True)
+        if record is None or record.header.phase in OVER:
+            return False
+        header = record.header
+        if header.phase not in ENDING:
+            trigger = FINISH_OF[header.lifecycle]
+            raise InvalidTransition(header.phase, trigger, "its end has not begun: use end()")
+        # By epoch: a session that gets the id once this one is removed has an end of its own.
+        running = self._running.get(header.epoch)
         if running is None:
-            running = asyncio.ensure_future(self._finish(id))
-            self._running[id] = running
-            running.add_done_callback(lambda _done: self._running.pop(id, None))
+            running = asyncio.ensure_future(self._finish(header))
+            self._running[header.epoch] = running
+            running.add_done_callback(lambda _done: self._running.pop(header.epoch, None))
         # Shielded: a caller that gives up must not leave hooks half run for the others.
         return await asyncio.shield(running)
 
@@ -176,19 +178,14 @@ class Ending:
         if self._running:
             await asyncio.wait(list(self._running.values()))
 
-    async def _finish(self, id: str) -> bool:
-        record = await self._reading.record(id, expired=True)
-        if record is None or record.header.phase in OVER:
-            return False
-        header = record.header
-        if header.phase not in ENDING:
-            trigger = FINISH_OF[header.lifecycle]
-            raise InvalidTransition(header.phase, trigger, "its end has not begun: use end()")
+    async def _finish(self, header: Header) -> bool:
         lease = await self._claim(header)
         if lease is None:
             return False
         try:
-            return await self._run(id, lease)
+            return await self._run(header.id, lease)
+        except LeaseLost:  # it took so long that somebody else is at it by now
+            return False
         finally:
             await uninterrupted(lease.release())
 
@@ -209,8 +206,9 @@ class Ending:
         record = await self._reading.record(id, expired=True)
         if record is None or record.header.phase in OVER:
             return False
-        session = session_from(record)
-        causes = await self._run_hooks(session, record.header.reason or "ended")
+        causes = await self._end_children(id, lease)
+        if not causes:
+            causes = await self._run_hooks(session_from(record), record.header.reason or "ended")
         if causes:
             await self._note_failure(record.header, lease)
             raise EndFailed(id, causes)
@@ -221,10 +219,10 @@ class Ending:
 
     async def _run_hooks(self, session: Session, reason: str) -> tuple[BaseException, ...]:
         """Run hooks, then cleaners, each group in parallel; return what failed."""
-        hooks = await _all_of([hook(session, reason) for hook in self._hooks])
-        if hooks:
-            return hooks
-        return await _all_of([cleaner.clean(session, reason) for cleaner in self._cleaners])
+        failed = await _all_of(self._hooks, session, reason)
+        if failed:
+            return failed
+        return await _all_of([cleaner.clean for cleaner in self._cleaners], session, reason)
 
     async def _note_failure(self, header: Header, lease: Lease) -> None:
         """Leave the session ending, to be tried again later; the wait doubles each time."""
@@ -277,7 +275,6 @@ class Ending:
         if header.phase in OVER:
             return await self.remove(header.id, epoch=header.epoch, revision=header.revision)
         if header.phase not in ENDING:
-            await self._end_children(header.id, 0)
             try:
                 await self._begin(header, reason="expired", retain=None, expired="require")
             except Conflict:
@@ -324,12 +321,14 @@ class Ending:
         return await self._context.store.forget(self._context.app, user)
 
 
-async def _all_of(work: Sequence[object]) -> tuple[BaseException, ...]:
+async def _all_of(
+    hooks: Sequence[Hook], session: Session, reason: str
+) -> tuple[BaseException, ...]:
     """Run hooks in parallel, each in bounded time; return the exceptions, in order."""
 
-    async def one(hook: object) -> None:
+    async def one(hook: Hook) -> None:
         async with asyncio.timeout(HOOK_SECONDS):
-            await hook  # type: ignore[misc]  # a hook returns an awaitable
+            await hook(session, reason)
 
-    outcomes = await asyncio.gather(*(one(hook) for hook in work), return_exceptions=True)
+    outcomes = await asyncio.gather(*(one(hook) for hook in hooks), return_exceptions=True)
     return tuple(outcome for outcome in outcomes if isinstance(outcome, BaseException))

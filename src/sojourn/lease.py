@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -98,7 +97,7 @@ async def acquire(
         raise InvalidQuery("ttl", f"give seconds, above 0 and up to {LEASE_MAX_SECONDS:.0f}")
     loop = asyncio.get_running_loop()
     give_up = loop.time() + wait
-    holder = secrets.token_hex(8)
+    holder = context.ids.epoch()
     while True:
         now = context.now()
         until = now + from_seconds(ttl)

@@ -50,9 +50,6 @@ BATCH_QUEUE = 65_536
 CREATE_ATTEMPTS = 8
 """Tries at a fresh generated id: a second collision of random ids means a broken generator."""
 
-MAX_CHILD_DEPTH = 32
-"""Levels of children below a session: ending and deleting walk them."""
-
 HOOK_SECONDS = 30.0
 """Time for one end hook or cleaner: the end of a session must not hang on an outside world."""
 

@@ -461,7 +461,7 @@ class SessionManager:
         return await self._saving.apply(id, trigger, reason=reason, lease=lease)
 
     async def end(self, id: str, *, reason: str = "ended", retain: float | None = None) -> bool:
-        """End a session: children first, then no new writes, then hooks, then it is removed.
+        """End a session: no new writes, then children end, then hooks run, then it is removed.
 
         With `retain` its record stays readable for so many seconds. Returns whether this call (or
         one that it joined) ended it; unknown and ended ids are fine. A hook that fails: `EndFailed`

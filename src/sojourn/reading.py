@@ -9,7 +9,7 @@ import msgspec
 from sojourn import codec, cursors
 from sojourn.errors import InvalidQuery, NotFound, NotOwner
 from sojourn.events import event_from
-from sojourn.expiry import touch_is_due
+from sojourn.expiry import is_past, touch_is_due
 from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE, MAX_SEQ
 from sojourn.model import Page
@@ -55,7 +55,10 @@ class Reading:
             return None
         session = session_from(record)
         if touch:
-            await self.touch(session)
+            try:
+                await self.touch(session)
+            except NotFound:  # it went in between
+                return session if expired else None
         return session
 
     async def require(
@@ -77,7 +80,8 @@ class Reading:
         header = session.header
         if not session.stored:
             raise NotFound(session.id, "it has not been saved yet")
-        if touch_is_due(header.active_at, header.idle, now):
+        past = is_past(header.expires_at, now)  # as far as this copy knows: the store decides
+        if past or touch_is_due(header.active_at, header.idle, now):
             touch = Touch(app=header.app, id=header.id, now=now, epoch=header.epoch)
             session.seen(await self._context.store.touch(touch))
 

@@ -200,9 +200,7 @@ def test_rewind_keeps_later_saves_of_other_keys() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(
-        st.dictionaries(PLAIN, st.integers(0, 9), max_size=3), st.lists(PLAIN, max_size=2)
-    ),
+    st.tuples(st.dictionaries(PLAIN, st.integers(0, 9), max_size=3), st.lists(PLAIN, max_size=2)),
     max_size=8,
 )
 

@@ -78,7 +78,7 @@ def test_instants_are_parsed(value: datetime | str | float, instant: int) -> Non
 )
 def test_implausible_instants_are_refused(value: datetime | str | float) -> None:
     """Milliseconds, not finite, out of range, without a time zone or not a time: `ValueError`."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\S"):
         parse_instant(value)
 
 
@@ -115,7 +115,7 @@ def test_an_instant_survives_a_datetime(instant: int) -> None:
 )
 def test_a_datetime_survives_an_instant(moment: datetime) -> None:
     """Any aware datetime comes back as the same moment."""
-    assert to_datetime(from_datetime(moment)) == moment
+    assert to_datetime(from_datetime(moment)) == moment.astimezone(UTC)
 
 
 @given(st.integers(EARLIEST, LATEST))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATABASE = "demo.db"
 LEDGER = "ledger.json"
@@ -34,11 +36,12 @@ class Check(msgspec.Struct, frozen=True):
     what: str
     expected: str
     found: str
+    ok: bool
 
-    @property
-    def ok(self) -> bool:
-        """Whether what was found is what was expected."""
-        return self.expected == self.found
+
+def compare(what: str, expected: object, found: object) -> Check:
+    """Return a line of the table for two things that have to be the same."""
+    return Check(what, str(expected), str(found), expected == found)
 
 
 class Ledger(msgspec.Struct, kw_only=True):
@@ -69,7 +72,7 @@ def database_url(folder: Path) -> str:
 
 
 def start_over(folder: Path) -> Ledger:
-    """Remove what an earlier run left and return an empty ledger, saved as the sign that it is ours.
+    """Remove what an earlier run left and return an empty ledger, saved as the sign of a demo.
 
     Raises `FileExistsError` for a database that no demo made; it is not touched.
     """

@@ -1,7 +1,7 @@
 """For those who test with Sojourn, and for those who write a store: fakes, laws, conformance.
 
-Everything is imported when it is asked for: `import sojourn.testing` costs next to nothing, needs no
-pytest, and loads no backend.
+Everything is imported when it is asked for: `import sojourn.testing` costs next to nothing, needs
+no pytest, and loads no backend.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Trial:
         return Outcome(self._law.name, self._law.noun, verdict, reason)
 
     async def _try(self) -> tuple[Verdict, str]:
-        store = self._store = await _settled(self._factory())
+        store = self._store = await settled(self._factory())
         self.store_name = store.name
         again = self._reopen if self._again is not None else None
         missing = self._law.missing(store, again)
@@ -159,7 +159,7 @@ class Trial:
         assert self._store is not None, "laws run on an open store"
         assert self._again is not None, "only a store that can be reopened is"
         await self._store.close()
-        self._store = await _settled(self._again(self._store))
+        self._store = await settled(self._again(self._store))
         await self._store.open()
         return self._store
 
@@ -190,7 +190,7 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def _settled(made: Store | Awaitable[Store]) -> Store:
+async def settled(made: Store | Awaitable[Store]) -> Store:
     """Return what a factory made, awaited if it has to be."""
     if inspect.isawaitable(made):
         return await made

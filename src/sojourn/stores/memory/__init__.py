@@ -92,13 +92,17 @@ class MemoryStore:
         """Store a new session."""
         shared = self._open
         with shared.lock:
-            return shared.vault.create(create)
+            created = shared.vault.create(create)
+            _wake(shared, create.header.app, (create.header.id,))
+            return created
 
     async def fork(self, fork: Fork, /) -> Committed:
         """Copy a session in one step."""
         shared = self._open
         with shared.lock:
-            return shared.vault.fork(fork)
+            forked = shared.vault.fork(fork)
+            _wake(shared, fork.header.app, (fork.header.id,))
+            return forked
 
     async def commit(self, change: Change, /) -> Committed:
         """Apply a change."""
@@ -167,10 +171,9 @@ class MemoryStore:
         """Remove what is due."""
         shared = self._open
         with shared.lock:
-            removed = shared.vault.reap(due)
-            for ids in removed:
-                _wake(shared, due.app, ids)
-            return [ids[0] for ids in removed]
+            reaped, removed = shared.vault.reap(due)
+            _wake(shared, due.app, removed)
+            return reaped
 
     async def tiers(self, app: str, user: str | None, /) -> Tiers:
         """Return shared state."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sojourn.errors import InvalidCursor
 from sojourn.expiry import is_past
-from sojourn.lifecycle import Phase
+from sojourn.lifecycle import ENDING, Phase
 from sojourn.stores.memory.order import Order, key_of, row_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Index:
         self._totals: Counter[tuple[str, Phase]] = Counter()
         self._orders: dict[Facet, Order] = {}
         self._deadlines: dict[str, Order] = {}
+        self._overdue: dict[str, set[Slot]] = {}
 
     def add(self, slot: Slot) -> None:
         """Note a new session."""
@@ -44,6 +45,7 @@ class Index:
     def remove(self, slot: Slot) -> None:
         """Note that a session is gone; its keys go stale."""
         del self._by_row[slot.row]
+        self._overdue.get(slot.header.app, set()).discard(slot)
         self._leave_user(slot, slot.header)
         self._count(slot.header, -1)
 
@@ -79,6 +81,11 @@ class Index:
     def _place(self, slot: Slot, old: Header | None) -> None:
         """Note where a session stands now, in the orders that have been asked for."""
         header = slot.header
+        if header.phase in ENDING and header.expires_at is not None:
+            # It expired and is being ended: its `due_at` no longer says that it is missing.
+            self._overdue.setdefault(header.app, set()).add(slot)
+        elif old is not None and old.phase in ENDING:
+            self._overdue.get(header.app, set()).discard(slot)
         if header.due_at is not None and (old is None or old.due_at != header.due_at):
             order = self._deadlines.setdefault(header.app, Order())
             order.add(_due_key(slot), self._current("due"))
@@ -144,14 +151,16 @@ class Index:
         """Return how many match; kept for users and phases, walked for labels and parents."""
         if query.labels or query.parent is not None:
             return sum(1 for _ in self.in_order(query, children))
-        phases = query.phases or tuple(Phase)
+        phases = tuple(Phase) if query.phases is None else query.phases
         if query.user is not None or query.anonymous:
             kept = sum(self._counts[query.app, query.user, phase] for phase in set(phases))
         else:
             kept = sum(self._totals[query.app, phase] for phase in set(phases))
+        late = [s for s in self._past(query.app, query.now) if s.header.phase not in ENDING]
+        late += self._overdue.get(query.app, ())
         return kept - sum(
             is_past(slot.header.expires_at, query.now) and _fits(slot.header, query)
-            for slot in self._past(query.app, query.now)
+            for slot in late
         )
 
     # --- deadlines -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
 from sojourn.model import Record, StoredDocument
 from sojourn.state import rewind
-from sojourn.store import Committed, Listed, Put, Tiers
+from sojourn.store import Committed, Create, Listed, Put, Tiers
 from sojourn.stores.memory.index import Index
 from sojourn.stores.memory.log import Log
 from sojourn.stores.memory.slot import Documents, Slot
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sojourn.store import (
         Acquire,
         Change,
-        Create,
         Delete,
         DocumentQuery,
         Drop,
@@ -64,15 +63,16 @@ class Vault:
         found = self._slots.get((header.app, header.id))
         if found is not None:
             return self._created_before(found, create)
+        commit.check_owner(header.id, header.user, create.user_tier)
         parent = self._admit(header)
         session = commit.merged_state(_EMPTY, create.session, clear=False, key=header.id)
         shared = self._shared_tiers(header.app, header.user, create.user_tier, create.app_tier)
-        header = commit.created(header, create.op, len(create.events))
+        seqs, new = commit.sequence(create.events, 0, _not_stored)
+        header = commit.created(_apart(header), create.op, new)
         slot = self._add(header, session, parent)
         self._tiers.update(shared)
-        seqs = tuple(range(1, len(create.events) + 1))
         self._log_all(slot, create.events, seqs)
-        return Committed(header=header, revision=header.revision, seqs=seqs)
+        return Committed(header=_apart(header), revision=header.revision, seqs=seqs)
 
     def _created_before(self, found: Slot, create: Create | Fork) -> Committed:
         """Answer a repeated create with its first result, another one with `AlreadyExists`."""
@@ -80,9 +80,10 @@ class Vault:
         if known is None:
             now = create.header.created_at
             raise commit.exists(found.header, now)
-        revision, seq = known
-        seqs = tuple(range(1, seq + 1))
-        return Committed(header=found.header, revision=revision, seqs=seqs, repeated=True)
+        events = create.events if isinstance(create, Create) else ()
+        seqs, _ = commit.sequence(events, 0, _not_stored)
+        header = _apart(found.header)
+        return Committed(header=header, revision=known[0], seqs=seqs, repeated=True)
 
     def _admit(self, header: Header) -> Slot | None:
         """Return the parent of a new session. A claim that is taken: `RoleTaken`."""
@@ -130,7 +131,7 @@ class Vault:
                 self._log(slot).add(entry)
         if source.documents is not None:
             slot.documents = {k: d for k, d in source.documents.items() if d.seq <= at}
-        return Committed(header=header, revision=header.revision)
+        return Committed(header=_apart(header), revision=header.revision)
 
     def commit(self, change: Change) -> Committed:
         """Apply a change; see `Store.commit`."""
@@ -143,11 +144,11 @@ class Vault:
         assert slot is not None  # `forbid` raised
         user = change.user or old.user
         shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
+        seqs, new = self._number(slot, change.events, top=old.seq, cut=change.truncate_after)
         if change.session is not None or change.clear:
             slot.state = commit.merged_state(
                 slot.state, change.session, clear=change.clear, key=old.id
             )
-        seqs, new = self._sequence(slot, change)
         header = commit.advance(old, change, new)
         if change.truncate_after is not None and slot.log is not None:
             slot.log.truncate(change.truncate_after)
@@ -155,11 +156,12 @@ class Vault:
         self._tiers.update(shared)
         self._replace(slot, header)
         self._put_documents(slot, change)
-        return Committed(header=header, revision=header.revision, seqs=seqs)
+        return Committed(header=_apart(header), revision=header.revision, seqs=seqs)
 
     def _commit_shared(self, change: Change) -> Committed:
         """Apply a change that belongs to no session: shared tiers and the app's documents."""
         header = commit.shared_header(change)
+        commit.check_owner("", change.user, change.user_tier)
         shared = self._shared_tiers(change.app, change.user, change.user_tier, change.app_tier)
         self._tiers.update(shared)
         documents = self._app_documents.setdefault(change.app, {})
@@ -168,29 +170,25 @@ class Vault:
 
     def _repeat(self, slot: Slot, change: Change, known: tuple[int, int]) -> Committed:
         """Answer an operation that was applied before with what it led to."""
-        revision, last = known
-        seqs = []
-        number = last
-        for draft in reversed(change.events):
-            found = slot.log.repeated(draft) if slot.log else None
-            seqs.append(found.seq if found else number)
-            number = seqs[-1] - 1
-        result = tuple(reversed(seqs))
-        return Committed(header=slot.header, revision=revision, seqs=result, repeated=True)
+        revision, before = known
+        seqs, _ = self._number(slot, change.events, top=before)
+        header = _apart(slot.header)
+        return Committed(header=header, revision=revision, seqs=seqs, repeated=True)
 
-    def _sequence(self, slot: Slot, change: Change) -> tuple[tuple[int, ...], int]:
-        """Return the number of each event (an old one for a repeat) and how many are new."""
-        seqs: list[int] = []
-        top = slot.header.seq
-        cut = change.truncate_after
-        for draft in change.events:
-            known = None if draft.fresh or slot.log is None else slot.log.repeated(draft)
-            if known is not None and (cut is None or known.seq <= cut):
-                seqs.append(known.seq)
-                continue
-            top += 1
-            seqs.append(top)
-        return tuple(seqs), top - slot.header.seq
+    def _number(
+        self, slot: Slot, drafts: tuple[Draft, ...], *, top: int, cut: int | None = None
+    ) -> tuple[tuple[int, ...], int]:
+        """Return the number of each event, an old one's for a repeat, and how many are new.
+
+        New ones count on from `top`; what is in the log behind `cut` does not count as there.
+        """
+        last = top if cut is None else min(top, cut)
+
+        def stored(draft: Draft) -> int | None:
+            known = None if slot.log is None else slot.log.repeated(draft)
+            return known.seq if known is not None and known.seq <= last else None
+
+        return commit.sequence(drafts, top, stored)
 
     def _log(self, slot: Slot) -> Log:
         if slot.log is None:
@@ -204,6 +202,7 @@ class Vault:
         for draft, seq in zip(drafts, seqs, strict=True):
             if seq > above:
                 self._log(slot).add(commit.numbered(draft, seq))
+                above = seq
 
     def _put_documents(self, slot: Slot, change: Change) -> None:
         if not change.documents:
@@ -229,7 +228,7 @@ class Vault:
         header = commit.touched(_header(slot), touch.id, touch.now, touch.epoch)
         assert slot is not None  # `touched` raised
         self._replace(slot, header)
-        return header
+        return _apart(header)
 
     def acquire(self, acquire: Acquire) -> int:
         """Grant a lease; see `SupportsLease.acquire`."""
@@ -293,11 +292,13 @@ class Vault:
 
     def due(self, due: Due) -> list[Header]:
         """Return due sessions; see `Store.due`."""
-        return [slot.header for slot in self._index.due(due)]
+        return [_apart(slot.header) for slot in self._index.due(due)]
 
-    def reap(self, due: Due) -> list[list[str]]:
-        """Remove due sessions; return, for each, the ids removed with it, its own first."""
-        return [ids for slot in self._index.due(due) if (ids := self._remove(slot))]
+    def reap(self, due: Due) -> tuple[list[str], list[str]]:
+        """Remove due sessions; return their ids, and the ids of all that were removed."""
+        slots = self._index.due(due)
+        removed = [id for slot in slots for id in self._remove(slot)]
+        return [slot.header.id for slot in slots], removed
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -309,7 +310,7 @@ class Vault:
         return self._record(slot, slot.entries(get.window))
 
     def _record(self, slot: Slot, entries: Iterable[Entry] = ()) -> Record:
-        header = slot.header
+        header = _apart(slot.header)
         tiers = self.tiers(header.app, header.user)
         return Record(
             header=header,
@@ -388,6 +389,15 @@ class Vault:
 
 def _header(slot: Slot | None) -> Header | None:
     return None if slot is None else slot.header
+
+
+def _apart(header: Header) -> Header:
+    """Return a header that shares nothing that can be changed."""
+    return msgspec.structs.replace(header, labels=dict(header.labels))
+
+
+def _not_stored(_draft: Draft) -> None:
+    """Nothing is in the log of a new session."""
 
 
 def _no_tail(_count: int) -> tuple[int, ...]:

@@ -206,7 +206,7 @@ class SqliteStore:
         """Read on the event loop's thread: for what takes microseconds."""
         try:
             return read(self._short_reader())
-        except apsw.Error as error:
+        except connection.DRIVER_ERRORS as error:
             raise connection.mapped(error, self.name) from error
 
     async def _read_there(self, read: Callable[[Reader], T]) -> T:
@@ -223,7 +223,7 @@ class SqliteStore:
                 self._pool_readers.reader = reader
                 self._opened_readers.append(reader)
             return read(reader)
-        except apsw.Error as error:
+        except connection.DRIVER_ERRORS as error:
             raise connection.mapped(error, self.name) from error
 
     async def _read_window(self, window: EventQuery | None, read: Callable[[Reader], T]) -> T:

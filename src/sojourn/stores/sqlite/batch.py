@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from sojourn.model import Header
+    from sojourn.model import Draft, Header
 
 _UPSERT_DOCUMENT = """INSERT INTO documents(app, session, collection, key, content_type, size, seq,
         created_at, updated_at, expires_at, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -87,6 +87,9 @@ class Batch:
         user = change.user or old.user
         self._gathered.check_tier(change.app, rows.tier_owner(user), change.user_tier)
         self._gathered.check_tier(change.app, "", change.app_tier)
+        seqs, appended = self._gathered.number(
+            loaded, change.events, top=old.seq, cut=change.truncate_after
+        )
         if change.session is not None or change.clear:
             key = f"session {old.id!r}"
             loaded.state = commit.merged_state(
@@ -94,7 +97,7 @@ class Batch:
             )
         if change.truncate_after is not None:
             self._gathered.truncate(loaded, change.truncate_after)
-        seqs, appended = self._gathered.append(loaded, change.events)
+        self._gathered.append(loaded, change.events, seqs)
         new = commit.advance(old, change, appended)
         loaded.replace(new, change.now, rest=not _only_counters(change))
         if change.user_tier is not None:
@@ -110,6 +113,7 @@ class Batch:
 
     def _commit_shared(self, change: Change) -> Committed:
         """Apply a change that belongs to no session: shared tiers and the app's documents."""
+        commit.check_owner("", change.user, change.user_tier)
         for owner, delta in (
             (rows.tier_owner(change.user), change.user_tier),
             ("", change.app_tier),
@@ -127,16 +131,12 @@ class Batch:
 
     def _repeat(self, loaded: Loaded, change: Change, known: tuple[int, int]) -> Committed:
         """Answer an operation that was applied before with what it led to."""
-        revision, number = known
-        seqs: list[int] = []
-        for draft in reversed(change.events):
-            found = self._gathered.repeated(loaded, draft)
-            seqs.append(found.seq if found else number)
-            number = seqs[-1] - 1
+        revision, before = known
+        seqs, _ = self._gathered.number(loaded, change.events, top=before)
         return Committed(
             header=loaded.header,
             revision=revision,
-            seqs=tuple(reversed(seqs)),
+            seqs=seqs,
             durability=self._durability,
             repeated=True,
         )
@@ -186,16 +186,18 @@ class Batch:
         found = self._gathered.load(create.header.app, create.header.id)
         if found is not None:
             return self._created_before(found, create)
+        commit.check_owner(create.header.id, create.header.user, create.user_tier)
         parent_row = self._admit(create.header)
         state = commit.merged_state("{}", create.session, clear=False, key=create.header.id)
-        header = commit.created(create.header, create.op, len(create.events))
+        seqs, new = commit.sequence(create.events, 0, _not_stored)
+        header = commit.created(create.header, create.op, new)
         owner = rows.tier_owner(header.user)
         self._gathered.check_tier(header.app, owner, create.user_tier)
         self._gathered.check_tier(header.app, "", create.app_tier)
         peak = max((draft.at for draft in create.events), default=0)
         loaded = self._gathered.insert(header, state, parent_row, peak)
         loaded.header = create.header
-        seqs, _ = self._gathered.append(loaded, create.events)
+        self._gathered.append(loaded, create.events, seqs)
         loaded.header = header
         if create.user_tier is not None:
             self._gathered.write_tier(header.app, owner, create.user_tier)
@@ -210,10 +212,11 @@ class Batch:
         known = commit.recall(found.header, create.op)
         if known is None:
             raise commit.exists(found.header, create.header.created_at)
+        events = create.events if isinstance(create, Create) else ()
         return Committed(
             header=found.header,
             revision=known[0],
-            seqs=tuple(range(1, known[1] + 1)),
+            seqs=commit.sequence(events, 0, _not_stored)[0],
             durability=self._durability,
             repeated=True,
         )
@@ -325,6 +328,10 @@ class Batch:
         self._gathered.flush()
         for key in self._removal.remove(doomed):
             self._gathered.gone(key)
+
+
+def _not_stored(_draft: Draft) -> None:
+    """Nothing is in the log of a new session."""
 
 
 def _only_counters(change: Change) -> bool:

@@ -49,6 +49,9 @@ NETWORK_FILESYSTEMS = frozenset(
 )  # fmt: skip
 """Where locks or shared memory fail across machines: WAL mode would corrupt the file."""
 
+DRIVER_ERRORS = (apsw.Error, UnicodeDecodeError)
+"""What the driver raises: its own errors, and Python's for damaged text."""
+
 _MOUNTS = Path("/proc/self/mountinfo")
 _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
@@ -144,6 +147,7 @@ _MEANINGS: tuple[tuple[type[Exception], type[Unavailable | Corrupt | Closed], st
     (apsw.ReadOnlyError, ReadOnly, "the file or its folder can not be written ({})"),
     (apsw.NotADBError, ForeignFile, "the file is not a SQLite database"),
     (apsw.CorruptError, Corrupt, "the file is damaged ({}); restore a backup"),
+    (UnicodeDecodeError, Corrupt, "a text in the file is damaged ({}); restore a backup"),
     (apsw.BusyError, Unavailable, "another program keeps the file locked"),
     (apsw.LockedError, Unavailable, "another program keeps the file locked"),
     (apsw.CantOpenError, Unavailable, "the file can not be opened; does its folder exist? ({})"),

@@ -147,42 +147,54 @@ class Gathering:
         gathered: Sequence[Entry] = self._by_id.get((loaded.row, draft.id), ())
         found: Sequence[Any] = self._db.execute(_FIND_EVENTS, (loaded.row, draft.id)).fetchall()
         stored: list[Entry] = [rows.to_entry(row) for row in found]
-        for entry in (*gathered, *stored):
+        for entry in (*stored, *gathered):
             if commit.is_repeat(draft, entry):
                 return entry
         return None
 
     # --- gathering what is to be written ----------------------------------------------------
 
-    def append(self, loaded: Loaded, drafts: tuple[Draft, ...]) -> tuple[tuple[int, ...], int]:
-        """Gather new events; return the number of each (an old one's for a repeat), how many."""
-        seqs: list[int] = []
+    def number(
+        self, loaded: Loaded, drafts: tuple[Draft, ...], *, top: int, cut: int | None = None
+    ) -> tuple[tuple[int, ...], int]:
+        """Return the number of each event, an old one's for a repeat, and how many are new.
+
+        New ones count on from `top`; what is in the log behind `cut` does not count as there.
+        """
+        last = top if cut is None else min(top, cut)
+
+        def stored(draft: Draft) -> int | None:
+            known = self.repeated(loaded, draft)
+            return known.seq if known is not None and known.seq <= last else None
+
+        return commit.sequence(drafts, top, stored)
+
+    def append(self, loaded: Loaded, drafts: tuple[Draft, ...], seqs: tuple[int, ...]) -> None:
+        """Gather the events whose number is new."""
         top = loaded.header.seq
-        for draft in drafts:
-            known = None if draft.fresh else self.repeated(loaded, draft)
-            if known is not None:
-                seqs.append(known.seq)
-                continue
-            top += 1
-            seqs.append(top)
-            loaded.peak = max(loaded.peak, draft.at)
-            self._entries.append(
-                (
-                    rows.event_key(loaded.row, top),
-                    draft.id,
-                    draft.kind,
-                    draft.author,
-                    draft.at,
-                    draft.body,
-                    draft.changes,
-                    draft.deleted,
-                    loaded.peak,
-                )
+        for draft, seq in zip(drafts, seqs, strict=True):
+            if seq > top:
+                top = seq
+                self._add(loaded, draft, seq)
+
+    def _add(self, loaded: Loaded, draft: Draft, seq: int) -> None:
+        loaded.peak = max(loaded.peak, draft.at)
+        self._entries.append(
+            (
+                rows.event_key(loaded.row, seq),
+                draft.id,
+                draft.kind,
+                draft.author,
+                draft.at,
+                draft.body,
+                draft.changes,
+                draft.deleted,
+                loaded.peak,
             )
-            if not draft.fresh:
-                entry = commit.numbered(draft, top)
-                self._by_id.setdefault((loaded.row, draft.id), []).append(entry)
-        return tuple(seqs), top - loaded.header.seq
+        )
+        if not draft.fresh:
+            entry = commit.numbered(draft, seq)
+            self._by_id.setdefault((loaded.row, draft.id), []).append(entry)
 
     def truncate(self, loaded: Loaded, after: int) -> None:
         """Remove the events behind `after`, straight away."""

@@ -10,14 +10,14 @@ import msgspec
 from sojourn import codec
 from sojourn.errors import Corrupt, InvalidCursor
 from sojourn.expiry import is_past
-from sojourn.lifecycle import Phase
+from sojourn.lifecycle import ENDING, Phase
 from sojourn.limits import MAX_SEQ
 from sojourn.model import Record
 from sojourn.store import EventQuery, Listed, Tiers
 from sojourn.stores.sqlite import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import apsw
 
@@ -219,7 +219,7 @@ class Reader:
                         bindings,
                     ).get
                 )
-            phases = [phase.value for phase in query.phases or Phase]
+            phases = [phase.value for phase in _phases_of(query)]
             kept = self._db.execute(
                 "SELECT coalesce(sum(sessions), 0) FROM counts "
                 "WHERE app = ? AND facet = ? AND phase IN (SELECT value FROM json_each(?))",
@@ -228,12 +228,20 @@ class Reader:
             return int(kept - self._expired_in(query))
 
     def _expired_in(self, query: Query) -> int:
-        """Return how many sessions of a count are past their deadline but not swept yet."""
+        """Return how many sessions of a count are past their deadline but not swept yet.
+
+        Those that are being ended are looked up apart: the reaper waits for their end, not for
+        their deadline.
+        """
         where, bindings = _filters(query, expired=True)
+        bindings["ending"] = rows.to_json([phase.value for phase in ENDING])
         return int(
             self._db.execute(
-                f"SELECT count(*) FROM sessions AS s INDEXED BY session_by_wake "
-                f"WHERE wake_at <= :now AND {where}",
+                f"SELECT (SELECT count(*) FROM sessions AS s INDEXED BY session_by_wake "
+                f"WHERE s.wake_at <= :now AND {where}) "
+                f"+ (SELECT count(*) FROM sessions AS s INDEXED BY session_by_creation "
+                f"WHERE s.phase IN (SELECT value FROM json_each(:ending)) "
+                f"AND (s.wake_at IS NULL OR s.wake_at > :now) AND {where})",
                 bindings,
             ).get
         )
@@ -296,6 +304,10 @@ def _kinds_sql(
     return " UNION ALL ".join(parts) + f" ORDER BY 1 {direction} LIMIT :limit", bindings
 
 
+def _phases_of(query: Query) -> Iterable[Phase]:
+    return Phase if query.phases is None else query.phases
+
+
 def _kept_facet(query: Query) -> str | None:
     """Return the facet whose count is kept for exactly these filters, `None` if none is."""
     by_user = query.user is not None or query.anonymous
@@ -326,7 +338,10 @@ def _filters(query: Query, *, expired: bool = False) -> tuple[str, dict[str, Any
         where += " AND s.phase IN (SELECT value FROM json_each(:phases))"
         bindings["phases"] = rows.to_json([phase.value for phase in query.phases])
     if query.parent is not None:
-        where += " AND s.parent = :parent AND s.parent_row IS NOT NULL"
+        where += (
+            " AND s.parent_row = "
+            "(SELECT p.row FROM sessions AS p WHERE p.app = :app AND p.id = :parent)"
+        )
         bindings["parent"] = query.parent
     for number, (name, value) in enumerate((query.labels or {}).items()):
         bindings[f"name{number}"], bindings[f"value{number}"] = name, value
@@ -369,7 +384,7 @@ def _list_sql(query: Query) -> tuple[str, dict[str, Any]]:
         sql = f"SELECT {columns} FROM {_source(query)} WHERE {where} ORDER BY {order} LIMIT :limit"
         return sql, bindings
     parts = []
-    for number, phase in enumerate(dict.fromkeys(query.phases or Phase)):
+    for number, phase in enumerate(dict.fromkeys(_phases_of(query))):
         # The indexes hold sessions by phase; one page of each, merged, is the page of them all.
         bindings[f"phase{number}"] = phase.value
         parts.append(

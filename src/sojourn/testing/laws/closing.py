@@ -12,7 +12,7 @@ from sojourn.testing.laws.expect import Broken, equal, exactly, holds, refused
 from sojourn.testing.laws.law import law
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 
 @law()
@@ -29,26 +29,26 @@ async def a_closed_store_refuses_every_verb(corner: Corner) -> None:
     """`Closed` from each of them, not `None`, not an empty list, not a driver's error."""
     await corner.create()
     await corner.store.close()
-    verbs: dict[str, Awaitable[object]] = {
-        "create": corner.create("new"),
-        "fork": corner.fork(),
-        "commit": corner.commit(),
-        "get": corner.get(),
-        "get with a window": corner.get(last=100_000),
-        "events": corner.store.events(corner.app, ONE, START, WHOLE_LOG),
-        "list": corner.page(),
-        "count": corner.count(),
-        "touch": corner.touch(),
-        "delete": corner.delete(),
-        "forget": corner.store.forget(corner.app, "u"),
-        "due": corner.due(now=0),
-        "reap": corner.reap(now=0),
-        "tiers": corner.store.tiers(corner.app, "u"),
-        "document": corner.document("key"),
-        "documents": corner.keys(),
+    verbs: dict[str, Callable[[], Awaitable[object]]] = {
+        "create": lambda: corner.create("new"),
+        "fork": corner.fork,
+        "commit": corner.commit,
+        "get": corner.get,
+        "get with a window": lambda: corner.get(last=100_000),
+        "events": lambda: corner.store.events(corner.app, ONE, START, WHOLE_LOG),
+        "list": corner.page,
+        "count": corner.count,
+        "touch": corner.touch,
+        "delete": corner.delete,
+        "forget": lambda: corner.store.forget(corner.app, "u"),
+        "due": lambda: corner.due(now=0),
+        "reap": lambda: corner.reap(now=0),
+        "tiers": lambda: corner.store.tiers(corner.app, "u"),
+        "document": lambda: corner.document("key"),
+        "documents": corner.keys,
     }
     for name, call in verbs.items():
-        await refused(call, Closed, f"{name} on a closed store")
+        await refused(call(), Closed, f"{name} on a closed store")
 
 
 @law(behaviours=(66,))

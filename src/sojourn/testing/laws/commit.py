@@ -121,7 +121,7 @@ async def every_commit_raises_the_revision_by_one(corner: Corner) -> None:
 
 @law(behaviours=(106,))
 async def an_outdated_revision_is_a_conflict(corner: Corner) -> None:
-    """Of two commits that expect the same revision the second is `Conflict`, carrying both sides."""
+    """Of two commits that expect the same revision one is `Conflict`, carrying both sides."""
     created = await corner.create()
     epoch = created.header.epoch
     await corner.commit(epoch=epoch, revision=1, state={"first": 1})
@@ -139,7 +139,7 @@ async def an_outdated_revision_is_a_conflict(corner: Corner) -> None:
 
 @law(behaviours=(21,))
 async def a_handle_from_before_a_deletion_is_refused(corner: Corner) -> None:
-    """The epoch tells incarnations of an id apart: `Conflict` or `NotFound`, and nothing is written."""
+    """The epoch tells incarnations of an id apart: `Conflict` or `NotFound`, nothing written."""
     old = (await corner.create(state={"of": "old"})).header
     await corner.delete()
     await corner.create(state={"of": "new"})

@@ -50,7 +50,7 @@ async def many_sessions_at_once_do_not_mix(corner: Corner) -> None:
 
 @law(behaviours=(45, 106))
 async def of_many_strict_commits_exactly_one_wins(corner: Corner) -> None:
-    """All expect the same revision: one is applied, the others get `Conflict`. Round after round."""
+    """All expect the same revision: one is applied, the others get `Conflict`, every round."""
     epoch = (await corner.create()).header.epoch
     for round_ in range(1, 4):
         calls = [
@@ -71,7 +71,7 @@ async def of_many_strict_commits_exactly_one_wins(corner: Corner) -> None:
 
 @law()
 async def a_commit_that_fails_does_not_fail_its_neighbours(corner: Corner) -> None:
-    """Of many that come together each is judged on its own: the good are applied, the bad are not."""
+    """Of many that come together each is judged on its own: the good are applied, the bad not."""
     await corner.create(user="u")
     await corner.create("other")
     calls = []
@@ -99,7 +99,7 @@ async def a_commit_that_fails_does_not_fail_its_neighbours(corner: Corner) -> No
 
 @law(behaviours=(68,))
 async def readers_see_whole_commits(corner: Corner) -> None:
-    """While writers write, every read is one commit's outcome: state, tiers, log and revision agree."""
+    """While writers write, every read is one commit's outcome: tiers, log and revision agree."""
     await corner.create(user="u", state={"n": -1}, user_state={"n": -1}, app_state={"n": -1})
 
     async def write(writer: int) -> None:

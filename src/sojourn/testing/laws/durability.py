@@ -44,7 +44,7 @@ async def everything_outlives_the_store(corner: Corner) -> None:
 
 @law(needs=Reopen)
 async def every_acknowledged_commit_outlives_the_store(corner: Corner) -> None:
-    """Whatever it asked for: a store that is closed in order loses nothing, relaxed ones included."""
+    """Whatever it asked for: a store closed in order loses nothing, relaxed ones included."""
     await corner.create()
     for n, durability in enumerate((None, "relaxed", "durable", "relaxed")):
         await corner.commit(state={f"k{n}": n}, durability=durability, events=(draft(f"e{n}"),))

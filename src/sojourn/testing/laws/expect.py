@@ -1,4 +1,4 @@
-"""The assertions that laws are made of: each says what was expected of the store and what it did."""
+"""The assertions that laws are made of: each says what was expected and what was found."""
 
 from __future__ import annotations
 

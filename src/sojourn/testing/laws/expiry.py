@@ -117,7 +117,7 @@ async def a_commit_extends_the_idle_deadline(corner: Corner) -> None:
 
 @law(behaviours=(119,))
 async def activity_never_goes_back(corner: Corner) -> None:
-    """A touch or a commit with an earlier instant moves neither `active_at` nor the deadline back."""
+    """A touch or a commit with an earlier instant moves neither activity nor deadline back."""
     await corner.create(idle=10)
     await corner.touch(now=8)
     for header in (await corner.touch(now=3), (await corner.commit(now=4)).header):

@@ -76,10 +76,10 @@ async def a_fork_takes_the_log_and_documents_up_to_its_event(corner: Corner) -> 
         equal(await corner.keys(f"at{at}"), keys, f"the documents of a fork at {at}")
         next_one = await corner.append(draft("new"), id=f"at{at}")
         equal(next_one, (at + 1,), f"the number of the next event of a fork at {at}")
-    for at in (4, 99, None):
-        await corner.fork(f"at{at}", at=at)
-        equal(await corner.seqs(f"at{at}"), [1, 2, 3, 4], f"the log of a fork at {at}")
-        equal(await corner.keys(f"at{at}"), ["early", "late", "moved"], f"its documents at {at}")
+    for end in (4, 99, None):
+        await corner.fork(f"at{end}", at=end)
+        equal(await corner.seqs(f"at{end}"), [1, 2, 3, 4], f"the log of a fork at {end}")
+        equal(await corner.keys(f"at{end}"), ["early", "late", "moved"], f"its documents at {end}")
     await corner.fork("at0", at=0)
     equal([await corner.seqs("at0"), await corner.keys("at0")], [[], []], "a fork before all")
 

@@ -102,7 +102,7 @@ async def a_repetition_does_not_undo_what_came_after(corner: Corner) -> None:
 
 @law()
 async def a_repetition_is_not_refused_for_what_it_did_itself(corner: Corner) -> None:
-    """A lost reply and a strict expectation: the retry gets the result, not `Conflict` or `Ended`."""
+    """A lost reply and a strict expectation: the retry gets its result, no `Conflict`."""
     epoch = (await corner.create(events=drafts(2))).header.epoch
     strict = corner.change(epoch=epoch, revision=1, expect_tail=(1, 2), truncate_after=1)
     equal((await corner.store.commit(strict)).revision, 2, "the strict commit")

@@ -11,7 +11,7 @@ from sojourn.testing.laws.law import law
 
 @law()
 async def labels_are_patched(corner: Corner) -> None:
-    """A commit sets and removes the labels that it names; the others stay, missing ones are fine."""
+    """A commit sets and removes the labels that it names; others stay, unknown ones are fine."""
     await corner.create(labels={"kept": "1", "changed": "1", "gone": "1"})
     await corner.commit(labels={"changed": "2", "gone": None, "new": "1", "never": None})
     labels = (await corner.read()).header.labels

@@ -33,7 +33,7 @@ class Law(NamedTuple):
     behaviours: tuple[int, ...]
 
     def missing(self, store: Store, reopen: Reopen | None) -> str | None:
-        """Return the name of the ability that this law needs and the store lacks, if there is one."""
+        """Return the ability that this law needs and the store lacks, `None` if there is none."""
         if self.needs is None:
             return None
         there = reopen is not None if self.needs is Reopen else isinstance(store, self.needs)

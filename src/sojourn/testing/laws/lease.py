@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from sojourn.errors import LeaseHeld, LeaseLost, NotFound
 from sojourn.lifecycle import Phase
@@ -33,7 +34,7 @@ async def tokens_rise_with_every_holder(corner: Corner) -> None:
         if n % 2:
             await corner.renew(tokens[-1], f"h{n - 1}", now=n, until=None)
         tokens.append(await corner.acquire(f"h{n}", now=n, until=n + 1))
-    holds(all(a < b for a, b in zip(tokens, tokens[1:], strict=False)), f"tokens rise: {tokens}")
+    holds(all(a < b for a, b in pairwise(tokens)), f"tokens rise: {tokens}")
     holds(tokens[0] > 0, f"tokens are positive: {tokens}")
 
 

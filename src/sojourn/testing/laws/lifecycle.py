@@ -183,7 +183,7 @@ async def only_who_ends_a_session_reaches_it_past_its_deadline(corner: Corner) -
     """`expired="allow"` begins the end of an expired session, which stays missing to readers."""
     await corner.create(state={"n": 1}, idle=10)
     await refused(corner.commit(move=end(), now=10), Ended, "ending it like a live one")
-    committed = await corner.commit(move=end(60), now=10, expired="allow")
+    committed = await corner.commit(move=end(60, retain=None), now=10, expired="allow")
     equal(committed.header.phase, Phase.ENDING, "its phase")
     equal(await corner.get(now=10), None, "what a reader sees")
     equal(await corner.count(now=10), 0, "sessions counted")

@@ -175,7 +175,7 @@ async def an_event_that_was_cut_off_can_come_again(corner: Corner) -> None:
 
 @law()
 async def a_suffix_is_replaced_only_when_it_is_the_tail(corner: Corner) -> None:
-    """`expect_tail` guards a cut: `TailMismatch`, carrying both tails, when the log ends otherwise."""
+    """`expect_tail` guards a cut: `TailMismatch`, with both tails, when the log ends otherwise."""
     await corner.create(events=drafts(4))
     replaced = await corner.commit(truncate_after=2, expect_tail=(3, 4), events=(draft("new"),))
     equal(replaced.seqs, (5,), "the number of the replacement")

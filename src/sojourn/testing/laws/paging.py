@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import InvalidCursor
-from sojourn.testing.laws.corner import Corner
 from sojourn.testing.laws.expect import equal, holds, refused
 from sojourn.testing.laws.law import law
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from sojourn.testing.laws.corner import Corner
+
+TOO_MANY = 10
+"""More pages than any list here has."""
 
 ORDERS = ("created", "-created", "active", "-active")
 
@@ -19,7 +23,7 @@ async def walk(
     corner: Corner,
     limit: int,
     between: Callable[[int], Awaitable[object]] | None = None,
-    **query: Any,  # noqa: ANN401 - of the query
+    **query: Any,
 ) -> list[str]:
     """Return the ids on all pages; `between` runs after each page with its number."""
     seen: list[str] = []
@@ -73,7 +77,7 @@ async def the_last_page_has_no_position(corner: Corner) -> None:
                 page = await corner.page(order=order, limit=limit, position=position)
                 sizes.append(len(page.records))
                 position = page.position
-                if position is None or len(sizes) > 6:
+                if position is None or len(sizes) > TOO_MANY:
                     break
             pages = -(-6 // limit)
             equal(len(sizes), pages, f"pages of {limit} in the order {order!r}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sojourn.errors import RoleTaken
 from sojourn.lifecycle import Trigger
 from sojourn.store import Committed, Move
-from sojourn.testing.laws.corner import Corner
 from sojourn.testing.laws.expect import Broken, equal, exactly, refused
 from sojourn.testing.laws.law import law
 from sojourn.testing.laws.lifecycle import FINISH, end
@@ -16,13 +15,15 @@ from sojourn.testing.laws.lifecycle import FINISH, end
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sojourn.testing.laws.corner import Corner
+
 ROLE: Mapping[str, Any] = {
     "labels": {"workspace": "w", "role": "writer"},
     "exclusive": ("workspace", "role"),
 }
 
 
-async def taken(corner: Corner, holder: str, when: str, **role: Any) -> None:  # noqa: ANN401 - of the header
+async def taken(corner: Corner, holder: str, when: str, **role: Any) -> None:
     """Check that the role is refused to another session, naming its holder."""
     call = corner.create(f"rival of {holder}", **{**ROLE, **role})
     error = await refused(call, RoleTaken, f"taking the role {when}")
@@ -78,7 +79,7 @@ async def a_role_is_free_again_once_its_holder_is_over(corner: Corner) -> None:
 
 @law(behaviours=(118,))
 async def roles_differ_by_every_part(corner: Corner) -> None:
-    """Other values, other labels, another app, or not exclusive at all: no claim on the same role."""
+    """Other values, other labels, another app, or not exclusive at all: not the same role."""
     await corner.create("first", **ROLE)
     others: dict[str, dict[str, Any]] = {
         "another workspace": {"labels": {"workspace": "v", "role": "writer"}},

@@ -60,7 +60,7 @@ VALUES: dict[str, Any] = {
     "empties": [[], {}, "", None, [{}]],
     "kinds": [1, 1.0, True, "1", None, 0, False, 0.0, -0.0],
     "odd keys": {"": 1, "a\nb": 2, 'a"b': 3, "a\x00b": 4, "\U0001f600": 5, "a.b": 6, "$": 7},
-    "deep": nested(100),
+    "deep": nested(99),
     "long": "x" * 100_000,
     "wide": list(range(1000)),
 }
@@ -196,7 +196,7 @@ async def shared_tiers_can_be_read_and_written_without_a_session(corner: Corner)
 
 @law()
 async def keys_of_the_user_need_a_user(corner: Corner) -> None:
-    """On an anonymous session they are `Unbound`; nothing is written, the app's tier least of all."""
+    """On an anonymous session they are `Unbound`; no tier is written, the app's least of all."""
     await corner.create(state={"n": 1})
     before = await corner.snapshot(ONE)
     await refused(
@@ -261,7 +261,7 @@ async def nothing_that_is_returned_is_what_is_stored(corner: Corner) -> None:
 
 @law()
 async def a_tier_has_a_size_that_it_can_not_outgrow(corner: Corner) -> None:
-    """A delta that would make a tier larger than `MAX_STATE` bytes is `TooLarge` and not applied."""
+    """A delta that would make a tier larger than `MAX_STATE` bytes is `TooLarge`, not applied."""
     big = TierDelta({"big": msgspec.Raw(b'"' + b"x" * (MAX_STATE - 1024 * 1024) + b'"')})
     more = TierDelta({"more": msgspec.Raw(b'"' + b"y" * (2 * 1024 * 1024) + b'"')})
     await corner.create(user="u")

@@ -13,7 +13,7 @@ from sojourn.testing.laws.law import law
 from sojourn.testing.laws.lifecycle import end
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from sojourn.store import Subscription
 
@@ -36,23 +36,23 @@ async def every_change_wakes_the_watchers(corner: Corner) -> None:
     await corner.create("p")
     await corner.create("c", parent="p")
     await corner.create("r", idle=10)
-    changes: tuple[tuple[str, str, Awaitable[object]], ...] = (
-        ("a", "an event", corner.commit("a", events=(draft("e"),))),
-        ("a", "state", corner.commit("a", state={"n": 1})),
-        ("a", "a cut", corner.commit("a", truncate_after=0)),
-        ("a", "a move", corner.commit("a", move=Move(trigger=Trigger.END))),
-        ("a", "forgetting its user", corner.store.forget(corner.app, "u")),
-        ("c", "the end of it", corner.commit("c", move=end())),
-        ("c", "the deletion of its parent", corner.delete("p")),
-        ("r", "the reaper", corner.reap(now=10)),
-        ("n", "its creation", corner.create("n")),
-        ("n", "its deletion", corner.delete("n")),
+    changes: tuple[tuple[str, str, Callable[[], Awaitable[object]]], ...] = (
+        ("a", "an event", lambda: corner.commit("a", events=(draft("e"),))),
+        ("a", "state", lambda: corner.commit("a", state={"n": 1})),
+        ("a", "a cut", lambda: corner.commit("a", truncate_after=0)),
+        ("a", "a move", lambda: corner.commit("a", move=Move(trigger=Trigger.END))),
+        ("a", "forgetting its user", lambda: corner.store.forget(corner.app, "u")),
+        ("c", "the end of it", lambda: corner.commit("c", move=end())),
+        ("c", "the deletion of its parent", lambda: corner.delete("p")),
+        ("r", "the reaper", lambda: corner.reap(now=10)),
+        ("n", "its creation", lambda: corner.create("n")),
+        ("n", "its deletion", lambda: corner.delete("n")),
     )
     for id, by, change in changes:
         subscription = corner.subscribe(id)
         waiting = asyncio.ensure_future(woken(subscription, by))
         await asyncio.sleep(0)
-        await change
+        await change()
         await waiting
         subscription.close()
 

@@ -1,0 +1,48 @@
+"""Several processes write one file at the same time: each gets its turn, none sees a lock."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.faults.processes import Worker
+from tests.faults.soak import Progress, count, scaled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROCESSES = 4
+SECONDS = count(3, 20)
+SHARE = 0.8
+"""The slowest process does at least this part of what the fastest does."""
+
+
+@scaled
+@pytest.mark.xdist_group("processes")
+@pytest.mark.parametrize("tasks", [1, 16])
+def test_processes_share_the_file_fairly_and_never_see_a_lock(tmp_path: Path, tasks: int) -> None:
+    """Of four processes that write all the time, the slowest does 0.8 of the fastest, no errors."""
+    progress = Progress(f"fairness, {tasks} tasks each", PROCESSES)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                Worker("fairness", tmp_path / "a.db", f"s{number}", str(SECONDS), str(tasks))
+            )
+            for number in range(PROCESSES)
+        ]
+        assert [worker.hear() for worker in workers] == ["ready"] * PROCESSES
+        for worker in workers:
+            worker.say()
+        told = [worker.hear() for worker in workers]
+    done = [report["operations"] for report in told]
+    longest = max(report["longest"] for report in told)
+    progress.figure(
+        f"fairness_{tasks}_tasks",
+        operations=done,
+        share=round(min(done) / max(done), 3),
+        longest_wait_ms=round(longest * 1000, 1),
+        errors=sum(len(report["errors"]) for report in told),
+    )
+    assert [report["errors"] for report in told] == [[]] * PROCESSES
+    assert min(done) >= SHARE * max(done), done

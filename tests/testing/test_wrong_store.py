@@ -1,0 +1,448 @@
+"""Stores that are wrong on purpose: each breaks the laws about what it gets wrong, no others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from sojourn.errors import Closed, NotFound, SojournError
+from sojourn.model import Header
+from sojourn.store import Committed, Create, Listed, TierDelta
+from sojourn.stores.memory import MemoryStore
+from sojourn.testing import check_store
+from sojourn.testing.laws import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sojourn.model import Entry, Record
+    from sojourn.store import Acquire, Change, Delete, EventQuery, Get, Query, Touch
+    from sojourn.stores.memory import _Wakeup
+    from sojourn.stores.memory.vault import Vault
+
+NULL = msgspec.Raw(b"null")
+
+
+def vault_of(store: MemoryStore) -> Vault:
+    """Return what a memory store keeps, to tamper with it."""
+    return store._open.vault
+
+
+class Upserting(MemoryStore):
+    """Creates what a commit does not find."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        try:
+            return await super().commit(change)
+        except NotFound as missing:
+            if change.id is None or type(missing) is not NotFound or change.epoch is not None:
+                raise
+            now = change.now
+            header = Header(
+                app=change.app, id=change.id, epoch="upsert", created_at=now, active_at=now
+            )
+            await super().create(Create(header=header, op=b"upsert00"))
+            return await super().commit(change)
+
+
+class Unchecking(MemoryStore):
+    """Does not compare revisions."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        return await super().commit(msgspec.structs.replace(change, revision=None))
+
+
+class Aliasing(MemoryStore):
+    """Returns, for the same session, the same mutable record again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[object, ...], Record] = {}
+
+    async def get(self, get: Get, /) -> Record | None:
+        record = await super().get(get)
+        if record is None or get.window is not None:
+            return record
+        header = record.header
+        version = (header.epoch, header.revision, header.fence, header.active_at)
+        return self._seen.setdefault((get.app, get.id, *version), record)
+
+
+class Forgetful(MemoryStore):
+    """Takes the app's tier along when it deletes a session."""
+
+    async def delete(self, delete: Delete, /) -> bool:
+        deleted = await super().delete(delete)
+        if deleted:
+            vault_of(self)._tiers.pop((delete.app, None), None)
+        return deleted
+
+
+class OffByOne(MemoryStore):
+    """Takes a deadline for passed only behind it."""
+
+    async def get(self, get: Get, /) -> Record | None:
+        return await super().get(msgspec.structs.replace(get, now=get.now - 1))
+
+
+class Leaving(MemoryStore):
+    """Leaves the events of deleted sessions behind, to turn up in the next of that name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: dict[tuple[str, str], Any] = {}
+
+    async def delete(self, delete: Delete, /) -> bool:
+        slot = vault_of(self)._slots.get((delete.app, delete.id))
+        deleted = await super().delete(delete)
+        if deleted and slot is not None and slot.log is not None:
+            self._left[delete.app, delete.id] = slot.log
+        return deleted
+
+    async def create(self, create: Create, /) -> Committed:
+        created = await super().create(create)
+        left = self._left.pop((create.header.app, create.header.id), None)
+        slot = vault_of(self)._slots[create.header.app, create.header.id]
+        if left is not None and slot.log is None:
+            slot.log = left
+        return created
+
+
+class Reusing(MemoryStore):
+    """Gives the numbers of truncated events out again."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        committed = await super().commit(change)
+        if change.truncate_after is not None and not change.events and change.id is not None:
+            slot = vault_of(self)._slots[change.app, change.id]
+            seq = min(slot.header.seq, change.truncate_after)
+            slot.header = msgspec.structs.replace(slot.header, seq=seq)
+        return committed
+
+
+class Doubling(MemoryStore):
+    """Stores an event again when it comes again."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        events = tuple(msgspec.structs.replace(event, fresh=True) for event in change.events)
+        return await super().commit(msgspec.structs.replace(change, events=events))
+
+
+class AllOrNone(MemoryStore):
+    """Fails a whole batch for one of its commits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batch: list[tuple[Change, asyncio.Future[Committed]]] = []
+
+    async def commit(self, change: Change, /) -> Committed:
+        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        self._batch.append((change, future))
+        if len(self._batch) == 1:
+            asyncio.get_running_loop().call_soon(asyncio.ensure_future, self._write())
+        return await future
+
+    async def _write(self) -> None:
+        batch, self._batch = self._batch, []
+        failure: SojournError | None = None
+        results = []
+        for change, _ in batch:
+            try:
+                results.append(await super().commit(change))
+            except SojournError as error:
+                failure = error
+        for number, (_, future) in enumerate(batch):
+            if failure is not None:
+                if not future.done():
+                    future.set_exception(failure)
+            elif not future.done():
+                future.set_result(results[number])
+
+
+class Tearing(MemoryStore):
+    """Writes state first and the rest a little later, if it is not cancelled meanwhile."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        if change.app_tier is not None and change.events and change.id and not change.user_tier:
+            shared = msgspec.structs.replace(change, id=None, documents=(), events=(), session=None)
+            await super().commit(shared)
+            await asyncio.sleep(0)
+        return await super().commit(change)
+
+
+class Skipping(MemoryStore):
+    """Pages by skipping rows."""
+
+    async def list(self, query: Query, /) -> Listed:
+        if query.position is not None and not query.position.isdigit():
+            return await super().list(query)
+        skip = int(query.position or 0)
+        everything = msgspec.structs.replace(query, position=None, limit=10**6)
+        records = (await super().list(everything)).records
+        end = skip + query.limit
+        return Listed(records[skip:end], str(end) if end < len(records) else None)
+
+
+class Amnesiac(MemoryStore):
+    """Does not remember operations."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        return await super().commit(msgspec.structs.replace(change, op=os.urandom(8)))
+
+
+class Raising(MemoryStore):
+    """Raises the revision with every touch."""
+
+    async def touch(self, touch: Touch, /) -> Header:
+        await super().touch(touch)
+        slot = vault_of(self)._slots[touch.app, touch.id]
+        slot.header = msgspec.structs.replace(slot.header, revision=slot.header.revision + 1)
+        return msgspec.structs.replace(slot.header, labels=dict(slot.header.labels))
+
+
+class Folding(MemoryStore):
+    """Takes ids that differ only by case for the same."""
+
+    async def get(self, get: Get, /) -> Record | None:
+        return await super().get(msgspec.structs.replace(get, id=get.id.lower()))
+
+    async def create(self, create: Create, /) -> Committed:
+        header = msgspec.structs.replace(create.header, id=create.header.id.lower())
+        return await super().create(msgspec.structs.replace(create, header=header))
+
+
+class Sorting(MemoryStore):
+    """Orders a log by the times of its events."""
+
+    async def events(
+        self, app: str, id: str, now: int, window: EventQuery, /
+    ) -> Sequence[Entry] | None:
+        found = await super().events(app, id, now, window)
+        return None if found is None else sorted(found, key=lambda entry: entry.at)
+
+
+class Lossy(MemoryStore):
+    """Keeps numbers as floating point."""
+
+    async def get(self, get: Get, /) -> Record | None:
+        record = await super().get(get)
+        if record is None:
+            return None
+        state = {
+            key: msgspec.Raw(msgspec.json.encode(float(number)))
+            if isinstance(number := msgspec.json.decode(value), int) and abs(number) > 2**53
+            else value
+            for key, value in record.state.items()
+        }
+        return msgspec.structs.replace(record, state=state)
+
+
+class Dropping(MemoryStore):
+    """Takes `None` for a deletion."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        if change.session is not None:
+            nulls = tuple(key for key, value in change.session.set.items() if value == NULL)
+            delta = TierDelta(change.session.set, (*change.session.drop, *nulls))
+            change = msgspec.structs.replace(change, session=delta)
+        return await super().commit(change)
+
+
+class Polite(MemoryStore):
+    """Finds nothing once it is closed, instead of saying so."""
+
+    async def get(self, get: Get, /) -> Record | None:
+        try:
+            return await super().get(get)
+        except Closed:
+            return None
+
+
+class Reviving(MemoryStore):
+    """Lets a touch bring an expired session back."""
+
+    async def touch(self, touch: Touch, /) -> Header:
+        slot = vault_of(self)._slots.get((touch.app, touch.id))
+        if slot is not None and slot.header.idle and slot.header.live:
+            header = msgspec.structs.replace(slot.header, expires_at=None)
+            vault_of(self)._replace(slot, header)
+        return await super().touch(touch)
+
+
+class Repeating(MemoryStore):
+    """Gives every holder of a lease the same token."""
+
+    async def acquire(self, acquire: Acquire, /) -> int:
+        await super().acquire(acquire)
+        return 1
+
+
+class Numb(MemoryStore):
+    """Loses what is committed before anybody waits."""
+
+    def subscribe(self, app: str, id: str, /) -> _Wakeup:
+        wakeup = super().subscribe(app, id)
+        wait = wakeup.wait
+
+        async def wait_anew(seconds: float, /) -> None:
+            await asyncio.sleep(0)
+            wakeup._changed.clear()
+            await wait(seconds)
+
+        wakeup.wait = wait_anew  # type: ignore[method-assign] # tampering is the point
+        return wakeup
+
+
+class Deaf(MemoryStore):
+    """Does not wake anybody for a deletion that comes with the parent's."""
+
+    async def delete(self, delete: Delete, /) -> bool:
+        shared = self._open
+        removed = shared.vault.delete(delete)
+        for wakeup in shared.watchers.get((delete.app, delete.id), ()):
+            wakeup.wake()
+        return bool(removed)
+
+
+WRONG: dict[type[MemoryStore], set[str]] = {
+    Upserting: {
+        "a_commit_never_brings_back_a_deleted_session",
+        "a_commit_never_creates",
+        "a_commit_that_fails_does_not_fail_its_neighbours",
+        "deleting_and_committing_at_once_ends_with_the_session_gone",
+    },
+    Unchecking: {
+        "a_handle_from_before_a_deletion_is_refused",
+        "a_refused_commit_changes_nothing",
+        "an_outdated_revision_is_a_conflict",
+        "a_commit_that_fails_does_not_fail_its_neighbours",
+        "of_many_strict_commits_exactly_one_wins",
+        "documents_come_with_the_commit_or_not_at_all",
+        "an_operation_that_was_refused_can_be_sent_again",
+    },
+    Aliasing: {
+        "nothing_that_is_returned_is_what_is_stored",
+    },
+    Forgetful: {
+        "deleting_removes_all_that_the_session_owned",
+    },
+    OffByOne: {
+        "a_session_is_missing_at_its_deadline",
+        "a_touch_extends_the_idle_deadline_and_nothing_else",
+        "an_absolute_deadline_is_not_extended",
+        "an_ended_session_takes_no_writes_until_it_is_removed",
+        "an_ended_session_that_is_not_retained_is_missing_at_once",
+        "only_who_ends_a_session_reaches_it_past_its_deadline",
+    },
+    Leaving: {
+        "deleting_removes_all_that_the_session_owned",
+        "an_expired_session_can_be_deleted",
+    },
+    Reusing: {
+        "a_fork_and_its_source_go_separate_ways",
+        "a_fork_of_a_cut_log_goes_on_from_the_last_number",
+        "a_repetition_does_not_undo_what_came_after",
+        "an_event_that_was_cut_off_can_come_again",
+        "truncating_removes_the_tail_and_numbers_are_not_reused",
+        "since_finds_late_times_among_early_ones",
+    },
+    Doubling: {
+        "a_commit_sent_again_has_its_first_result_and_is_applied_once",
+        "a_time_that_nobody_gave_does_not_make_events_differ",
+        "an_event_that_was_cut_off_can_come_again",
+        "different_events_with_one_id_are_all_kept",
+        "equal_content_is_compared_as_json",
+        "the_same_event_again_is_stored_once",
+        "the_same_event_twice_in_one_commit_is_stored_once",
+    },
+    AllOrNone: {
+        "a_commit_that_fails_does_not_fail_its_neighbours",
+        "of_many_strict_commits_exactly_one_wins",
+    },
+    Tearing: {
+        "a_cancelled_commit_is_applied_wholly_or_not_at_all",
+        "commits_are_fenced",
+    },
+    Skipping: {
+        "a_position_outlives_the_session_it_stands_for",
+        "paging_is_steady_while_sessions_come_and_go",
+    },
+    Amnesiac: {
+        "a_cancelled_commit_can_be_sent_again",
+        "a_commit_sent_again_has_its_first_result_and_is_applied_once",
+        "a_repetition_does_not_undo_what_came_after",
+        "a_repetition_is_not_refused_for_what_it_did_itself",
+        "an_operation_is_remembered_over_many_commits",
+        "an_operation_sent_many_times_at_once_is_applied_once",
+        "generated_events_sent_again_are_not_doubled",
+    },
+    Raising: {
+        "a_touch_extends_the_idle_deadline_and_nothing_else",
+    },
+    Folding: {
+        "a_move_that_is_not_in_the_table_changes_nothing",
+        "phases_move_by_the_table",
+        "filters_are_all_applied",
+        "ids_mean_themselves",
+        "the_apps_own_things_are_not_a_sessions",
+    },
+    Sorting: {
+        "a_fork_of_a_cut_log_goes_on_from_the_last_number",
+        "a_suffix_is_replaced_only_when_it_is_the_tail",
+        "order_is_by_number_whatever_the_times_say",
+        "since_finds_late_times_among_early_ones",
+    },
+    Lossy: {
+        "values_come_back_exactly",
+    },
+    Dropping: {
+        "removing_a_key_is_not_setting_it_to_none",
+    },
+    Polite: {
+        "a_closed_store_refuses_every_verb",
+        "closing_twice_is_fine",
+    },
+    Reviving: {
+        "a_session_is_missing_at_its_deadline",
+        "an_absolute_deadline_is_not_extended",
+        "an_expired_session_is_never_revived",
+    },
+    Repeating: {
+        "a_delete_is_fenced",
+        "a_lease_that_is_over_can_not_be_renewed",
+        "a_released_lease_is_free_at_once",
+        "beginning_the_end_revokes_the_lease",
+        "commits_are_fenced",
+        "tokens_rise_with_every_holder",
+    },
+    Numb: {
+        "a_cancelled_wait_loses_nothing",
+        "a_change_before_the_wait_is_not_lost",
+        "a_wait_ends_when_its_time_is_up",
+        "every_watcher_wakes_up",
+    },
+    Deaf: {
+        "every_change_wakes_the_watchers",
+    },
+}
+"""Which laws each of them breaks."""
+
+
+def test_a_right_store_breaks_nothing() -> None:
+    report = asyncio.run(check_store(MemoryStore))
+    assert report.broken == {}
+    assert report.ok
+
+
+@pytest.mark.parametrize("store", list(WRONG), ids=lambda store: store.__name__)
+def test_a_wrong_store_breaks_the_laws_about_what_it_gets_wrong(
+    store: type[MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE", 0.5)  # wake-ups that are lost are waited for
+    report = asyncio.run(check_store(store))
+    assert set(report.broken) == WRONG[store]
+    assert not report.ok

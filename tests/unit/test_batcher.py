@@ -1,0 +1,312 @@
+"""The batcher: leader and followers, without a timer, each with an outcome of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sojourn import NotFound, Unavailable, batcher
+from sojourn.batcher import Batcher
+from sojourn.limits import BATCH_BYTES, BATCH_OPERATIONS, BATCH_QUEUE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Disk:
+    """A slow disk: a batch lands when the test says so."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self._done: list[Callable[[Sequence[str | Exception]], None]] = []
+
+    def write(
+        self, operations: Sequence[str], done: Callable[[Sequence[str | Exception]], None], /
+    ) -> None:
+        """Note the batch; nothing is done yet."""
+        self.batches.append(list(operations))
+        self._done.append(done)
+
+    def land(self, *refused: str) -> None:
+        """Let the oldest batch in flight land; the named operations are refused."""
+        batch = self.batches[len(self.batches) - len(self._done)]
+        done = self._done.pop(0)
+        done([NotFound(op) if op in refused else f"did {op}" for op in batch])
+
+    @property
+    def flying(self) -> int:
+        """How many batches are being written."""
+        return len(self._done)
+
+
+def weigh(operation: str) -> int:
+    """An operation weighs what the number behind its colon says, else nothing."""
+    _, _, size = operation.partition(":")
+    return int(size or 0)
+
+
+def batcher_on(disk: Disk) -> Batcher[str, str]:
+    """Return a batcher above a disk."""
+    return Batcher(disk.write, name="test store", weigh=weigh)
+
+
+def submit(target: Batcher[str, str], *operations: str) -> list[asyncio.Task[str]]:
+    """Start so many callers, in order."""
+    return [asyncio.create_task(target.submit(operation)) for operation in operations]
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_operation_leaves_at_once() -> None:
+    """Without company nothing waits: one operation is one batch, before the loop turns."""
+    disk = Disk()
+    target = batcher_on(disk)
+    (task,) = submit(target, "a")
+    await asyncio.sleep(0)
+    assert disk.batches == [["a"]]
+    disk.land()
+    assert await task == "did a"
+    assert disk.flying == 0
+
+
+async def test_what_arrives_during_a_flight_leaves_together_as_the_next() -> None:
+    """The first leads alone; its followers share one batch, in the order they came."""
+    disk = Disk()
+    target = batcher_on(disk)
+    tasks = submit(target, "a", "b", "c", "d")
+    await settle()
+    assert disk.batches == [["a"]]
+    disk.land()
+    assert disk.batches == [["a"], ["b", "c", "d"]]
+    late = submit(target, "e")
+    await settle()
+    assert disk.flying == 1
+    disk.land()
+    assert disk.batches == [["a"], ["b", "c", "d"], ["e"]]
+    disk.land()
+    assert await asyncio.gather(*tasks, *late) == [f"did {op}" for op in "abcde"]
+
+
+async def test_one_batch_is_in_flight_at_a_time() -> None:
+    """However many wait, the store never sees two writes at once."""
+    disk = Disk()
+    target = batcher_on(disk)
+    tasks = submit(target, *(str(n) for n in range(BATCH_OPERATIONS * 3)))
+    await settle()
+    while disk.flying:
+        assert disk.flying == 1
+        disk.land()
+    assert len(await asyncio.gather(*tasks)) == BATCH_OPERATIONS * 3
+
+
+async def test_a_refused_operation_does_not_fail_its_neighbours() -> None:
+    """Each caller gets its own outcome: one is refused, the others are done."""
+    disk = Disk()
+    target = batcher_on(disk)
+    lead, *rest = submit(target, "lead", "a", "b", "c")
+    await settle()
+    disk.land()
+    disk.land("b")
+    assert await lead == "did lead"
+    a, b, c = await asyncio.gather(*rest, return_exceptions=True)
+    assert (a, c) == ("did a", "did c")
+    assert isinstance(b, NotFound)
+    assert b.id == "b"
+
+
+async def test_a_refused_leader_does_not_strand_its_followers() -> None:
+    """When the flight fails as a whole, the next one leaves all the same."""
+    disk = Disk()
+    target = batcher_on(disk)
+    lead, follower = submit(target, "lead", "next")
+    await settle()
+    disk.land("lead")
+    disk.land()
+    assert await follower == "did next"
+    with pytest.raises(NotFound):
+        await lead
+
+
+async def test_a_batch_has_a_greatest_number_of_operations() -> None:
+    """`BATCH_OPERATIONS` leave together, one more waits for the next batch."""
+    disk = Disk()
+    target = batcher_on(disk)
+    tasks = submit(target, "lead", *(str(n) for n in range(BATCH_OPERATIONS + 1)))
+    await settle()
+    disk.land()
+    disk.land()
+    assert [len(batch) for batch in disk.batches] == [1, BATCH_OPERATIONS, 1]
+    assert disk.batches[2] == [str(BATCH_OPERATIONS)]
+    disk.land()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_batch_has_a_greatest_weight() -> None:
+    """Operations join while the sum is within `BATCH_BYTES`; the one beyond it leads the next."""
+    disk = Disk()
+    target = batcher_on(disk)
+    half = BATCH_BYTES // 2
+    tasks = submit(target, "lead", f"a:{half}", f"b:{half}", "c:1", "d:1")
+    await settle()
+    disk.land()
+    disk.land()
+    assert disk.batches == [["lead"], [f"a:{half}", f"b:{half}"], ["c:1", "d:1"]]
+    disk.land()
+    await asyncio.gather(*tasks)
+
+
+async def test_an_operation_that_is_too_heavy_for_company_goes_alone() -> None:
+    """The first of a batch leaves whatever it weighs; nothing is stuck for being large."""
+    disk = Disk()
+    target = batcher_on(disk)
+    huge = f"huge:{BATCH_BYTES * 5}"
+    tasks = submit(target, "lead", huge, "small", huge)
+    await settle()
+    for _ in range(4):
+        disk.land()
+    assert disk.batches == [["lead"], [huge], ["small"], [huge]]
+    await asyncio.gather(*tasks)
+
+
+async def test_the_queue_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `BATCH_QUEUE` waiting the next one is `Unavailable`; once there is room it is taken."""
+    assert BATCH_QUEUE > BATCH_OPERATIONS
+    monkeypatch.setattr(batcher, "BATCH_QUEUE", 3)
+    disk = Disk()
+    target = batcher_on(disk)
+    tasks = submit(target, "lead", "a", "b", "c")
+    await settle()
+    with pytest.raises(Unavailable) as caught:
+        await target.submit("d")
+    assert caught.value.store == "test store"
+    assert "3 writes are waiting" in caught.value.reason
+    disk.land()
+    tasks += submit(target, "e")
+    await settle()
+    disk.land()
+    disk.land()
+    assert await asyncio.gather(*tasks) == [f"did {op}" for op in ("lead", "a", "b", "c", "e")]
+    assert ["d"] not in disk.batches
+
+
+async def test_cancelled_before_departure_is_dropped() -> None:
+    """It was not begun, so it never is; its neighbours leave without it."""
+    disk = Disk()
+    target = batcher_on(disk)
+    lead, a, b = submit(target, "lead", "a", "b")
+    await settle()
+    a.cancel()
+    await settle()
+    assert a.cancelled()
+    disk.land()
+    assert disk.batches == [["lead"], ["b"]]
+    disk.land()
+    assert (await lead, await b) == ("did lead", "did b")
+
+
+async def test_when_all_that_wait_are_cancelled_nothing_leaves() -> None:
+    """An empty batch is never written, and the next operation leads again."""
+    disk = Disk()
+    target = batcher_on(disk)
+    lead, a = submit(target, "lead", "a")
+    await settle()
+    a.cancel()
+    await settle()
+    disk.land()
+    assert disk.batches == [["lead"]]
+    assert await lead == "did lead"
+    (later,) = submit(target, "later")
+    await settle()
+    disk.land()
+    assert await later == "did later"
+
+
+async def test_cancelled_in_flight_waits_for_the_landing() -> None:
+    """The cancellation is raised once the outcome is final, not before; the flight goes on."""
+    disk = Disk()
+    target = batcher_on(disk)
+    (task,) = submit(target, "a")
+    await settle()
+    task.cancel()
+    await settle()
+    assert not task.done()
+    task.cancel()
+    await settle()
+    assert not task.done(), "cancelled again, it still waits"
+    disk.land()
+    await settle()
+    assert task.cancelled()
+    assert disk.batches == [["a"]]
+
+
+async def test_cancelled_in_flight_leaves_its_neighbours_alone() -> None:
+    """The others of the flight get their outcomes, and so does the next flight."""
+    disk = Disk()
+    target = batcher_on(disk)
+    lead, a, b = submit(target, "lead", "a", "b")
+    await settle()
+    disk.land()
+    a.cancel()
+    await settle()
+    (c,) = submit(target, "c")
+    await settle()
+    assert not a.done()
+    disk.land("b")
+    disk.land()
+    assert await lead == "did lead"
+    with pytest.raises(NotFound):
+        await b
+    assert await c == "did c"
+    await settle()
+    assert a.cancelled()
+
+
+async def test_cancelled_in_flight_does_not_wait_for_the_next_flight() -> None:
+    """It waits for its own batch only."""
+    disk = Disk()
+    target = batcher_on(disk)
+    lead, follower = submit(target, "lead", "follower")
+    await settle()
+    lead.cancel()
+    await settle()
+    disk.land()
+    await settle()
+    assert lead.cancelled()
+    assert disk.flying == 1
+    disk.land()
+    assert await follower == "did follower"
+
+
+async def test_drain_waits_for_everything_that_was_accepted() -> None:
+    """It returns once nothing waits and nothing is being written."""
+    disk = Disk()
+    target = batcher_on(disk)
+    tasks = submit(target, "a", "b", "c")
+    await settle()
+    drain = asyncio.create_task(target.drain())
+    await settle()
+    disk.land()
+    await settle()
+    assert not drain.done()
+    disk.land()
+    await asyncio.wait_for(drain, 10)
+    assert [task.result() for task in tasks] == ["did a", "did b", "did c"]
+
+
+async def test_drain_of_an_idle_batcher_returns_at_once() -> None:
+    """There is nothing to wait for, before the first operation and after the last."""
+    disk = Disk()
+    target = batcher_on(disk)
+    await target.drain()
+    (task,) = submit(target, "a")
+    await settle()
+    disk.land()
+    await task
+    await target.drain()
+    assert disk.batches == [["a"]]
