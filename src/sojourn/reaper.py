@@ -71,17 +71,17 @@ class Reaper:
 
     async def _sweep_one_by_one(self) -> int:
         """End due sessions with their hooks, so many at a time; none is tried twice in a sweep."""
-        tried: set[tuple[str, str]] = set()
+        left: set[str] = set()
         ended = 0
         while True:
             # What failed or has a live scope stays due, so look past it.
-            found = await self._sessions.ending.due(self._batch + len(tried))
-            fresh = [header for header in found if (header.id, header.epoch) not in tried]
-            fresh = fresh[: self._batch]
+            found = await self._sessions.ending.due(self._batch + len(left))
+            fresh = [header for header in found if header.epoch not in left][: self._batch]
             if not fresh:
                 return ended
-            tried.update((header.id, header.epoch) for header in fresh)
-            ended += await self._end_all([header for header in fresh if self._may_end(header)])
+            over = await self._end_all(fresh)
+            left.update(header.epoch for header in fresh if header.epoch not in over)
+            ended += len(over)
 
     def _may_end(self, header: Header) -> bool:
         """Return whether a due session may be ended: a live scope keeps it, to its absolute end."""
@@ -91,20 +91,23 @@ class Reaper:
             return True
         return header.absolute_at is not None and self._sessions.now() >= header.absolute_at
 
-    async def _end_all(self, headers: list[Header]) -> int:
+    async def _end_all(self, headers: list[Header]) -> set[str]:
+        """End those that may be; return the epochs of those that are over."""
         gate = asyncio.Semaphore(self._concurrency)
+        over: set[str] = set()
 
-        async def end(header: Header) -> bool:
+        async def end(header: Header) -> None:
             async with gate:
                 try:
-                    return await self._sessions.ending.finish_due(header)
+                    if await self._sessions.ending.finish_due(header):
+                        over.add(header.epoch)
                 except Exception:
                     log.exception(
                         "session %r could not be ended; it will be tried again", header.id
                     )
-                    return False
 
-        return sum(await asyncio.gather(*(end(header) for header in headers)))
+        await asyncio.gather(*(end(header) for header in headers if self._may_end(header)))
+        return over
 
     async def __aenter__(self) -> Self:
         """Start sweeping every `interval` seconds."""

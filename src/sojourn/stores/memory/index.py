@@ -28,7 +28,7 @@ class Index:
 
     def __init__(self) -> None:
         self._by_row: dict[int, Slot] = {}
-        self._users: dict[tuple[str, str | None], set[Slot]] = {}
+        self._users: dict[tuple[str, str | None], Slot | set[Slot]] = {}
         self._counts: Counter[tuple[str, str | None, Phase]] = Counter()
         self._totals: Counter[tuple[str, Phase]] = Counter()
         self._orders: dict[Facet, Order] = {}
@@ -38,7 +38,7 @@ class Index:
     def add(self, slot: Slot) -> None:
         """Note a new session."""
         self._by_row[slot.row] = slot
-        self._users.setdefault(_owner(slot.header), set()).add(slot)
+        self._join_user(slot)
         self._count(slot.header, 1)
         self._place(slot, None)
 
@@ -57,18 +57,31 @@ class Index:
             self._count(header, 1)
         if old.user != header.user:
             self._leave_user(slot, old)
-            self._users.setdefault(_owner(header), set()).add(slot)
+            self._join_user(slot)
         self._place(slot, old)
 
     def of_user(self, app: str, user: str) -> list[Slot]:
         """Return a user's sessions."""
-        return list(self._users.get((app, user), ()))
+        found = self._users.get((app, user), set())
+        return list(found) if isinstance(found, set) else [found]
+
+    def _join_user(self, slot: Slot) -> None:
+        """Note a user's session. Most users have one, which needs no set of its own."""
+        owner = _owner(slot.header)
+        others = self._users.get(owner)
+        if others is None:
+            self._users[owner] = slot
+        elif isinstance(others, set):
+            others.add(slot)
+        else:
+            self._users[owner] = {others, slot}
 
     def _leave_user(self, slot: Slot, header: Header) -> None:
         owner = _owner(header)
-        slots = self._users[owner]
-        slots.discard(slot)
-        if not slots:
+        others = self._users[owner]
+        if isinstance(others, set):
+            others.discard(slot)
+        if not isinstance(others, set) or not others:
             del self._users[owner]
 
     def _count(self, header: Header, by: int) -> None:

@@ -313,6 +313,7 @@ class Batch:
     def due(self, find: FindDue) -> list[Header]:
         """Return due sessions; see `Store.due`."""
         self._gathered.flush()
+        self._removal.drop_expired_documents(find.due)
         return [rows.to_header(row) for row in self._removal.due(find.due)]
 
     def reap(self, reap: Reap) -> list[str]:
