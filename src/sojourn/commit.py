@@ -29,12 +29,14 @@ from sojourn.expiry import deadline, is_past
 from sojourn.lifecycle import ENDING, FIRST, OVER, next_phase
 from sojourn.limits import MAX_LABELS, MAX_SEQ, MAX_STATE, OPERATIONS_REMEMBERED
 from sojourn.model import Entry, Header
+from sojourn.state import tier_of
+from sojourn.store import TierDelta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sojourn.model import Draft, Encoded
-    from sojourn.store import Acquire, Change, Move, Renew, TierDelta
+    from sojourn.store import Acquire, Change, Move, Renew
 
 _REMEMBERED = struct.Struct(">8sQI")
 
@@ -288,6 +290,49 @@ def sequence(
 def _same_text(left: str, right: str) -> bool:
     """Return whether two JSON texts hold equal values, whatever the order of their keys."""
     return codec.same(codec.decode(left, "event"), codec.decode(right, "event"))
+
+
+def without_repeats(change: Change, seqs: tuple[int, ...], top: int) -> Change:
+    """Return a change without what its repeated events would do to the state a second time.
+
+    `seqs` are its events' numbers, `top` the last number before it. The deltas of a change that
+    has events are those of its events together.
+    """
+    new: list[Draft] = []
+    repeated: list[Draft] = []
+    for draft, seq in zip(change.events, seqs, strict=True):
+        (new if seq > top else repeated).append(draft)
+        top = max(top, seq)
+    if not repeated:
+        return change
+    tiers = {"session": change.session, "user": change.user_tier, "app": change.app_tier}
+    sets = {tier: dict(delta.set) if delta else {} for tier, delta in tiers.items()}
+    drops = {tier: set(delta.drop) if delta else set() for tier, delta in tiers.items()}
+    for draft in repeated:
+        for tier, name in map(tier_of, _keys_of(draft)):
+            sets[tier].pop(name, None)
+            drops[tier].discard(name)
+    for _, changed, removed in deltas_of(numbered(draft, 0) for draft in new):
+        for key, value in changed.items():
+            tier, name = tier_of(key)
+            sets[tier][name] = value
+            drops[tier].discard(name)
+        for tier, name in map(tier_of, removed):
+            sets[tier].pop(name, None)
+            drops[tier].add(name)
+    left = {
+        tier: TierDelta(sets[tier], tuple(drops[tier])) if sets[tier] or drops[tier] else None
+        for tier in tiers
+    }
+    return msgspec.structs.replace(
+        change, session=left["session"], user_tier=left["user"], app_tier=left["app"]
+    )
+
+
+def _keys_of(draft: Draft) -> list[str]:
+    """Return the state keys that an event's delta names."""
+    deltas = deltas_of([numbered(draft, 0)])
+    return [key for _, changed, removed in deltas for key in (*changed, *removed)]
 
 
 def deltas_of(entries: Iterable[Entry]) -> Iterable[tuple[int, Encoded, Iterable[str]]]:

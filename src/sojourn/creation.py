@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sojourn.commit import sequence
+from sojourn.commit import recall, sequence
 from sojourn.context import uninterrupted
 from sojourn.errors import (
     AlreadyExists,
@@ -26,7 +26,7 @@ from sojourn.events import by_tier, encode_delta, prepare, stored_event
 from sojourn.expiry import Expiry, absolute_deadline, deadline, idle_span, is_past
 from sojourn.lifecycle import FIRST, PRESETS
 from sojourn.limits import CREATE_ATTEMPTS, MAX_EVENTS_PER_COMMIT, MAX_LABELS
-from sojourn.model import Header
+from sojourn.model import Event, Header
 from sojourn.names import check_name
 from sojourn.reading import check_labels
 from sojourn.session import Session
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from sojourn.context import Context
     from sojourn.ending import Ending
     from sojourn.events import Changes, Prepared
-    from sojourn.model import Event
     from sojourn.reading import Reading
     from sojourn.store import Durability
 
@@ -112,13 +111,13 @@ class Creation:
         prepared = self.prepare(events)
         session = Session(header, {}, stored=False)
         await self.store(session, changes, prepared, given_id=given_id, durability=durability)
-        session.state.applied(changes)
+        session.state.applied(changes, session.state.writes)
         session.state.set_temporary(temporary)
         whole = [event for event in events if not event.partial]
         seqs, _ = sequence([item.draft for item in prepared], 0, lambda _draft: None)
         for event, item, seq in zip(whole, prepared, seqs, strict=True):
             session.state.set_temporary(item.temporary)
-            session.state.applied(item.changes)
+            session.state.applied(item.changes, session.state.writes)
             if seq > len(session.events):  # else it is one of the events before it again
                 session.events.append(stored_event(event, item.draft, item.changes, seq))
         return session
@@ -128,7 +127,8 @@ class Creation:
         if len(events) > MAX_EVENTS_PER_COMMIT:
             raise TooLarge("events in one commit", len(events), MAX_EVENTS_PER_COMMIT)
         now, ids = self._context.now(), self._context.ids
-        return [prepare(event, None, ids, now) for event in events if not event.partial]
+        whole = [event for event in events if not getattr(event, "partial", False)]
+        return [prepare(event, None, ids, now) for event in whole]
 
     async def store(
         self,
@@ -138,11 +138,13 @@ class Creation:
         *,
         given_id: bool,
         durability: Durability | None,
+        taken: Callable[[], None] = lambda: None,
     ) -> None:
         """Store a session for the first time; a generated id that exists is replaced by another.
 
         An id or an exclusive claim that a session past its deadline still has is freed first, by
-        finishing that session, hooks and all.
+        finishing that session, hooks and all. `taken` is called as soon as it is stored, even if
+        the caller was cancelled meanwhile.
         """
         merged: Changes = dict(changes)
         for item in prepared:
@@ -150,10 +152,16 @@ class Creation:
         refuse_unbound(session.header, merged)
         # Read before, not after: once it is stored, nothing may fail any more.
         tiers = await self._context.store.tiers(session.app, session.user)
+
+        def stored(header: Header, revision: int) -> None:
+            session.committed(header, revision)
+            session.state.loaded_tier(merge({}, tiers.user_state, tiers.app_state))
+            taken()
+
         freed: set[str] = set()
         for _attempt in range(CREATE_ATTEMPTS):
             try:
-                await self._create(session, merged, prepared, durability)
+                await self._create(session, merged, prepared, durability, stored)
             except AlreadyExists as error:
                 if not given_id:
                     fresh = self._context.ids.session_id()
@@ -169,7 +177,6 @@ class Creation:
                 freed.add(error.holder)
                 await self._free(error.holder, error)
             else:
-                session.state.loaded_tier(merge({}, tiers.user_state, tiers.app_state))
                 return
         raise AlreadyExists(
             session.id, f"{CREATE_ATTEMPTS} generated ids were taken; is the id source broken?"
@@ -181,6 +188,7 @@ class Creation:
         changes: Changes,
         prepared: Sequence[Prepared],
         durability: Durability | None,
+        stored: Callable[[Header, int], None],
     ) -> None:
         tiers = by_tier(changes)
         create = Create(
@@ -195,21 +203,24 @@ class Creation:
         try:
             committed = await self._context.store.create(create)
         except asyncio.CancelledError:
-            await uninterrupted(self._take_if_created(session))
+            await uninterrupted(self._take_if_created(create, stored))
             raise
         except Unavailable:
             # Its reply may have been lost; then it is there, and there is no error.
-            if not await self._take_if_created(session):
+            if not await self._take_if_created(create, stored):
                 raise
             return
-        session.committed(committed.header, committed.revision)
+        stored(committed.header, committed.revision)
 
-    async def _take_if_created(self, session: Session) -> bool:
-        """Note that a session was stored if it was, and return whether."""
+    async def _take_if_created(
+        self, create: Create, stored: Callable[[Header, int], None]
+    ) -> bool:
+        """Hand over what a create led to if it was applied, and return whether it was."""
         with contextlib.suppress(SojournError):
-            record = await self._reading.record(session.id, expired=True)
-            if record is not None and record.header.epoch == session.epoch:
-                session.committed(record.header, record.header.revision)
+            record = await self._reading.record(create.header.id, expired=True)
+            known = None if record is None else recall(record.header, create.op)
+            if record is not None and known is not None:
+                stored(record.header, known[0])
                 return True
         return False
 

@@ -287,6 +287,8 @@ class Ending:
 
     async def reap(self, limit: int) -> Sequence[str]:
         """Remove up to `limit` due sessions at once; for when there are no hooks to run."""
+        if self._watches.watched:
+            await self._watches.hand_over(header.id for header in await self.due(limit))
         return await self._context.store.reap(self._due(limit))
 
     def _due(self, limit: int) -> Due:
@@ -311,13 +313,14 @@ class Ending:
             revision=revision,
             fence=fence,
         )
-        await self._watches.hand_over(id)
+        await self._watches.hand_over([id])
         return await self._context.store.delete(delete)
 
     async def forget(self, user: str) -> int:
         """See `SessionManager.forget`."""
         check_name("user", user)
         self._context.now()
+        await self._watches.hand_over(self._watches.watched)  # whose they are may have changed
         return await self._context.store.forget(self._context.app, user)
 
 

@@ -15,7 +15,7 @@ from sojourn.store import TierDelta
 from sojourn.timestamps import parse_instant, to_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sojourn.model import Encoded, Entry
     from sojourn.ports import IdSource
@@ -139,3 +139,13 @@ def stored_event(event: Event, draft: Draft, changes: Changes, seq: int) -> Even
         at=to_datetime(draft.at),
         seq=seq,
     )
+
+
+def changes_of(prepared: Sequence[Prepared], seqs: Sequence[int], before: int) -> Changes:
+    """Return what the events that are new (numbered above `before`) changed, the later one wins."""
+    changes: Changes = {}
+    for item, seq in zip(prepared, seqs, strict=True):
+        if seq > before:
+            before = seq
+            changes.update(item.changes)
+    return changes

@@ -40,6 +40,7 @@ class Lease:
     def __init__(self, context: Context, store: SupportsLease, grant: Acquire, token: int) -> None:
         """Made by `SessionManager.lease`."""
         self.id = grant.id
+        self.epoch = grant.epoch
         self.token = token
         self.lost = False
         self._context = context

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from sojourn.commit import forbid
 from sojourn.creation import refuse_unbound
 from sojourn.errors import (
     AlreadyBound,
-    Conflict,
+    AlreadyExists,
+    Ended,
     InvalidQuery,
     InvalidTransition,
+    LeaseLost,
     NotFound,
     TooLarge,
 )
-from sojourn.events import by_tier, encode_delta, prepare, stored_event
+from sojourn.events import by_tier, changes_of, encode_delta, prepare, stored_event
+from sojourn.expiry import is_past
 from sojourn.lifecycle import END_OF, FINISH_OF, Phase, Trigger
 from sojourn.limits import END_CLAIM_SECONDS, MAX_EVENTS_PER_COMMIT
 from sojourn.model import Event
@@ -24,14 +28,15 @@ from sojourn.store import Change, EventQuery, Move
 from sojourn.timestamps import from_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sojourn.context import Context
     from sojourn.creation import Creation
     from sojourn.ending import Ending
-    from sojourn.events import Prepared
+    from sojourn.events import Prepared, TierDeltas
     from sojourn.lease import Lease
     from sojourn.reading import Reading
+    from sojourn.session import StateDelta
     from sojourn.store import Committed, Durability
 
 Policy = Literal["merge", "fail"]
@@ -66,11 +71,17 @@ class Saving:
         state = session.state
         delta, writes = state.delta(), state.writes
         refuse_unbound(session.header, delta.changes)
-        if not session.stored:
-            await self._store_first(session, durability)
-            return
         if state.cleared:
-            await self._delete_cleared(session, conflict=conflict, lease=lease)
+            await self._delete_cleared(session, delta, conflict=conflict, lease=lease)
+            return
+        if not session.stored:
+            try:
+                await self._store_first(session, delta, durability)
+            except AlreadyExists:
+                if session.revision == 0:
+                    raise
+                # Another save of this copy was faster: what is left is a save like any other.
+                await self.save(session, conflict=conflict, lease=lease, durability=durability)
             return
         if not delta.changes and not delta.clear:
             return
@@ -90,44 +101,55 @@ class Saving:
             session.committed(committed.header, committed.revision)
             state.saved(delta, writes)
 
-        await self._context.commit(change, taken)
+        await self._commit(session, change, taken)
 
-    async def _store_first(self, session: Session, durability: Durability | None) -> None:
-        delta, writes = session.state.delta(), session.state.writes
-        await self._creation.store(session, delta.changes, (), given_id=True, durability=durability)
-        session.state.saved(delta, writes)
+    async def _store_first(
+        self, session: Session, delta: StateDelta, durability: Durability | None
+    ) -> None:
+        state, writes = session.state, session.state.writes
+        await self._creation.store(
+            session,
+            delta.changes,
+            (),
+            given_id=True,
+            durability=durability,
+            taken=lambda: state.saved(delta, writes),
+        )
 
     async def _delete_cleared(
-        self, session: Session, *, conflict: Policy, lease: Lease | None
+        self, session: Session, delta: StateDelta, *, conflict: Policy, lease: Lease | None
     ) -> None:
         """Delete a session that was cleared; what it wrote to the shared tiers is kept."""
-        delta, writes = session.state.delta(), session.state.writes
+        writes = session.state.writes
         shared = {key: value for key, value in delta.changes.items() if key_is_shared(key)}
-        if shared:
-            tiers = by_tier(shared)
+        tiers = by_tier(shared)
+        if shared and not session.stored:
+            await self._share(session.user, tiers)
+        elif shared:
             change = self._change(
                 session,
                 conflict=conflict,
                 lease=lease,
-                durability=None,
                 user_tier=tiers.user,
                 app_tier=tiers.app,
             )
-            await self._context.commit(
-                change, lambda done: session.committed(done.header, done.revision)
+            await self._commit(
+                session, change, lambda done: session.committed(done.header, done.revision)
             )
-        header = session.header
-        revision = session.revision if conflict == "fail" else None
-        fence = lease.token if lease is not None else None
-        removed = await self._ending.remove(
-            header.id, epoch=header.epoch, revision=revision, fence=fence
-        )
-        if not removed and conflict == "fail":
-            now = await self._reading.record(header.id)
-            if now is not None:
-                found = (now.header.epoch, now.header.revision)
-                raise Conflict(header.id, (header.epoch, revision), found)
+        if session.stored:
+            await self._delete_if_allowed(self._change(session, conflict=conflict, lease=lease))
         session.state.saved(delta, writes)
+
+    async def _delete_if_allowed(self, change: Change) -> None:
+        """Remove a session unless a commit like `change` would be refused. Gone already is fine."""
+        assert change.id is not None  # a change to a session
+        while (record := await self._reading.record(change.id, expired=True)) is not None:
+            header = forbid(record.header, change, lambda _count: ())
+            # Only as it was looked at: if it moved on since, look again.
+            if await self._ending.remove(
+                header.id, epoch=header.epoch, revision=header.revision, fence=change.fence
+            ):
+                return
 
     async def append(
         self,
@@ -164,6 +186,7 @@ class Saving:
             app_tier=tiers.app,
             events=tuple(item.draft for item in prepared),
         )
+        writes = 0 if session is None else session.state.writes
         stored: list[Event] = []
         whole = [event for event in events if not event.partial]
 
@@ -171,10 +194,11 @@ class Saving:
             stored.extend(_as_stored(whole, prepared, committed.seqs))
             if session is not None:
                 session.committed(committed.header, committed.revision)
-                session.state.applied(changes)
+                new = changes_of(prepared, committed.seqs, committed.before)
+                session.state.applied(new, writes)
                 _take_events(session, stored, prepared)
 
-        await self._context.commit(change, taken)
+        await self._commit(session, change, taken)
         for index, event in partial.items():
             stored.insert(index, event)
         return stored
@@ -206,7 +230,7 @@ class Saving:
             session.committed(committed.header, committed.revision)
             _cut_events(session, after)
 
-        await self._context.commit(change, taken)
+        await self._commit(session, change, taken)
 
     async def replace_suffix(
         self,
@@ -240,17 +264,19 @@ class Saving:
             truncate_after=tail[0] - 1,
             expect_tail=tail,
         )
+        writes = session.state.writes
         stored: list[Event] = []
         whole = [event for event in events if not event.partial]
 
         def taken(committed: Committed) -> None:
             stored.extend(_as_stored(whole, prepared, committed.seqs))
             session.committed(committed.header, committed.revision)
-            session.state.applied(changes)
+            new = changes_of(prepared, committed.seqs, committed.before)
+            session.state.applied(new, writes)
             _cut_events(session, tail[0] - 1)
             _take_events(session, stored, prepared)
 
-        await self._context.commit(change, taken)
+        await self._commit(session, change, taken)
         return stored
 
     async def bind(self, session: Session, user: str) -> None:
@@ -262,8 +288,8 @@ class Saving:
             session.bound(user)
             return
         change = self._change(session, conflict="merge", lease=None, user=user)
-        await self._context.commit(
-            change, lambda done: session.committed(done.header, done.revision)
+        await self._commit(
+            session, change, lambda done: session.committed(done.header, done.revision)
         )
         tiers = await self._context.store.tiers(self._context.app, user)
         session.state.loaded_tier(
@@ -282,15 +308,19 @@ class Saving:
             for name, value in labels.items()
         }
         change = self._change(session, conflict=conflict, lease=None, labels=patch)
-        await self._context.commit(
-            change, lambda done: session.committed(done.header, done.revision)
+        await self._commit(
+            session, change, lambda done: session.committed(done.header, done.revision)
         )
 
     async def apply(
         self, id: str, trigger: Trigger, *, reason: str | None, lease: Lease | None
     ) -> Phase:
         """See `SessionManager.apply`."""
-        trigger = Trigger(trigger)
+        try:
+            trigger = Trigger(trigger)
+        except ValueError:
+            known = ", ".join(Trigger)
+            raise InvalidQuery("trigger", f"{trigger!r} is none of {known}") from None
         if trigger in FINISH_OF.values():
             record = await self._reading.record(id)
             if record is None:
@@ -316,7 +346,9 @@ class Saving:
     async def share(self, user: str | None, changes: Mapping[str, Any]) -> None:
         """Commit to the app's tier and a user's, without a session."""
         encoded, _ = encode_delta(changes, "state")
-        tiers = by_tier(encoded)
+        await self._share(user, by_tier(encoded))
+
+    async def _share(self, user: str | None, tiers: TierDeltas) -> None:
         change = Change(
             app=self._context.app,
             id=None,
@@ -328,6 +360,21 @@ class Saving:
             durability=self._context.durability,
         )
         await self._context.store.commit(change)
+
+    async def _commit(
+        self, session: Session | None, change: Change, taken: Callable[[Committed], None]
+    ) -> None:
+        """Commit. A copy in a scope, or past its deadline, says `Ended` of what was removed."""
+        try:
+            await self._context.commit(change, taken)
+        except Ended:
+            raise
+        except NotFound as error:
+            if session is None:
+                raise
+            if session.scopes or is_past(session.header.expires_at, change.now):
+                raise Ended(session.id, session.phase, "it was ended and removed") from error
+            raise
 
     def _change(
         self,
@@ -350,6 +397,8 @@ class Saving:
             id = check_name("session id", target)
             if conflict == "fail":
                 raise InvalidQuery("conflict", "'fail' needs a session that was loaded, not an id")
+        if lease is not None:
+            epoch = _fenced(lease, id, epoch)
         return Change(
             app=self._context.app,
             id=id,
@@ -361,6 +410,15 @@ class Saving:
             durability=durability or self._context.durability,
             **parts,
         )
+
+
+def _fenced(lease: Lease, id: str, epoch: str | None) -> str | None:
+    """Return the incarnation that a lease is of: tokens of another one mean nothing."""
+    if lease.id != id:
+        raise InvalidQuery("lease", f"it is of session {lease.id!r}, not of {id!r}")
+    if epoch not in (None, lease.epoch):
+        raise LeaseLost(id, lease.token)
+    return lease.epoch
 
 
 def key_is_shared(key: str) -> bool:

@@ -51,19 +51,21 @@ class Scopes:
         """Work inside a session. See `SessionManager.scope`."""
         session = await self._enter(target)
         self._live[session.id] += 1
+        session.scopes += 1
         token = _current.set(session)
         keeper = asyncio.ensure_future(self._keep(session))
         try:
             try:
                 yield session
-            except BaseException:
+            except BaseException as error:
                 if save_on_error:
-                    await self._save(session)
+                    await self._save_after(error, session)
                 raise
             await self._save(session)
         finally:
             keeper.cancel()
             _current.reset(token)
+            session.scopes -= 1
             self._live[session.id] -= 1
             if not self._live[session.id]:
                 del self._live[session.id]
@@ -73,11 +75,18 @@ class Scopes:
             session = await self._reading.require(target, user=None, events=None, touch=False)
         else:
             session = target
-        if not session.header.live:
-            raise Ended(session.id, session.phase, "it takes no new scopes")
         if session.stored:
             await self._reading.touch(session)
+        if not session.header.live:
+            raise Ended(session.id, session.phase, "it takes no new scopes")
         return session
+
+    async def _save_after(self, error: BaseException, session: Session) -> None:
+        """Save although the body raised; what it raised is what matters, even if this fails."""
+        try:
+            await self._save(session)
+        except SojournError as trouble:
+            error.add_note(f"and the session was not saved: {trouble}")
 
     async def _save(self, session: Session) -> None:
         await self._saving.save(session, conflict="merge", lease=None, durability=None)

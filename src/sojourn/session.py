@@ -43,7 +43,8 @@ class State(MutableMapping[str, Any]):
         self._loaded = loaded
         self._values: dict[str, Any] = {}
         self._assigned: dict[str, int] = {}
-        self._deleted: set[str] = set()
+        self._deleted: dict[str, int] = {}
+        self._withdrawn: dict[str, int] = {}
         self._writes = 0
         self._cleared_at = 0
 
@@ -68,7 +69,8 @@ class State(MutableMapping[str, Any]):
         if tier == "user" and self._session.user is None:
             raise Unbound(self._session.id, key)
         self._values[key] = value
-        self._deleted.discard(key)
+        self._deleted.pop(key, None)
+        self._withdrawn.pop(key, None)
         if tier != "temp":
             self._writes += 1
             self._assigned[key] = self._writes
@@ -79,9 +81,11 @@ class State(MutableMapping[str, Any]):
             raise KeyError(key)
         self._values.pop(key, None)
         self._assigned.pop(key, None)
+        self._writes += 1
         if key in self._loaded:
-            self._writes += 1
-            self._deleted.add(key)
+            self._deleted[key] = self._writes
+        else:  # nothing to delete, unless a commit that is under way stores it
+            self._withdrawn[key] = self._writes
 
     def __contains__(self, key: object) -> bool:
         """Return whether a key is there; a stored `None` is."""
@@ -119,7 +123,9 @@ class State(MutableMapping[str, Any]):
     def cleared(self) -> bool:
         """Whether `clear` was called and nothing was set since: a save will delete the session."""
         cleared_at = self._cleared_at
-        return cleared_at > 0 and all(write < cleared_at for write in self._assigned.values())
+        if not cleared_at or any(write > cleared_at for write in self._assigned.values()):
+            return False
+        return all(tier_of(key)[0] != "session" for key in self)  # none came with an event
 
     @property
     def modified(self) -> bool:
@@ -158,6 +164,10 @@ class State(MutableMapping[str, Any]):
                 encoded = self._encoded_if_changed(key)
                 if encoded is not None:
                     changes[key] = encoded
+        if self._cleared_at:  # what came with an event since is not to be cleared
+            for key, text in self._loaded.items():
+                if tier_of(key)[0] == "session":
+                    changes.setdefault(key, text)
         for key in self._deleted:
             changes[key] = DELETE
         return StateDelta(changes, self._cleared_at > 0)
@@ -174,22 +184,33 @@ class State(MutableMapping[str, Any]):
                 self._loaded[key] = value
                 if self._assigned.get(key, 0) <= writes:
                     self._assigned.pop(key, None)
+                if key in self._withdrawn:
+                    self._deleted[key] = self._withdrawn.pop(key)
             else:
                 self._loaded.pop(key, None)
-                self._deleted.discard(key)
-        if delta.clear and self._writes == writes:
+                self._deleted.pop(key, None)
+        if self._cleared_at <= writes:
             self._cleared_at = 0
 
-    def applied(self, changes: Mapping[str, msgspec.Raw | Deletion]) -> None:
-        """Take over changes that were committed with an event."""
+    def applied(self, changes: Mapping[str, msgspec.Raw | Deletion], writes: int) -> None:
+        """Take over changes that were committed with an event when `writes` was the count.
+
+        What the caller did to a key since then stays, for the next save.
+        """
         for key, value in changes.items():
-            self._assigned.pop(key, None)
-            self._deleted.discard(key)
-            self._values.pop(key, None)
             if isinstance(value, msgspec.Raw):
                 self._loaded[key] = value
             else:
                 self._loaded.pop(key, None)
+            if self._withdrawn.get(key, 0) > writes and key in self._loaded:
+                self._deleted[key] = self._withdrawn.pop(key)
+            if max(self._assigned.get(key, 0), self._deleted.get(key, 0)) <= writes:
+                self._values.pop(key, None)
+                self._assigned.pop(key, None)
+                self._deleted.pop(key, None)
+                self._withdrawn.pop(key, None)
+            elif key not in self._loaded:
+                self._deleted.pop(key, None)
 
     def set_temporary(self, changes: Mapping[str, Any]) -> None:
         """Take over `temp:` keys of an event's delta: they live on this copy only."""
@@ -205,6 +226,7 @@ class State(MutableMapping[str, Any]):
         self._loaded = loaded
         self._assigned.clear()
         self._deleted.clear()
+        self._withdrawn.clear()
         self._cleared_at = 0
 
     def loaded_tier(self, keys: Encoded) -> None:
@@ -215,7 +237,7 @@ class State(MutableMapping[str, Any]):
 class Session:
     """A session as one caller holds it. Nothing is stored until it is saved or appended to."""
 
-    __slots__ = ("__weakref__", "_header", "_revision", "_stored", "events", "state")
+    __slots__ = ("__weakref__", "_header", "_revision", "_stored", "events", "scopes", "state")
 
     def __init__(self, header: Header, loaded: Encoded, *, stored: bool) -> None:
         """Made by `SessionManager`."""
@@ -224,6 +246,8 @@ class Session:
         self._stored = stored
         self.state = State(self, loaded)
         self.events: list[Event] = []
+        self.scopes = 0
+        """Live scopes that work on this copy."""
 
     def __repr__(self) -> str:
         """Show identity and place, not contents."""

@@ -114,12 +114,15 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit led to. `seqs` are the events' numbers, in order, old ones for repeats.
 
-    `repeated` says that this operation had been applied before and was not applied again.
+    `before` is the log's last number before it: an event is new if its number is above that, and
+    only new events had their deltas applied. `repeated` says that this operation had been applied
+    before and was not applied again.
     """
 
     header: Header
     revision: int
     seqs: tuple[int, ...] = ()
+    before: int = 0
     durability: Literal["memory", "relaxed", "durable"] = "memory"
     repeated: bool = False
 
@@ -137,7 +140,10 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True):
-    """A copy of `source` as of event `at` under the id of `header` (see DESIGN 5.1, fork)."""
+    """A copy of `source` as of event `at` under the id of `header`.
+
+    What is copied, and what is set back, is said at `SessionManager.fork`.
+    """
 
     header: Header
     op: bytes

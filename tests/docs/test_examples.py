@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import apsw
 import pytest
+from tests.docs.pages import PAGES, ROOT, Block, blocks_of
 
 from sojourn import Event, Expiry, SessionManager
 from sojourn.demo.__main__ import parse
-from tests.docs.pages import PAGES, ROOT, Block, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +77,18 @@ def run(block: Block) -> None:
                 await made
 
         asyncio.run(bounded())
+
+
+def test_a_wrong_example_would_be_found(tmp_path: Path) -> None:
+    """The runner awaits, lets through what an example raises, and knows what it is to print."""
+    page = tmp_path / "page.md"
+    page.write_text("```python\nawait nothing()\n```\n\n```output\n1\n```\n\n```sql\nx\n```\n")
+    first, second = blocks_of(page)
+    assert first.output == "1\n"
+    assert (second.language, second.line, second.output) == ("sql", 9, None)
+    with pytest.raises(NameError, match="nothing") as caught:
+        run(first)
+    assert caught.traceback[-1].lineno == 1  # counted from 0: the second line of the page
 
 
 @each("python test")

@@ -576,6 +576,11 @@ class App:
         if not copy.modified:
             return
         delta = copy.delta()
+        if not copy.stored and copy.cleared:
+            self._refuse_unbound(copy.user, delta)
+            self._apply(None, delta, copy.user)
+            copy.saved(delta)
+            return
         if not copy.stored:
             assert copy.draft is not None
             self.make(copy.draft, delta, [], now, hooks=hooks)
@@ -605,16 +610,10 @@ class App:
             row.commit(now)
             self._apply(row, shared)
             copy.take(row)
-        found = self.rows.get(copy.id)
-        if found is not None:
-            if strict and (found is not copy.row or found.revision != copy.revision):
-                if not found.past(now):
-                    raise Refused("Conflict")
-            elif found is copy.row:
-                if lease is None or _holds(found, lease):
-                    self.remove(found)
-                elif not found.past(now):
-                    raise Refused("LeaseLost")
+        if lease is not None and lease.row is not copy.row:
+            raise Refused("LeaseLost")
+        if copy.id in self.rows:
+            self.remove(self.gate(copy.id, now, copy=copy, strict=strict, lease=lease))
         copy.saved(delta)
 
     def show_shared(self, copy: Copy) -> None:
@@ -750,11 +749,12 @@ class App:
         return row
 
     def touch_copy(self, copy: Copy, now: int) -> None:
-        """Note use of a copy's session, if a tenth of its idle time has passed."""
+        """Note use of a copy's session, if a tenth of its idle time has passed, or all its time."""
         if not copy.stored:
             raise Refused("NotFound")
-        idle, active = copy.seen["idle"], copy.seen["active"]
-        if idle is not None and 10 * (now - active) >= idle:
+        idle, active, expires = copy.seen["idle"], copy.seen["active"], copy.seen["expires"]
+        past = expires is not None and now >= expires
+        if past or (idle is not None and 10 * (now - active) >= idle):
             copy.look(self.touch(copy.id, now, copy.row))
 
     def grant(self, id: str, span: int, now: int) -> Grant:
@@ -808,7 +808,8 @@ class App:
         if row.phase in ENDING:
             row.expires, row.due = expired, now + CLAIM
             if was_live:
-                row.retain = retain
+                # What was missing already does not come back as an ended record.
+                row.retain = retain if expired is None else None
                 row.fence += 1
                 row.holder, row.leased_until = None, 0
 
@@ -817,20 +818,8 @@ class App:
         row = self.rows.get(id)
         if row is None or row.phase in OVER:
             return False
-        self._end_children(row, now, hooks=hooks)
         self._move(row, TO_END[row.lifecycle], reason, now, retain)
         return self.finish(id, now, hooks=hooks)
-
-    def _end_children(self, row: Row, now: int, *, hooks: bool) -> None:
-        failed = False
-        for child in self.children(row):
-            if child.phase not in OVER:
-                try:
-                    self.end(child.id, "its parent ends", None, now, hooks=hooks)
-                except Refused:
-                    failed = True
-        if failed:
-            raise Refused("EndFailed")
 
     def finish(self, id: str, now: int, *, hooks: bool) -> bool:
         """Run the hooks of an ending session and complete its end."""
@@ -840,13 +829,15 @@ class App:
         if row.phase not in ENDING:
             raise Refused("InvalidTransition")
         row.fence += 1
-        if hooks:
+        failed = self._end_children(row, now, hooks=hooks)
+        if hooks and not failed:
             self.hooked.append(id)
-            if id in self.failing:
-                row.revision += 1
-                row.due = now + min(2**row.attempts, 300) * SECOND
-                row.attempts += 1
-                raise Refused("EndFailed")
+            failed = id in self.failing
+        if failed:
+            row.revision += 1
+            row.due = now + min(2**row.attempts, 300) * SECOND
+            row.attempts += 1
+            raise Refused("EndFailed")
         if row.retain is None:
             self.remove(row)
             return True
@@ -854,6 +845,17 @@ class App:
         row.absolute = now + row.retain
         row.commit(now)
         return True
+
+    def _end_children(self, row: Row, now: int, *, hooks: bool) -> bool:
+        """End the children; return whether any failed."""
+        failed = False
+        for child in self.children(row):
+            if child.phase not in OVER:
+                try:
+                    self.end(child.id, "its parent ends", None, now, hooks=hooks)
+                except Refused:
+                    failed = True
+        return failed
 
     def end_due(self, row: Row, phase: str, revision: int, now: int, *, hooks: bool) -> bool:
         """End a session that was found due with this phase and revision."""
@@ -864,7 +866,6 @@ class App:
             self.remove(row)
             return True
         if phase not in ENDING and there:
-            self._end_children(row, now, hooks=hooks)
             if row.revision != revision or not row.past(now):
                 return False
             self._move(row, TO_END[row.lifecycle], "expired", now, None)

@@ -351,6 +351,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "since_finds_late_times_among_early_ones",
     },
     Doubling: {
+        "a_repeated_event_does_not_change_the_state_again",
         "a_commit_sent_again_has_its_first_result_and_is_applied_once",
         "a_time_that_nobody_gave_does_not_make_events_differ",
         "an_event_that_was_cut_off_can_come_again",

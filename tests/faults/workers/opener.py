@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from typing import Any
 
 from tests.faults.workers.speech import hear, say
@@ -45,7 +46,16 @@ async def main(path: str) -> None:
             say({"error": type(error).__name__, "words": str(error)})
 
 
+async def rehearse() -> None:
+    """Do everything once, so that all is imported that may be out of reach without rights."""
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = SessionManager(SqliteStore(folder + "/a.db"))
+        for word in ("open", "append", "count", "check", "close"):
+            await obey(sessions, word)
+
+
 if __name__ == "__main__":
+    asyncio.run(rehearse())
     if "unprivileged" in sys.argv[2:] and os.getuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)

@@ -142,9 +142,11 @@ class Vault:
             return self._repeat(slot, change, known)
         old = commit.forbid(_header(slot), change, slot.tail if slot else _no_tail)
         assert slot is not None  # `forbid` raised
+        seqs, new = self._number(slot, change.events, top=old.seq, cut=change.truncate_after)
+        if new < len(change.events):
+            change = commit.without_repeats(change, seqs, old.seq)
         user = change.user or old.user
         shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
-        seqs, new = self._number(slot, change.events, top=old.seq, cut=change.truncate_after)
         if change.session is not None or change.clear:
             slot.state = commit.merged_state(
                 slot.state, change.session, clear=change.clear, key=old.id
@@ -156,7 +158,9 @@ class Vault:
         self._tiers.update(shared)
         self._replace(slot, header)
         self._put_documents(slot, change)
-        return Committed(header=_apart(header), revision=header.revision, seqs=seqs)
+        return Committed(
+            header=_apart(header), revision=header.revision, seqs=seqs, before=old.seq
+        )
 
     def _commit_shared(self, change: Change) -> Committed:
         """Apply a change that belongs to no session: shared tiers and the app's documents."""
@@ -173,7 +177,9 @@ class Vault:
         revision, before = known
         seqs, _ = self._number(slot, change.events, top=before)
         header = _apart(slot.header)
-        return Committed(header=header, revision=revision, seqs=seqs, repeated=True)
+        return Committed(
+            header=header, revision=revision, seqs=seqs, before=before, repeated=True
+        )
 
     def _number(
         self, slot: Slot, drafts: tuple[Draft, ...], *, top: int, cut: int | None = None

@@ -19,7 +19,7 @@ import apsw
 
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
-from sojourn.stores.sqlite import connection, maintenance, schema
+from sojourn.stores.sqlite import connection, maintenance, schema, writer
 from sojourn.stores.sqlite.gate import Gate
 from sojourn.stores.sqlite.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.sqlite.reader import Reader, TooLong
@@ -105,10 +105,15 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         try:
             db = await loop.run_in_executor(None, self._prepare)
-            self._reader = Reader(self._connect(), short=True)
+            assert self._gate is not None  # `_prepare` made it
+            try:
+                self._reader = Reader(self._connect(), short=True)
+            except BaseException:
+                db.close()
+                self._gate.close()
+                raise
         except apsw.Error as error:
             raise connection.mapped(error, self.name) from error
-        assert self._gate is not None  # `_prepare` made it
         self._writer = Writer(
             db,
             self._gate,
@@ -126,12 +131,14 @@ class SqliteStore:
         """Check the place and the file, migrate it, and return the writing connection."""
         connection.refuse_unsafe_place(self._path)
         connection.refuse_foreign_file(self._path)
-        folder = Path(self._path).parent
-        if not folder.is_dir():
-            raise Unavailable(self.name, f"its folder {str(folder)!r} does not exist")
-        self._gate = Gate(self._path)
-        self._gate.acquire()
+        folder = str(Path(self._path).parent)
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path's raises where it may not look
+            raise Unavailable(self.name, f"its folder {folder!r} does not exist")
+        self._gate = Gate(os.path.realpath(self._path))
         try:
+            if not self._gate.acquire_within(writer.GATE_SECONDS):
+                reason = f"another process has kept the file for {writer.GATE_SECONDS:.0f} s"
+                raise Unavailable(self.name, reason)
             return self._migrated()
         except BaseException:
             self._gate.close()
@@ -143,11 +150,15 @@ class SqliteStore:
         db = connection.connect(self._path, vfs=self._vfs, writer=True)
         try:
             self._refuse_read_only(db)
-            version = schema.check_version(db, self.name)
+            # Until the file is known to be ours, not even its own log may be moved into it.
+            has_log = Path(os.path.realpath(self._path) + "-wal").exists()
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(has_log))
+            version = schema.check_version(db, self.name, schema.MIGRATIONS)
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             connection.make_durable(db)
             if version < len(schema.MIGRATIONS):
                 db.execute("BEGIN IMMEDIATE")
-                schema.migrate(db, self.name)
+                schema.migrate(db, self.name, schema.MIGRATIONS)
                 db.execute("COMMIT")
                 db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except BaseException:
@@ -164,10 +175,10 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then close. Twice is fine."""
-        if self._state != "open":
-            self._state = "closed"
-            return
+        ours = self._state == "open" and self._process == os.getpid()
         self._state = "closed"
+        if not ours:  # nothing was opened, or it is the process's that this one was forked from
+            return
         await self._watchers.close()
         if self._batcher is not None:
             await self._batcher.drain()

@@ -84,12 +84,21 @@ class Batch:
             return self._repeat(loaded, change, known)
         old = commit.forbid(header, change, lambda count: self._gathered.tail(loaded, count))
         assert loaded is not None  # `forbid` raised
-        user = change.user or old.user
-        self._gathered.check_tier(change.app, rows.tier_owner(user), change.user_tier)
-        self._gathered.check_tier(change.app, "", change.app_tier)
         seqs, appended = self._gathered.number(
             loaded, change.events, top=old.seq, cut=change.truncate_after
         )
+        if appended < len(change.events):
+            change = commit.without_repeats(change, seqs, old.seq)
+        return self._apply(loaded, change, seqs, appended)
+
+    def _apply(
+        self, loaded: Loaded, change: Change, seqs: tuple[int, ...], appended: int
+    ) -> Committed:
+        """Gather the rows of a change that nothing refuses."""
+        old = loaded.header
+        owner = rows.tier_owner(change.user or old.user)
+        self._gathered.check_tier(change.app, owner, change.user_tier)
+        self._gathered.check_tier(change.app, "", change.app_tier)
         if change.session is not None or change.clear:
             key = f"session {old.id!r}"
             loaded.state = commit.merged_state(
@@ -101,15 +110,21 @@ class Batch:
         new = commit.advance(old, change, appended)
         loaded.replace(new, change.now, rest=not _only_counters(change))
         if change.user_tier is not None:
-            self._gathered.write_tier(change.app, rows.tier_owner(user), change.user_tier)
+            self._gathered.write_tier(change.app, owner, change.user_tier)
         if change.app_tier is not None:
             self._gathered.write_tier(change.app, "", change.app_tier)
         if change.documents:
             self._apply_documents(change, loaded.row, new.seq)
         if loaded.rest:
             self._gathered.restate(loaded, old, new)
-        self._gathered.changed.add((change.app, change.id))
-        return Committed(header=new, revision=new.revision, seqs=seqs, durability=self._durability)
+        self._gathered.changed.add((old.app, old.id))
+        return Committed(
+            header=new,
+            revision=new.revision,
+            seqs=seqs,
+            before=old.seq,
+            durability=self._durability,
+        )
 
     def _commit_shared(self, change: Change) -> Committed:
         """Apply a change that belongs to no session: shared tiers and the app's documents."""
@@ -137,6 +152,7 @@ class Batch:
             header=loaded.header,
             revision=revision,
             seqs=seqs,
+            before=before,
             durability=self._durability,
             repeated=True,
         )

@@ -54,6 +54,7 @@ DRIVER_ERRORS = (apsw.Error, UnicodeDecodeError)
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MAGIC = b"SQLite format 3\x00"
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _HEADER_BYTES = 100
 
 
@@ -62,22 +63,28 @@ def connect(path: str, *, vfs: str | None, writer: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if writer else 0)
     db = apsw.Connection(path, flags=flags, vfs=vfs, statementcachesize=256)
     db.set_busy_timeout(BUSY_MILLISECONDS)
-    db.execute("PRAGMA trusted_schema=OFF; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON")
-    if writer:
-        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-    else:
-        db.execute(
-            f"PRAGMA query_only=ON; PRAGMA wal_autocheckpoint=0; PRAGMA mmap_size={MAPPED_BYTES}"
-        )
+    _configure(db, "trusted_schema=OFF", "temp_store=MEMORY", "cell_size_check=ON")
+    if not writer:
+        _configure(db, "query_only=ON", "wal_autocheckpoint=0", f"mmap_size={MAPPED_BYTES}")
     return db
 
 
 def make_durable(db: apsw.Connection) -> None:
     """Put a writing connection into WAL mode with a sync at every commit."""
-    db.execute(
-        f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
-        f"PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit={LOG_BYTES}"
+    _configure(
+        db,
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "wal_autocheckpoint=0",
+        f"journal_size_limit={LOG_BYTES}",
+        f"cache_size=-{CACHE_KIB}",
     )
+
+
+def _configure(db: apsw.Connection, *pragmas: str) -> None:
+    """Set pragmas one by one: behind one that answers with a row, a statement would not run."""
+    for pragma in pragmas:
+        db.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def refuse_unsafe_place(path: str, mounts: str | None = None) -> None:
@@ -114,16 +121,10 @@ def _filesystem_of(path: str, mounts: Iterable[str]) -> str | None:
 
 def refuse_foreign_file(path: str) -> None:
     """Raise `ForeignFile` if the file is there and its first bytes say that it is not Sojourn's."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a path that SQLite takes as it is
-            header = file.read(_HEADER_BYTES)
-    except FileNotFoundError:
-        return
-    except IsADirectoryError as error:
-        raise Unavailable(path, "it is a directory, not a file") from error
-    except OSError as error:
-        raise Unavailable(path, f"cannot be read: {error.strerror}") from error
-    if not header:
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
+        raise Unavailable(path, "it is a directory, not a file")
+    header = _header_of(path) if os.path.exists(path) else b""  # noqa: PTH110 - as above
+    if not header or _has_journal(path):
         return
     if not header.startswith(_MAGIC):
         raise ForeignFile(path, "the file is not a SQLite database")
@@ -132,10 +133,46 @@ def refuse_foreign_file(path: str) -> None:
         raise ForeignFile(path, "the file is a SQLite database of another program")
 
 
+def _header_of(path: str) -> bytes:
+    """Return the first bytes of a file, read through SQLite's own handle.
+
+    Closing any other handle would drop the locks that this process has on the file.
+    """
+    try:
+        file = apsw.VFSFile("", path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
+        try:
+            size = min(_HEADER_BYTES, Path(path).stat().st_size)  # xFileSize takes 1 for empty
+            return file.xRead(size, 0) if size else b""
+        finally:
+            file.xClose()
+    except (apsw.Error, OSError) as error:
+        raise mapped(error, path) from error
+
+
+def _has_journal(path: str) -> bool:
+    """Return whether a crash left a rollback journal: what the file holds is not final then."""
+    try:
+        with open(os.path.realpath(path) + "-journal", "rb") as file:  # noqa: PTH123 - as above
+            return file.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
+    except OSError:
+        return False
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether an error only says that there is no space left.
+
+    The log's index says so with an I/O error of its own; it grows before anything is committed.
+    """
+    code = getattr(error, "extendedresult", None)
+    return isinstance(error, apsw.FullError) or code == apsw.SQLITE_IOERR_SHMSIZE
+
+
 def mapped(error: Exception, name: str) -> SojournError:
     """Return what an error of the driver means to a caller."""
     if isinstance(error, SojournError):
         return error
+    if is_full(error):
+        return StorageFull(name, "the disk is full; nothing was written")
     for kind, result, reason in _MEANINGS:
         if isinstance(error, kind):
             return result(name, reason.format(error))
@@ -143,7 +180,6 @@ def mapped(error: Exception, name: str) -> SojournError:
 
 
 _MEANINGS: tuple[tuple[type[Exception], type[Unavailable | Corrupt | Closed], str], ...] = (
-    (apsw.FullError, StorageFull, "the disk is full; nothing was written"),
     (apsw.ReadOnlyError, ReadOnly, "the file or its folder can not be written ({})"),
     (apsw.NotADBError, ForeignFile, "the file is not a SQLite database"),
     (apsw.CorruptError, Corrupt, "the file is damaged ({}); restore a backup"),

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 import weakref
 
 from sojourn.errors import ReadOnly, Unavailable
@@ -37,6 +38,17 @@ class Gate:
         """Wait for the turn of this process."""
         if self._file is not None:
             fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def acquire_within(self, seconds: float) -> bool:
+        """Wait so long at most, and return whether it is the turn of this process; else close.
+
+        A thread waits, because `flock` knows no deadline. Closing the gate lets go of what that
+        thread may still get.
+        """
+        waiter = threading.Thread(target=self.acquire, daemon=True)
+        waiter.start()
+        waiter.join(seconds)
+        return not waiter.is_alive()
 
     def release(self) -> None:
         """Let the next process go."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sojourn.errors import ForeignFile, NewerSchema
+from sojourn.errors import Corrupt, ForeignFile, NewerSchema
 from sojourn.limits import MAX_SEQ
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def check_version(db: apsw.Connection, name: str, migrations: Sequence[str] = MI
         if application or version or db.execute("SELECT count(*) FROM sqlite_schema").get:
             raise ForeignFile(name, "the file is a SQLite database, but not one of Sojourn's")
         return 0
+    if version < 1:
+        raise Corrupt(name, f"the file has version {version}, which no Sojourn wrote")
     if version > len(migrations):
         raise NewerSchema(
             name,

@@ -100,9 +100,9 @@ class Writer:
             job.done([Unavailable(self._name, reason)] * len(job.operations))
 
     async def stop(self) -> None:
-        """Let the thread finish and close the connection."""
+        """Let the thread finish and close the connection, unless its turn does not come."""
         self._jobs.put(None)
-        await self._loop.run_in_executor(None, self._thread.join)
+        await self._loop.run_in_executor(None, self._thread.join, GATE_SECONDS)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -179,7 +179,7 @@ class Writer:
         """Map an error; a failed disk poisons the engine, for a retry could lie."""
         reason = connection.mapped(error, self._name)
         reason.__cause__ = error
-        if isinstance(error, apsw.IOError):
+        if isinstance(error, apsw.IOError) and not connection.is_full(error):
             self.poison = Unavailable(
                 self._name, f"the disk failed ({error}); close the store, check it, open it again"
             )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import msgspec
 
 from sojourn.errors import TailMismatch
-from sojourn.testing.laws.corner import ONE, Corner, draft, drafts, instant
+from sojourn.testing.laws.corner import ONE, Corner, decoded, draft, drafts, instant
 from sojourn.testing.laws.expect import equal, exactly, refused
 from sojourn.testing.laws.law import law
+
+if TYPE_CHECKING:
+    from sojourn.model import Draft
 
 
 @law(behaviours=(83,))
@@ -71,6 +76,28 @@ async def the_same_event_again_is_stored_once(corner: Corner) -> None:
     equal(await corner.append(*drafts(1, start=5)), (5,), "the number of the next new one")
     ids = [entry.id for entry in await corner.log()]
     equal(ids, ["e1", "e2", "e3", "e4", "e5"], "the log after the repeats")
+
+
+@law(behaviours=(83,))
+async def a_repeated_event_does_not_change_the_state_again(corner: Corner) -> None:
+    """What an event did to the state is done once; new events beside it do what they do."""
+    await corner.create(user="u")
+
+    def step(n: int) -> Draft:
+        return draft(f"e{n}", changes={"step": n, "user:step": n, "app:step": n})
+
+    def tiers(n: int) -> dict[str, Any]:
+        return {"state": {"step": n}, "user_state": {"step": n}, "app_state": {"step": n}}
+
+    for n in (1, 2):
+        await corner.commit(events=(step(n),), **tiers(n))
+    equal((await corner.commit(events=(step(1),), **tiers(1))).seqs, (1,), "a repeat's number")
+    exactly(decoded((await corner.read()).state), {"step": 2}, "the state after a repeat")
+    exactly(await corner.user_state("u"), {"step": 2}, "the user's state after a repeat")
+    exactly(await corner.app_state(), {"step": 2}, "the app's state after a repeat")
+    mixed = await corner.commit(events=(step(3), step(1)), **tiers(1))
+    equal((mixed.seqs, mixed.before), ((3, 1), 2), "a new event and a repeat together")
+    exactly(decoded((await corner.read()).state), {"step": 3}, "the state after both")
 
 
 @law()

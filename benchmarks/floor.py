@@ -1,0 +1,148 @@
+"""The floor: the rows that the core writes, written by plain prepared statements, no questions asked.
+
+Same schema, same pragmas, same values; no checks, no diff, no JSON, no threads, no event loop.
+"""
+
+from __future__ import annotations
+
+import struct
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from benchmarks.files import APP, BODY, IDLE, START, user_of
+from benchmarks.sample import Sample, sample
+from sojourn.limits import MAX_SEQ, OPERATIONS_REMEMBERED
+from sojourn.stores.sqlite import connection, writer
+from sojourn.stores.sqlite.schema import SEQ_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_UPDATE = """UPDATE sessions SET revision = ?, seq = ?, active_at = ?, expires_at = ?, due_at = ?,
+    remembered = ?, peak = ?, state = ? WHERE row = ?"""
+_INSERT = """INSERT INTO events(key, id, kind, author, at, body, changes, deleted, peak)
+    VALUES (?, ?, 'message', 'user', ?, ?, ?, NULL, ?)"""
+_TIER = """INSERT INTO tiers(app, owner, name, value) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET value = excluded.value"""
+
+_OPERATION = struct.Struct(">8sQI")
+
+
+def open_floor(path: str) -> apsw.Connection:
+    """Open a file as the store's writer does."""
+    db = connection.connect(path, vfs=None, writer=True)
+    connection.make_durable(db)
+    db.execute(f"PRAGMA wal_autocheckpoint={writer.CHECKPOINT_PAGES}").fetchall()
+    return db
+
+
+class Rows:
+    """The rows of one append after the other, to so many sessions in turn."""
+
+    def __init__(self, sessions: int, tiers: str) -> None:
+        """`tiers` is "session+user" or "user+app"."""
+        self._remembered = [b""] * (sessions + 1)
+        self._sessions = sessions
+        self._tiers = tiers
+        self._made = 0
+
+    def next(self) -> tuple[tuple[Any, ...], tuple[Any, ...], list[tuple[Any, ...]]]:
+        """Return the values of the session's row, the event's row and the tiers' rows."""
+        row = self._made % self._sessions + 1
+        seq = self._made // self._sessions + 1
+        self._made += 1
+        at = START + self._made
+        kept = self._remembered[row] + _OPERATION.pack(b"operatio", seq, seq)
+        self._remembered[row] = kept = kept[-OPERATIONS_REMEMBERED * _OPERATION.size :]
+        own = self._tiers == "session+user"
+        state = _state(seq if own else 0)
+        session = (seq + 1, seq, at, at + IDLE, at + IDLE, kept, at, state, row)
+        changes = f'{{"turn":{seq},"user:last":{seq}}}' if own else _shared(seq)
+        event = (row << SEQ_BITS | seq, f"{self._made:032x}", at, BODY, changes, at)
+        tiers = [(APP, user_of(row, self._sessions), "last", str(seq))]
+        if not own:
+            tiers.append((APP, "", "last", str(seq)))
+        return session, event, tiers
+
+
+def _state(turn: int) -> str:
+    return f'{{"turn":{turn},"title":"a conversation about nothing much","model":"small","open":true}}'
+
+
+def _shared(seq: int) -> str:
+    return f'{{"user:last":{seq},"app:last":{seq}}}'
+
+
+def append_one(path: str, *, count: int, warm: int, tiers: str) -> Sample:
+    """Append to one session, one transaction for each."""
+    db = open_floor(path)
+    rows = Rows(1, tiers)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            session, event, shared = rows.next()
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(_UPDATE, session)
+            db.execute(_INSERT, event)
+            for tier in shared:
+                db.execute(_TIER, tier)
+            db.execute("COMMIT")
+
+    return _timed(db, run, count, warm)
+
+
+def append_many(
+    path: str, *, callers: int, count: int, warm: int, tiers: str
+) -> Sample:
+    """Append to as many sessions as there are callers, one transaction for a round of them."""
+    db = open_floor(path)
+    rows = Rows(callers, tiers)
+
+    def run(times: int) -> None:
+        for _ in range(times // callers):
+            sessions, events, shared = zip(*(rows.next() for _ in range(callers)), strict=True)
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(_UPDATE, sessions)
+            db.executemany(_INSERT, events)
+            # What a batch writes to a shared key is one row, not one for each of its callers.
+            db.executemany(_TIER, {tier[:3]: tier for group in shared for tier in group}.values())
+            db.execute("COMMIT")
+
+    return _timed(db, run, count, warm)
+
+
+def sweep(path: str, *, batch: int, now: int) -> Sample:
+    """Remove every session that is due with its events, in batches."""
+    db = open_floor(path)
+    db.execute("PRAGMA synchronous=NORMAL")
+    cpu, start = process_time(), perf_counter()
+    removed = 0
+    while found := db.execute(
+        "SELECT row, seq FROM sessions WHERE app = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?",
+        (APP, now, batch),
+    ).fetchall():
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("DELETE FROM events WHERE key BETWEEN ? AND ?", _logs(found))
+        db.executemany("DELETE FROM sessions WHERE row = ?", [(row,) for row, _ in found])
+        db.execute("COMMIT")
+        removed += len(found)
+    result = sample(start, cpu, removed)
+    db.close()
+    return result
+
+
+def _logs(found: list[tuple[Any, ...]]) -> Iterator[tuple[int, int]]:
+    return (
+        (row << SEQ_BITS, row << SEQ_BITS | MAX_SEQ) for row, seq in found if seq
+    )
+
+
+def _timed(db: apsw.Connection, run: Any, count: int, warm: int) -> Sample:
+    run(warm)
+    cpu, start = process_time(), perf_counter()
+    run(count)
+    result = sample(start, cpu, count)
+    db.close()
+    return result

@@ -1,0 +1,51 @@
+"""Rounds: the same measurement in fresh processes, beside what it is compared with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.sample import Sample
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Side(NamedTuple):
+    """One side of a comparison: what runs, and how its keywords come about for each round."""
+
+    name: str
+    keywords: Callable[[], dict[str, Any]]
+
+    def run(self) -> Sample:
+        """Measure in a fresh process."""
+        command = [sys.executable, "-m", "benchmarks.worker", self.name]
+        done = subprocess.run(  # noqa: S603 - our own module, our own arguments
+            [*command, json.dumps(self.keywords())],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"{self.name} failed:\n{done.stderr}")
+        measured: Sample = json.loads(done.stdout)
+        return measured
+
+
+def pairs(left: Side, right: Side, rounds: int) -> Iterator[tuple[Sample, Sample]]:
+    """Yield what both sides measured in each round: A B, B A, A B, ..."""
+    for number in range(rounds):
+        if number % 2:
+            second = right.run()
+            yield left.run(), second
+        else:
+            first = left.run()
+            yield first, right.run()

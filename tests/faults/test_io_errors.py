@@ -1,0 +1,195 @@
+"""Every call to the disk fails once: an error is raised, or what was asked for is on the disk.
+
+A fixed piece of work is done again and again, with the first, the second, the third ... call of a
+kind failing, until there is none left to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, cast
+
+import apsw
+import pytest
+from tests.crash.failing_vfs import FailingVFS, Fault
+from tests.faults.actors import Appender, Founder, Maker, Trimmer, judge, opened
+from tests.faults.soak import Progress, count, scaled
+
+from sojourn import Corrupt, Event, SessionManager, SojournError, StorageFull, Unavailable
+from sojourn.stores.sqlite import SqliteStore, writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.crash.failing_vfs import FaultError, FaultKind
+    from tests.faults.actors import Actor
+
+ROUNDS = 7
+STRIDE = count(11, 1)
+"""The short form fails every eleventh call, the long one each."""
+
+
+class Work:
+    """One go at the work, with one call failing."""
+
+    def __init__(self, path: Path, fault: Fault) -> None:
+        self.path = path
+        self.fault = fault
+        self.store: SqliteStore | None = None
+        self.actors: list[Actor] = [Founder(), Appender("a0"), Appender("a1")]
+        self.actors += [Trimmer("t0"), Maker("m0")]
+        self.done: Counter[str] = Counter()
+        self.errors: list[SojournError] = []
+        self.stopped = False
+
+    async def run(self, vfs: str) -> None:
+        """Open, work, close; stop early when the engine is poisoned."""
+        self.store = SqliteStore(self.path, vfs=vfs)
+        try:
+            await self.store.open()
+        except SojournError as error:
+            self.errors.append(error)
+            return
+        sessions = SessionManager(self.store)
+        while self.actors[0].left == [False] and not self.stopped:
+            await self._round(sessions, self.actors[:1])
+        for _ in range(ROUNDS):
+            if not self.stopped:
+                await self._round(sessions, self.actors[1:])
+        await self.store.close()
+
+    async def _round(self, sessions: SessionManager, actors: list[Actor]) -> None:
+        steps = [actor.step(sessions) for actor in actors]
+        results = await asyncio.gather(*steps, return_exceptions=True)
+        for actor, result in zip(actors, results, strict=True):
+            if result is None:
+                self.done[actor.name] = len(actor.left) - 1
+            elif isinstance(result, SojournError):
+                self.errors.append(result)
+            else:
+                raise result
+        assert self.store is not None
+        assert self.store._writer is not None
+        if self.store._writer.poison is not None:
+            self.stopped = True
+            await self._refuses_everything(sessions)
+            return
+        for actor, result in zip(actors, results, strict=True):
+            if result is not None:
+                await self._resume(sessions, actor)
+
+    async def _resume(self, sessions: SessionManager, actor: Actor) -> None:
+        """Take over what a failed step left, which is nothing or all of it."""
+        found = await actor.observe(sessions)
+        assert found in actor.left[-2:], f"{actor.name} is half done"
+        if found != actor.left[-1]:
+            actor.left.pop()
+        self.done[actor.name] = len(actor.left) - 1
+
+    async def _refuses_everything(self, sessions: SessionManager) -> None:
+        """Once the disk failed, nothing is answered until the file is opened anew."""
+        assert self.fault.error == "IOERR", "a full disk is no reason to stop"
+        for work in (
+            sessions.get("shared"),
+            sessions.append("shared", Event(kind="op")),
+            sessions.create(),
+            sessions.list(),
+            sessions.count(),
+            sessions.delete("shared"),
+            sessions.documents("shared").get("c", "k"),
+            sessions.app_state(),
+            cast("SqliteStore", sessions.store).check(),
+        ):
+            with pytest.raises(Unavailable):
+                await work
+
+    async def verify(self) -> None:
+        """Open the file with a disk that works: all that was acknowledged is there, whole."""
+        sessions = await opened(self.path)
+        store = cast("SqliteStore", sessions.store)
+        assert await store.check() == [], self.fault
+        for actor in self.actors:
+            verdict = judge(actor, await actor.observe(sessions), self.done[actor.name])
+            assert verdict == "ok", f"{actor.name} is {verdict}: {self.fault}"
+        await store.close()
+
+
+async def attempt(folder: Path, vfs: FailingVFS, fault: Fault) -> Work:
+    """Do the work with a fault, judge its errors, and verify what is left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    work = Work(folder / "a.db", fault)
+    vfs.arm(fault)
+    try:
+        await work.run(vfs.name)
+    finally:
+        vfs.disarm()
+    for error in work.errors:
+        expected = StorageFull if fault.error == "FULL" else (Unavailable, Corrupt)
+        assert isinstance(error, expected), f"{error!r}: {fault}"
+    await work.verify()
+    return work
+
+
+@pytest.fixture
+def swallowed(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """What apsw could not raise anywhere because SQLite goes on without, as when it closes."""
+    seen: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: seen.append(report.exc_value))
+    return seen
+
+
+CASES: list[tuple[FaultKind, FaultError, bool]] = [
+    ("write", "IOERR", False),
+    ("write", "IOERR", True),
+    ("write", "FULL", True),
+    ("sync", "IOERR", False),
+    ("truncate", "IOERR", False),
+    ("delete", "IOERR", False),
+    ("open", "IOERR", False),
+    ("read", "IOERR", False),
+]
+
+
+@scaled
+@pytest.mark.parametrize(("kind", "error", "partial"), CASES)
+def test_each_failing_call_is_reported_or_harmless(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    swallowed: list[BaseException | None],
+    kind: FaultKind,
+    error: FaultError,
+    partial: bool,
+) -> None:
+    """For every N: an error was raised or the work is on the disk; nothing is lost or halved."""
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 20)
+    vfs = FailingVFS()
+    name = f"{kind} {error}{' partly' if partial else ''}"
+    progress = Progress(f"each {name}", 0)
+    tally: Counter[str] = Counter()
+
+    async def all_of_them() -> None:
+        nth = 1
+        while True:
+            fault = Fault(kind, nth, error=error, partial=partial)
+            work = await attempt(tmp_path / "live", vfs, fault)
+            if not vfs.hits:
+                return
+            tally["failed"] += 1
+            tally["reported"] += bool(work.errors)
+            tally["poisoned"] += work.stopped
+            nth += 1 if nth < 4 else STRIDE
+            progress.at(nth, **tally)
+
+    asyncio.run(all_of_them())
+    vfs.close()
+    progress.figure("io_errors_" + name.replace(" ", "_"), **tally)
+    assert all(isinstance(item, apsw.IOError | apsw.FullError) for item in swallowed), swallowed
+    assert tally["failed"], "nothing ever failed"
+    if error == "FULL":
+        assert not tally["poisoned"]
+    elif kind in {"write", "sync"}:
+        assert tally["poisoned"]
