@@ -1,6 +1,7 @@
 """Many waiting operations become few durable writes: leader and followers, without a timer.
 
-One batch is in flight; what arrives meanwhile waits and leaves together as the next one. So a lone
+One batch is in flight; what arrives meanwhile waits and leaves together as the next one. A batch
+leaves at the end of the loop's turn, so that everybody whom the last one woke can come along: a lone
 operation waits for nothing, and under load the price of a durable write is shared.
 """
 
@@ -70,6 +71,7 @@ class Batcher(Generic[Operation, Result]):
         self._weigh = weigh
         self._waiting: dict[asyncio.Future[Result], Operation] = {}
         self._flight: _Flight[Result] | None = None
+        self._boarding = False
 
     async def submit(self, operation: Operation) -> Result:
         """Return the operation's result, or raise what it was refused with.
@@ -80,10 +82,12 @@ class Batcher(Generic[Operation, Result]):
         """
         if len(self._waiting) >= BATCH_QUEUE:
             raise Unavailable(self._name, f"{BATCH_QUEUE} writes are waiting; try again later")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._waiting[future] = operation
-        if self._flight is None:
-            self._depart()
+        if self._flight is None and not self._boarding:
+            self._boarding = True
+            loop.call_soon(self._depart)
         try:
             return await future
         except asyncio.CancelledError:
@@ -95,11 +99,17 @@ class Batcher(Generic[Operation, Result]):
 
     async def drain(self) -> None:
         """Return once nothing is waiting or being written."""
-        while self._flight is not None:
-            await self._flight.landed()
+        while self._waiting or self._flight is not None:
+            if self._flight is None:
+                await asyncio.sleep(0)
+            else:
+                await self._flight.landed()
 
     def _depart(self) -> None:
         """Send the next batch off, if anything waits."""
+        self._boarding = False
+        if self._flight is not None:
+            return
         futures: list[asyncio.Future[Result]] = []
         operations: list[Operation] = []
         size = 0
@@ -112,14 +122,13 @@ class Batcher(Generic[Operation, Result]):
         for future in futures:
             del self._waiting[future]
         if not futures:
-            self._flight = None
             return
         self._flight = _Flight(futures)
         self._write(operations, self._arrive)
 
     def _arrive(self, outcomes: Sequence[Result | Exception]) -> None:
         """Hand out the outcomes of the flight that landed and send the next one off."""
-        flight = self._flight
+        flight, self._flight = self._flight, None
         if flight is None:
             return
         for future, outcome in zip(flight.futures, outcomes, strict=True):
@@ -129,5 +138,6 @@ class Batcher(Generic[Operation, Result]):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
-        self._depart()
         flight.land()
+        self._boarding = True
+        asyncio.get_running_loop().call_soon(self._depart)

@@ -32,6 +32,12 @@ _ALL_DIGITS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 _DIGITS = b"0" * (_READABLE_DIGITS + 1)
 
 
+def is_scalar(value: object) -> bool:
+    """Return whether `value` is a JSON value without parts, which nobody can change."""
+    kind = type(value)
+    return kind in _SCALARS or kind is float
+
+
 def encode(value: object, path: str) -> bytes:
     """Return the JSON text of `value`.
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from sojourn.commit import recall
-from sojourn.errors import Closed, SojournError, Unavailable
+from sojourn.errors import Closed, InvalidQuery, SojournError, Unavailable
 from sojourn.store import Get
 
 if TYPE_CHECKING:
@@ -37,10 +37,21 @@ class Context:
         self.app = app
         self.ids = ids
         self.expiry = expiry
-        self.durability = durability
+        self._durability = durability
+        self.durability(None)
         self.closed = False
         self._clock = clock
         self._latest = 0
+
+    def durability(self, asked: Durability | None) -> Durability | None:
+        """Return what a write waits for: what was asked of it, else what was asked of the manager.
+
+        Raises `InvalidQuery` for something else: a typo must not be a weaker promise.
+        """
+        durability = asked or self._durability
+        if durability not in (None, "durable", "relaxed"):
+            raise InvalidQuery("durability", f"{durability!r} is neither 'durable' nor 'relaxed'")
+        return durability
 
     def now(self) -> int:
         """Return the instant; it never goes back, so that nothing expired is ever revived.

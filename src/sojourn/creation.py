@@ -198,7 +198,7 @@ class Creation:
             user_tier=tiers.user,
             app_tier=tiers.app,
             events=tuple(item.draft for item in prepared),
-            durability=durability or self._context.durability,
+            durability=self._context.durability(durability),
         )
         try:
             committed = await self._context.store.create(create)
@@ -212,9 +212,7 @@ class Creation:
             return
         stored(committed.header, committed.revision)
 
-    async def _take_if_created(
-        self, create: Create, stored: Callable[[Header, int], None]
-    ) -> bool:
+    async def _take_if_created(self, create: Create, stored: Callable[[Header, int], None]) -> bool:
         """Hand over what a create led to if it was applied, and return whether it was."""
         with contextlib.suppress(SojournError):
             record = await self._reading.record(create.header.id, expired=True)
@@ -222,6 +220,13 @@ class Creation:
             if record is not None and known is not None:
                 stored(record.header, known[0])
                 return True
+        return False
+
+    async def _is_there(self, header: Header) -> bool:
+        """Return whether this very session is stored: only the reply may have been lost."""
+        with contextlib.suppress(SojournError):
+            record = await self._reading.record(header.id, expired=True)
+            return record is not None and record.header.epoch == header.epoch
         return False
 
     async def _is_expired(self, id: str) -> bool:
@@ -263,15 +268,23 @@ class Creation:
         """Copy a session. See `SessionManager.fork`."""
         if at is not None and (type(at) is not int or at < 0):
             raise InvalidQuery("at", f"give the number of an event, from 0, not {at!r}")
+        freed = False
         for _attempt in range(CREATE_ATTEMPTS):
             fork = Fork(header=header, op=self._context.ids.operation(), source=source, at=at)
             try:
                 await self._context.store.fork(fork)
-            except AlreadyExists:
-                if given_id:
+            except AlreadyExists as error:
+                if not given_id:
+                    header = msgspec.structs.replace(header, id=self._context.ids.session_id())
+                elif error.expired and not freed:
+                    freed = True
+                    await self._free(header.id, error)
+                else:
                     raise
-                header = msgspec.structs.replace(header, id=self._context.ids.session_id())
                 continue
+            except Unavailable:
+                if not await self._is_there(header):
+                    raise
             session = await self._reading.get(header.id, events=None, touch=False, expired=True)
             if session is None:
                 raise NotFound(header.id, "the fork was removed at once")

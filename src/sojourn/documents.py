@@ -116,7 +116,7 @@ class Documents:
             op=self._context.ids.operation(),
             now=self._context.now(),
             documents=(part,),
-            durability=durability or self._context.durability,
+            durability=self._context.durability(durability),
         )
         await self._context.commit(change, lambda _done: None)
 

@@ -91,19 +91,21 @@ def by_tier(changes: Changes) -> TierDeltas:
     gone: dict[str, list[str]] = {}
     for key, value in changes.items():
         tier, name = tier_of(key)
-        if isinstance(value, msgspec.Raw):
+        if type(value) is msgspec.Raw:
             kept.setdefault(tier, {})[name] = value
         else:
             gone.setdefault(tier, []).append(name)
+    return TierDeltas(
+        *(
+            TierDelta(kept.get(tier, {}), tuple(gone.get(tier, ())))
+            if tier in kept or tier in gone
+            else None
+            for tier in _STORED
+        )
+    )
 
-    def delta(tier: str) -> TierDelta | None:
-        if tier not in kept and tier not in gone:
-            return None
-        return TierDelta(kept.get(tier, {}), tuple(gone.get(tier, ())))
 
-    return TierDeltas(delta("session"), delta("user"), delta("app"))
-
-
+_STORED = ("session", "user", "app")
 _NOTHING = TierDeltas(None, None, None)
 
 
@@ -130,10 +132,12 @@ def stored_event(event: Event, draft: Draft, changes: Changes, seq: int) -> Even
         key: codec.decode(value, "delta") if isinstance(value, msgspec.Raw) else value
         for key, value in changes.items()
     }
+    # Text and numbers cannot be changed, so they can be shared with the caller's event.
+    body = event.body if codec.is_scalar(event.body) else codec.decode(draft.body, "body")
     return Event(
         kind=event.kind,
         author=event.author,
-        body=codec.decode(draft.body, "body"),
+        body=body,
         delta=delta,
         id=draft.id,
         at=to_datetime(draft.at),

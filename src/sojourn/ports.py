@@ -72,9 +72,9 @@ def _uuid7_hex() -> str:
     """Return a UUIDv7 as 32 lowercase hex characters."""
     millis = time.time_ns() // 1_000_000
     noise = int.from_bytes(os.urandom(10))
-    high = noise >> 68 & 0xFFF
-    low = noise & 0x3FFF_FFFF_FFFF_FFFF
-    return f"{millis:012x}{0x7000 | high:04x}{0x8000_0000_0000_0000 | low:016x}"
+    high = noise >> 68  # 12 bits behind the version
+    low = noise & 0x3FFF_FFFF_FFFF_FFFF  # 62 bits behind the variant
+    return (millis << 80 | 7 << 76 | high << 64 | 2 << 62 | low).to_bytes(16).hex()
 
 
 Hook: TypeAlias = "Callable[[Session, str], Awaitable[object]]"

@@ -14,9 +14,9 @@ from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE, MAX_SEQ
 from sojourn.model import Page
 from sojourn.names import check_name, is_name
-from sojourn.session import Session, session_from
+from sojourn.session import Session, check_session, session_from
 from sojourn.store import EventQuery, Get, Query, Touch
-from sojourn.timestamps import parse_instant
+from sojourn.timestamps import EARLIEST, LATEST, parse_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +76,7 @@ class Reading:
 
     async def touch(self, session: Session) -> None:
         """See `SessionManager.touch`."""
+        check_session(session)
         now = self._context.now()
         header = session.header
         if not session.stored:
@@ -176,23 +177,26 @@ def window_of(events: int | EventQuery) -> EventQuery:
 
 
 def checked(window: EventQuery) -> EventQuery:
-    """Return a window with its time as an instant. Raises `InvalidQuery`, naming the field."""
+    """Return a window as stores read it: its time an instant, no number beyond what a log can hold.
+
+    Raises `InvalidQuery`, naming the field.
+    """
+    numbers: dict[str, int | None] = {}
     for field in ("last", "first", "after_seq", "before_seq"):
         value = getattr(window, field)
         if value is not None and (type(value) is not int or value < 0):
             raise InvalidQuery(field, f"give a whole number from 0, not {value!r}")
+        numbers[field] = None if value is None else min(value, MAX_SEQ + 1)
     if window.last is not None and window.first is not None:
         raise InvalidQuery("first", "give either first or last, not both")
     since = window.since
     if since is not None:
         try:
-            since = since if type(since) is int else parse_instant(since)
+            instant = since if type(since) is int else parse_instant(since)
         except (TypeError, ValueError) as error:
             raise InvalidQuery("since", str(error)) from None
-    before = None if window.before_seq is None else min(window.before_seq, MAX_SEQ + 1)
-    return msgspec.structs.replace(
-        window, since=since, before_seq=before, kinds=_kinds(window.kinds)
-    )
+        since = max(EARLIEST, min(instant, LATEST + 1))
+    return msgspec.structs.replace(window, since=since, kinds=_kinds(window.kinds), **numbers)
 
 
 def _kinds(kinds: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -22,7 +22,7 @@ from sojourn.lifecycle import END_OF, FINISH_OF, Phase, Trigger
 from sojourn.limits import END_CLAIM_SECONDS, MAX_EVENTS_PER_COMMIT
 from sojourn.model import Event
 from sojourn.names import check_name
-from sojourn.session import Session
+from sojourn.session import Session, check_session
 from sojourn.state import key_of
 from sojourn.store import Change, EventQuery, Move
 from sojourn.timestamps import from_seconds
@@ -64,6 +64,7 @@ class Saving:
         durability: Durability | None,
     ) -> None:
         """See `SessionManager.save`."""
+        check_session(session)
         check_policy(conflict)
         self._context.now()
         if not session.modified:
@@ -221,6 +222,7 @@ class Saving:
         self, session: Session, *, after: int, conflict: Policy, lease: Lease | None
     ) -> None:
         """See `SessionManager.truncate`."""
+        check_session(session)
         check_policy(conflict)
         if type(after) is not int or after < 0:
             raise InvalidQuery("after", f"give the number of an event, from 0, not {after!r}")
@@ -242,6 +244,7 @@ class Saving:
         lease: Lease | None,
     ) -> list[Event]:
         """See `SessionManager.replace_suffix`."""
+        check_session(session)
         check_policy(conflict)
         tail = tuple(expected)
         ascending = all(type(seq) is int and seq > 0 for seq in tail) and list(tail) == sorted(tail)
@@ -281,6 +284,7 @@ class Saving:
 
     async def bind(self, session: Session, user: str) -> None:
         """See `SessionManager.bind`."""
+        check_session(session)
         check_name("user", user)
         if session.user is not None and session.user != user:
             raise AlreadyBound(session.id)
@@ -300,6 +304,7 @@ class Saving:
         self, session: Session, labels: Mapping[str, str | None], *, conflict: Policy
     ) -> None:
         """See `SessionManager.label`."""
+        check_session(session)
         check_policy(conflict)
         patch = {
             check_name("label name", name): (
@@ -335,6 +340,7 @@ class Saving:
 
     async def refresh(self, session: Session) -> None:
         """See `SessionManager.refresh`."""
+        check_session(session)
         window = None
         if session.events:
             window = EventQuery(after_seq=(session.events[0].seq or 1) - 1)
@@ -357,7 +363,7 @@ class Saving:
             user=user,
             user_tier=tiers.user,
             app_tier=tiers.app,
-            durability=self._context.durability,
+            durability=self._context.durability(None),
         )
         await self._context.store.commit(change)
 
@@ -407,7 +413,7 @@ class Saving:
             epoch=epoch,
             revision=revision,
             fence=None if lease is None else lease.token,
-            durability=durability or self._context.durability,
+            durability=self._context.durability(durability),
             **parts,
         )
 
@@ -443,8 +449,9 @@ def _as_stored(
 
 def _take_events(session: Session, stored: list[Event], prepared: Sequence[Prepared]) -> None:
     """Add events that were stored to a working copy, each once, and its `temp:` keys."""
-    last = (session.events[-1].seq or 0) if session.events else 0
-    session.events.extend(event for event in stored if (event.seq or 0) > last)
+    for event in stored:
+        if not session.events or (event.seq or 0) > (session.events[-1].seq or 0):
+            session.events.append(event)
     for item in prepared:
         session.state.set_temporary(item.temporary)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sojourn import codec
-from sojourn.errors import Unbound
+from sojourn.errors import InvalidQuery, Unbound
 from sojourn.events import event_from
 from sojourn.model import DELETE, Deletion, Encoded, Event, Header
 from sojourn.state import check_key, merge, tier_of
@@ -370,6 +370,12 @@ class Session:
 def merged_tiers(record: Record) -> Encoded:
     """Return the tiers of a record as one mapping with prefixed keys, still encoded."""
     return merge(record.state, record.user_state, record.app_state)
+
+
+def check_session(value: object) -> None:
+    """Raise `InvalidQuery` for what is no session; verbs that need the caller's copy ask first."""
+    if not isinstance(value, Session):
+        raise InvalidQuery("session", f"give a Session, not {type(value).__name__}")
 
 
 def session_from(record: Record) -> Session:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Tier = Literal["session", "user", "app", "temp"]
 Value = TypeVar("Value")
 
-PREFIXES: tuple[tuple[str, Tier], ...] = (("app:", "app"), ("user:", "user"), ("temp:", "temp"))
+_PREFIXED = ("app:", "user:", "temp:")
 """The prefix of each tier but the session's own, which has none."""
 
 _PREFIX_OF: dict[Tier, str] = {"session": "", "user": "user:", "app": "app:", "temp": "temp:"}
@@ -27,11 +27,9 @@ _PREFIX_OF: dict[Tier, str] = {"session": "", "user": "user:", "app": "app:", "t
 
 def tier_of(key: str) -> tuple[Tier, str]:
     """Return the tier of a state key and its name inside that tier."""
-    colon = key.find(":")
-    if colon in (3, 4):
-        for prefix, tier in PREFIXES:
-            if key.startswith(prefix):
-                return tier, key[len(prefix) :]
+    if key.startswith(_PREFIXED):
+        tier, _, name = key.partition(":")
+        return tier, name  # type: ignore[return-value]  # a prefix is its tier's name and a colon
     return "session", key
 
 
@@ -46,6 +44,8 @@ def check_key(key: object) -> str:
     Raises `InvalidId` for something that is not a string, is empty, has nothing after its prefix,
     or cannot be written as UTF-8; `TooLarge` when it is over `MAX_STATE_KEY` characters.
     """
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_STATE_KEY and key[-1] != ":":
+        return key
     if type(key) is not str:
         raise InvalidId("state key", f"a key is a string, not {type(key).__name__}")
     if not tier_of(key)[1]:

@@ -192,10 +192,16 @@ Note = "Callable[[str, Actor, int], None]"
 async def run(
     sessions: SessionManager, actors: Sequence[Actor], steps: int, note: Callable[..., None]
 ) -> None:
-    """Let all actors do their steps side by side; `note` hears of each one begun and done."""
+    """Let all actors do their steps side by side; `note` hears of each one begun and done.
+
+    They start their steps some turns of the loop apart, so that not all share every batch.
+    """
 
     async def act(actor: Actor) -> None:
+        turns = random.Random(f"{actor.name} {len(actor.left)}")
         for _ in range(steps):
+            for _ in range(turns.randrange(4)):
+                await asyncio.sleep(0)
             note("begun", actor, len(actor.left))
             await actor.step(sessions)
             note("done", actor, len(actor.left) - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
 class Disk(Protocol):
     """A folder for files, on a disk that can be filled up."""
 
-    folder: Path
-    vfs: str | None
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+
+    @property
+    def vfs(self) -> str | None:
+        """The VFS to open them with."""
 
     def fill(self, *, leave: int = 0) -> None:
         """Use up all space, but for so many bytes."""
@@ -30,7 +36,7 @@ class Disk(Protocol):
 class SmallDisk:
     """A file system of its own in memory, with a file that takes the space."""
 
-    vfs = None
+    vfs: str | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,20 +71,23 @@ class FailingDisk:
         self._vfs.close()
 
 
+def done(command: str, *arguments: str) -> bool:
+    """Run a command, if there is one of this name, and return whether it worked."""
+    found = shutil.which(command)
+    if found is None:
+        return False
+    return subprocess.run([found, *arguments], capture_output=True, check=False).returncode == 0
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Disk]:
     """Give a disk of so many bytes; where none may be mounted, one that only says it is full."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "sojourn-test", os.fspath(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if mounted:
+    if done("mount", "-t", "tmpfs", "-o", f"size={size}", "sojourn-test", os.fspath(folder)):
         try:
             yield SmallDisk(folder)
         finally:
-            subprocess.run(["umount", "-l", os.fspath(folder)], check=True)
+            assert done("umount", "-l", os.fspath(folder))
     else:
         with contextlib.closing(FailingDisk(folder)) as disk:
             yield disk

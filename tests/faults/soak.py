@@ -1,4 +1,4 @@
-"""Short counts for `make test`, long ones for `make soak`; progress lines and figures of the long."""
+"""Short counts for `make test`, long ones with progress and figures for `make soak`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many commits in one transaction: each is refused or done on its own, whatever its neighbours do."""
+"""Many commits in one transaction: each is refused or done on its own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from sojourn import (
     TooLarge,
     Unavailable,
     Unbound,
+    batcher,
 )
 from sojourn.limits import MAX_STATE
 from sojourn.stores.sqlite.batch import Batch
@@ -52,6 +53,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return transact(self, operations)
 
     monkeypatch.setattr(Writer, "_transact", counted)
+    monkeypatch.setattr(batcher, "BATCH_BYTES", 1 << 40)
     return seen
 
 
@@ -138,7 +140,7 @@ async def test_a_refused_commit_leaves_its_neighbours_alone(
 
 
 @pytest.mark.parametrize(
-    ("code", "error"),
+    "broken",
     [
         (apsw.SQLITE_CONSTRAINT_UNIQUE, Unavailable),
         (apsw.SQLITE_TOOBIG, Unavailable),
@@ -151,11 +153,11 @@ async def test_a_commit_that_breaks_the_transaction_breaks_only_its_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     batches: list[int],
-    code: int,
-    error: type[SojournError],
+    broken: tuple[int, type[SojournError]],
     moment: str,
 ) -> None:
-    """An error of the driver undoes the batch; each commit is then done alone, the bad one fails."""
+    """An error of the driver undoes the batch; each commit is then done alone."""
+    code, error = broken
     sessions = await prepared(tmp_path / "a.db")
     fail_for(monkeypatch, "anonymous", apsw.exception_for(code), moment)
     found = await among_neighbours(

@@ -121,8 +121,8 @@ async def test_a_disk_that_fills_up_bit_by_bit_keeps_what_was_acknowledged(
 async def test_a_new_file_on_a_full_disk_is_storage_full_and_works_later(disk: Disk) -> None:
     """Opening needs space: without it, it is `StorageFull`; with it, the same path opens."""
     disk.fill()
+    store = SqliteStore(disk.folder / "a.db", vfs=disk.vfs)
     for _ in range(2):
-        store = SqliteStore(disk.folder / "a.db", vfs=disk.vfs)
         with pytest.raises(StorageFull):
             await store.open()
     disk.free()
@@ -132,7 +132,7 @@ async def test_a_new_file_on_a_full_disk_is_storage_full_and_works_later(disk: D
 
 
 async def test_an_existing_file_can_be_read_on_a_full_disk(disk: Disk) -> None:
-    """Opening a file that is there needs a little space for locks; then a full disk is no hindrance."""
+    """A file that was opened in time is read as ever, and written again once there is space."""
     first = await opened(disk.folder / "a.db", vfs=disk.vfs)
     await first.create(id="s", user="u", state={"n": 1})
     await first.store.close()

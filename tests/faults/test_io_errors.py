@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import apsw
@@ -24,7 +25,6 @@ from sojourn.stores.sqlite import SqliteStore, writer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.crash.failing_vfs import FaultError, FaultKind
     from tests.faults.actors import Actor
 
 ROUNDS = 7
@@ -117,11 +117,14 @@ class Work:
         await store.close()
 
 
-async def attempt(folder: Path, vfs: FailingVFS, fault: Fault) -> Work:
-    """Do the work with a fault, judge its errors, and verify what is left."""
+def empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    work = Work(folder / "a.db", fault)
+
+
+async def attempt(path: Path, vfs: FailingVFS, fault: Fault) -> Work:
+    """Do the work with a fault, judge its errors, and verify what is left."""
+    work = Work(path, fault)
     vfs.arm(fault)
     try:
         await work.run(vfs.name)
@@ -142,40 +145,41 @@ def swallowed(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
     return seen
 
 
-CASES: list[tuple[FaultKind, FaultError, bool]] = [
-    ("write", "IOERR", False),
-    ("write", "IOERR", True),
-    ("write", "FULL", True),
-    ("sync", "IOERR", False),
-    ("truncate", "IOERR", False),
-    ("delete", "IOERR", False),
-    ("open", "IOERR", False),
-    ("read", "IOERR", False),
+CASES = [
+    Fault("write"),
+    Fault("write", partial=True),
+    Fault("write", error="FULL", partial=True),
+    Fault("sync"),
+    Fault("truncate"),
+    Fault("delete"),
+    Fault("open"),
+    Fault("read"),
 ]
 
 
+def name_of(fault: Fault) -> str:
+    return f"{fault.kind}_{fault.error}{'_partly' if fault.partial else ''}"
+
+
 @scaled
-@pytest.mark.parametrize(("kind", "error", "partial"), CASES)
+@pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_each_failing_call_is_reported_or_harmless(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     swallowed: list[BaseException | None],
-    kind: FaultKind,
-    error: FaultError,
-    partial: bool,
+    case: Fault,
 ) -> None:
     """For every N: an error was raised or the work is on the disk; nothing is lost or halved."""
     monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 20)
     vfs = FailingVFS()
-    name = f"{kind} {error}{' partly' if partial else ''}"
-    progress = Progress(f"each {name}", 0)
+    progress = Progress(f"each {name_of(case)}", 0)
     tally: Counter[str] = Counter()
 
     async def all_of_them() -> None:
         nth = 1
         while True:
-            fault = Fault(kind, nth, error=error, partial=partial)
-            work = await attempt(tmp_path / "live", vfs, fault)
+            empty(tmp_path / "live")
+            work = await attempt(tmp_path / "live" / "a.db", vfs, replace(case, nth=nth))
             if not vfs.hits:
                 return
             tally["failed"] += 1
@@ -186,10 +190,30 @@ def test_each_failing_call_is_reported_or_harmless(
 
     asyncio.run(all_of_them())
     vfs.close()
-    progress.figure("io_errors_" + name.replace(" ", "_"), **tally)
+    progress.figure(f"io_errors_{name_of(case)}", **tally)
     assert all(isinstance(item, apsw.IOError | apsw.FullError) for item in swallowed), swallowed
     assert tally["failed"], "nothing ever failed"
-    if error == "FULL":
+    if case.error == "FULL":
         assert not tally["poisoned"]
-    elif kind in {"write", "sync"}:
+    elif case.kind in {"write", "sync"}:
         assert tally["poisoned"]
+
+
+async def test_a_poisoned_store_can_be_asked_again_and_again(tmp_path: Path) -> None:
+    """The error that every verb raises from then on does not grow with each time it is raised."""
+    vfs = FailingVFS()
+    sessions = await opened(tmp_path / "a.db", vfs=vfs.name)
+    await sessions.create(id="s")
+    vfs.arm(Fault("sync", 1))
+    lengths = []
+    for _ in range(20):
+        with pytest.raises(Unavailable, match="open it again") as caught:
+            await sessions.append("s", Event(kind="op"))
+        lengths.append(len(caught.traceback))
+    vfs.disarm()
+    await sessions.store.close()
+    vfs.close()
+    assert len(set(lengths[1:])) == 1
+    again = await opened(tmp_path / "a.db")
+    assert await again.events("s") == []
+    await again.store.close()

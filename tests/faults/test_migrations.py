@@ -186,14 +186,16 @@ def test_a_power_loss_during_a_migration_leaves_one_version_whole(
         assert asyncio.run(contents(image)) == before
         assert version_of(image) == len(NEW)
         progress.at(seed + 1, versions=dict(versions))
-    progress.figure("migration_power_loss", images=IMAGES, old=versions[1], new=versions[2], broken=0)
+    progress.figure(
+        "migration_power_loss", images=IMAGES, old=versions[1], new=versions[2], broken=0
+    )
     assert set(versions) == {len(OLD), len(NEW)}, "the images are all of one version"
 
 
 async def test_an_io_error_during_a_migration_leaves_one_version_whole(
     tmp_path: Path, newer: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever write or sync fails: a typed error or a migrated file, and the next open is fine."""
+    """Whichever write or sync fails: a typed error or a migrated file; the next open is fine."""
     with monkeypatch.context() as older:
         older.setattr(schema, "MIGRATIONS", OLD)
         await fill(tmp_path / "old.db")

@@ -1,12 +1,12 @@
-"""Opening what is not there, not ours, not readable or not whole: a typed error, nothing touched."""
+"""Opening what is missing, foreign, closed to us or damaged: a typed error, nothing touched."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ from tests.faults.processes import Worker
 
 from sojourn import (
     Closed,
+    Corrupt,
     Event,
     ForeignFile,
     InvalidQuery,
@@ -29,6 +30,7 @@ from sojourn import (
 from sojourn.stores.sqlite import SqliteStore, connection, schema, writer
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
 
@@ -85,7 +87,9 @@ async def test_the_stump_of_a_sqlite_file_is_refused_by_type(tmp_path: Path, siz
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
-@pytest.mark.parametrize("pragma", ["application_id = 252006674", "application_id = 0", "user_version = 7"])
+@pytest.mark.parametrize(
+    "pragma", ["application_id = 252006674", "application_id = 0", "user_version = 7"]
+)
 async def test_a_database_of_another_program_is_left_alone(
     tmp_path: Path, journal: str, pragma: str
 ) -> None:
@@ -104,15 +108,24 @@ async def test_a_database_of_another_program_is_left_alone(
     assert not [name for name in names(tmp_path) if name.endswith(("-wal", "-shm", "-journal"))]
 
 
+DIES_WITH_A_LOG = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA journal_mode = wal")
+db.execute("CREATE TABLE t(x)")
+os.kill(os.getpid(), 9)
+"""
+
+
+def python(program: str, path: Path) -> int:
+    """Run a program in a process of its own and return its exit code."""
+    return subprocess.run([sys.executable, "-c", program, path], check=False).returncode
+
+
 async def test_a_database_in_use_by_another_program_is_left_alone(tmp_path: Path) -> None:
     """Not even what the other program has in its log, but not in its file, is moved."""
     path = tmp_path / "foreign.db"
-    program = (
-        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
-        "db.execute('PRAGMA journal_mode = wal'); db.execute('CREATE TABLE t(x)');"
-        "os.kill(os.getpid(), 9)"
-    )
-    subprocess.run(["python3", "-c", program, path], check=False)
+    assert python(DIES_WITH_A_LOG, path) == -signal.SIGKILL
     before = {name: (tmp_path / name).read_bytes() for name in ("foreign.db", "foreign.db-wal")}
     with pytest.raises(ForeignFile):
         await open_and_close(path)
@@ -224,8 +237,21 @@ def test_what_can_not_be_written_is_read_only(what: str) -> None:
             assert worker.hear() == "ready"
             worker.say("open")
             answer = worker.hear()
-        assert answer["error"] in {"ReadOnly"} | ({"Unavailable"} if what == "hidden folder" else set()), answer
+        assert answer["error"] == "ReadOnly", answer
         assert {name: (folder / name).read_bytes() for name in names(folder)} == before
+        folder.chmod(0o777)
+
+
+def test_a_folder_inside_a_hidden_one_is_unavailable() -> None:
+    """Where nothing can be seen, it is `Unavailable`, not an error of the operating system."""
+    with open_to_all() as folder:
+        (folder / "inner").mkdir()
+        asyncio.run(fill(folder / "inner" / "a.db"))
+        folder.chmod(0o600)
+        with Worker("opener", folder / "inner" / "a.db", "unprivileged") as worker:
+            assert worker.hear() == "ready"
+            worker.say("open")
+            assert worker.hear()["error"] == "Unavailable"
         folder.chmod(0o777)
 
 
@@ -310,6 +336,26 @@ async def test_writing_to_a_destroyed_page_is_corrupt(tmp_path: Path) -> None:
         assert session.state["here"] is True
 
 
+@pytest.mark.parametrize("column", ["sessions SET state", "events SET body", "events SET kind"])
+async def test_a_text_with_broken_bytes_is_corrupt(tmp_path: Path, column: str) -> None:
+    """Bytes that are no text raise `Corrupt` from reads and writes, never an error of Python's."""
+    path = tmp_path / "a.db"
+    await fill(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"UPDATE {column} = CAST(x'7b95' AS TEXT)")
+        db.commit()
+    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+        with pytest.raises(Corrupt):
+            await sessions.get("s", events=10)
+        with pytest.raises(Corrupt):
+            await sessions.get("s", events=1_000)
+        if column.startswith("sessions"):
+            with pytest.raises(Corrupt):
+                await sessions.append("s", Event(kind="op"), state={"n": 1})
+        other = await sessions.create(id="other")
+        assert (await sessions.append(other, Event(kind="op"))).seq == 1
+
+
 # -------------------------------------------------------------------------------------------------
 # Open, closed, twice, at the same time
 
@@ -325,7 +371,8 @@ async def test_open_and_close_twice_are_fine_and_closed_is_closed(tmp_path: Path
     await sessions.create(id="s")
     await store.close()
     await store.close()
-    for work in (sessions.get("s"), sessions.create(), sessions.list(), store.check(), store.open()):
+    works = [sessions.get("s"), sessions.create(), sessions.list(), store.check(), store.open()]
+    for work in works:
         with pytest.raises(Closed):
             await work
     with pytest.raises(Closed):
@@ -339,7 +386,8 @@ def test_processes_that_open_a_new_file_at_the_same_moment_make_one(tmp_path: Pa
         workers = [Worker("opener", path) for _ in range(3)]
         try:
             assert [worker.hear() for worker in workers] == ["ready"] * 3
-            for word, answers in (("open", ["done"] * 3), ("append", [1, 2, 3]), ("count", [3] * 3)):
+            steps = {"open": ["done"] * 3, "append": [1, 2, 3], "count": [3] * 3}
+            for word, answers in steps.items():
                 for worker in workers:
                     worker.say(word)
                 assert sorted(worker.hear() for worker in workers) == answers
@@ -373,7 +421,7 @@ async def test_a_second_store_does_not_drop_the_locks_of_the_first(tmp_path: Pat
         await sessions.append("s", Event(kind="op"))
         second = SqliteStore(path)
         await second.open()
-        subprocess.run(["python3", "-c", LOOK, path], check=True)
+        assert python(LOOK, path) == 0
         assert (tmp_path / "a.db-wal").exists(), "another program took the log away"
         await sessions.append("s", Event(kind="op"))
         with Worker("opener", path) as other:
@@ -426,7 +474,7 @@ sys.stdin.readline()
 @contextmanager
 def stopped_holder(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Let a process take the gate and stop it; it goes on, and lets go, at the end."""
-    command = ["python3", "-c", HOLDER, f"{path}-gate"]
+    command = [sys.executable, "-c", HOLDER, f"{path}-gate"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"

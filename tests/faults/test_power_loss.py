@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from tests.crash.power_loss import crash_image, crash_point
-from tests.crash.recording_vfs import RecordingVFS
+from tests.crash.recording_vfs import Kind, RecordingVFS
 from tests.faults.actors import Appender, Founder, Maker, Trimmer, judge, opened, run
 from tests.faults.soak import Progress, count, scaled
 
@@ -37,20 +37,25 @@ CHECKPOINT_PAGES = 60
 """Few, so that the log is moved into the file in the middle of the work."""
 
 
-def cast_of_actors(durability: Durability) -> list[Actor]:
-    """Return actors; one of them insists on durable writes whatever the store's default."""
+def cast_of_actors(*others: Actor) -> list[Actor]:
+    """Return actors that take the store's default durability, and others beside them."""
     appenders = [Appender(f"a{number}") for number in range(3)]
-    strict = Appender("strict", durability="durable")
-    if durability == "durable":
-        strict = Appender(LAX, durability="relaxed")
-    return [Founder(), strict, *appenders, Trimmer("t0"), Trimmer("t1"), Maker("m0"), Maker("m1")]
+    alike: list[Actor] = [Trimmer("t0"), Trimmer("t1"), Maker("m0"), Maker("m1")]
+    return [Founder(), *others, *appenders, *alike]
 
 
-async def record(directory: Path, durability: Durability) -> tuple[Trace, list[Actor]]:
+def live(folder: Path) -> Path:
+    """Make the folder of the file that is recorded."""
+    folder.mkdir()
+    return folder
+
+
+async def record(
+    directory: Path, durability: Durability, *others: Actor
+) -> tuple[Trace, list[Actor]]:
     """Write to a new file through the recorder, close it, open it and write again."""
-    directory.mkdir()
     recorder = RecordingVFS(directory)
-    actors = cast_of_actors(durability)
+    actors = cast_of_actors(*others)
 
     def note(what: str, actor: Actor, step: int) -> None:
         recorder.mark((what, actor.name, step))
@@ -127,7 +132,8 @@ def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 @scaled
 def test_durable_writes_survive_every_power_loss(tmp_path: Path) -> None:
     """Nothing acknowledged as durable is lost, nothing is torn, no image is corrupt."""
-    trace, actors = asyncio.run(record(tmp_path / "live", "durable"))
+    lax = Appender(LAX, durability="relaxed")
+    trace, actors = asyncio.run(record(live(tmp_path / "live"), "durable", lax))
     progress = Progress("power loss, durable", IMAGES)
     tally = examine_images(trace, actors, tmp_path / "image", progress)
     figure(progress, "durable", tally)
@@ -135,13 +141,52 @@ def test_durable_writes_survive_every_power_loss(tmp_path: Path) -> None:
 
 
 @scaled
+def test_a_power_loss_while_the_file_is_made_leaves_a_place_to_start(tmp_path: Path) -> None:
+    """Whatever is left of a file that was being made: it opens, as new or as far as it came."""
+    trace, actors = asyncio.run(record(live(tmp_path / "live"), "durable"))
+    made = next(at for at, op in enumerate(trace.ops) if op.kind is Kind.MARK)
+    # Between the first write of the file's first page and its sync, only the journal is whole.
+    first_sync = next(
+        at for at, op in enumerate(trace.ops) if op.kind is Kind.SYNC and op.inode == 0
+    )
+    progress = Progress("power loss while the file is made", count(200, 2_000))
+
+    async def examine_all() -> Counter[str]:
+        tally: Counter[str] = Counter()
+        for seed in range(progress.total):
+            rng = random.Random(seed)
+            point = first_sync if seed % 2 else rng.randrange(made)
+            marks = crash_image(trace, point, rng, tmp_path / "image")
+            tally += await examine(tmp_path / "image" / "a.db", actors, acknowledged(marks))
+            progress.at(seed + 1, corrupt=tally["corrupt"])
+        return tally
+
+    tally = asyncio.run(examine_all())
+    figure(progress, "creation", tally)
+    assert (tally["lost"], tally["torn"], tally["corrupt"]) == (0, 0, 0), tally
+
+
+@scaled
 def test_relaxed_writes_may_be_lost_but_are_never_torn(tmp_path: Path) -> None:
-    """Relaxed writes keep the file consistent, and one write made durable stays so."""
-    trace, actors = asyncio.run(record(tmp_path / "live", "relaxed"))
+    """Relaxed writes keep the file consistent; that some are lost shows that they were relaxed."""
+    trace, actors = asyncio.run(record(live(tmp_path / "live"), "relaxed"))
     progress = Progress("power loss, relaxed", IMAGES)
     tally = examine_images(trace, actors, tmp_path / "image", progress)
     figure(progress, "relaxed", tally)
+    assert (tally["torn"], tally["corrupt"]) == (0, 0), tally
+    assert tally["lost"] > 0, "nothing was ever at risk"
+
+
+@scaled
+def test_a_durable_write_among_relaxed_ones_is_durable(tmp_path: Path) -> None:
+    """In a relaxed store, who asks for durable writes loses none, while its neighbours do."""
+    strict = Appender("strict", durability="durable")
+    trace, actors = asyncio.run(record(live(tmp_path / "live"), "relaxed", strict))
+    progress = Progress("power loss, durable among relaxed", IMAGES)
+    tally = examine_images(trace, actors, tmp_path / "image", progress)
+    figure(progress, "mixed", tally)
     assert (tally["torn"], tally["corrupt"], tally["lost strict"]) == (0, 0, 0), tally
+    assert tally["lost"] > 0, "the neighbours were never at risk"
 
 
 @scaled
@@ -154,7 +199,7 @@ def test_without_syncs_the_same_images_lose_and_break(
         self._db.execute("PRAGMA synchronous=OFF")
 
     monkeypatch.setattr(writer.Writer, "_set_synchronous", off)
-    trace, actors = asyncio.run(record(tmp_path / "live", "durable"))
+    trace, actors = asyncio.run(record(live(tmp_path / "live"), "durable"))
     progress = Progress("power loss, control without syncs", count(60, 500))
     tally = examine_images(trace, actors, tmp_path / "image", progress)
     figure(progress, "control", tally)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sojourn import (
-    EndFailed,
     Ended,
+    EndFailed,
     Expiry,
     NotFound,
     Phase,

@@ -45,7 +45,7 @@ async def keys(documents: Documents, collection: str = "c") -> list[str]:
     return [document.key for document in await documents.list(collection)]
 
 
-# ------------------------------------------------------------------------------------ put and get
+# -------------------------------------------------------------------------------------- put and get
 
 
 @pytest.mark.behaviour(60)
@@ -152,7 +152,7 @@ async def test_documents_of_an_unknown_session(opened: Opener) -> None:
         assert await sessions.count() == 0
 
 
-# --------------------------------------------------------------------------------------- names
+# -------------------------------------------------------------------------------------------- names
 
 
 @owners
@@ -193,8 +193,7 @@ async def test_names_and_owners_never_collide(opened: Opener) -> None:
         every: list[Documents] = []
         for manager in (sessions, others):
             every.append(manager.documents())
-            for id in ("s1", "s2"):
-                every.append(await documents_of(manager, id))
+            every += [await documents_of(manager, id) for id in ("s1", "s2")]
         for number, documents in enumerate(every):
             for collection, key in places:
                 await documents.put(collection, key, f"{number} {collection} {key}".encode())
@@ -211,7 +210,7 @@ async def test_names_and_owners_never_collide(opened: Opener) -> None:
         assert await every[2].get("a/b", "c") is not None
 
 
-# --------------------------------------------------------------------------------------- lists
+# -------------------------------------------------------------------------------------------- lists
 
 
 @owners
@@ -240,7 +239,7 @@ async def test_the_limit_of_a_list_is_checked(opened: Opener, limit: Any) -> Non
             await sessions.documents().list("c", limit=limit)
 
 
-# -------------------------------------------------------------------------------------- dropping
+# ----------------------------------------------------------------------------------------- dropping
 
 
 @owners
@@ -292,7 +291,7 @@ async def test_a_ttl_is_positive(opened: Opener, ttl: float) -> None:
         assert await sessions.documents().get("c", "k") is None
 
 
-# ------------------------------------------------------------------------- as part of a session
+# ----------------------------------------------------------------------------- as part of a session
 
 
 async def test_documents_go_with_their_session_and_those_of_the_app_stay(opened: Opener) -> None:
@@ -302,12 +301,13 @@ async def test_documents_go_with_their_session_and_those_of_the_app_stay(opened:
         for way in ("delete", "end", "clear"):
             session = await sessions.create(id="s1", state={"k": 1})
             await sessions.documents("s1").put("c", "k", b"x")
-            session.state.clear()
-            await {
-                "delete": lambda: sessions.delete("s1"),
-                "end": lambda: sessions.end("s1"),
-                "clear": lambda session=session: sessions.save(session),
-            }[way]()
+            if way == "delete":
+                await sessions.delete("s1")
+            elif way == "end":
+                await sessions.end("s1")
+            else:
+                session.state.clear()
+                await sessions.save(session)
             assert await sessions.documents("s1").get("c", "k") is None
         await sessions.create(id="s1")
         assert await sessions.documents("s1").list("c") == []

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sojourn import (
-    EndFailed,
     Ended,
+    EndFailed,
     Event,
     Expiry,
     InvalidId,
@@ -69,7 +69,7 @@ async def phase_of(sessions: SessionManager, id: str = "s1") -> Phase | None:
     return None if found is None else found.phase
 
 
-# ----------------------------------------------------------------------------- one end, its order
+# ------------------------------------------------------------------------------- one end, its order
 
 
 @pytest.mark.behaviour(136)
@@ -185,7 +185,7 @@ async def test_a_deleted_session_runs_no_hooks(opened: Opener) -> None:
         assert hook.runs == []
 
 
-# --------------------------------------------------------------------------------- several runners
+# ---------------------------------------------------------------------------------- several runners
 
 
 @pytest.mark.behaviour(136)
@@ -286,7 +286,7 @@ async def test_the_end_revokes_a_workers_lease(opened: Opener) -> None:
             assert lease.lost
 
 
-# ------------------------------------------------------------------------------------- in two halves
+# ------------------------------------------------------------------------------------ in two halves
 
 
 async def test_finish_is_the_second_half_of_an_end(opened: Opener) -> None:
@@ -329,7 +329,7 @@ async def test_what_was_begun_and_never_finished_is_finished_by_the_reaper(opene
         assert hook.runs == [("s1", "ended")]
 
 
-# ------------------------------------------------------------------------------------------ failures
+# ----------------------------------------------------------------------------------------- failures
 
 
 @pytest.mark.behaviour(116)
@@ -460,11 +460,11 @@ async def test_the_reaper_retries_a_failed_end_with_doubling_waits(opened: Opene
         assert await phase_of(sessions) is None
 
 
-# -------------------------------------------------------------------------------- runners that die
+# --------------------------------------------------------------------------------- runners that die
 
 
 async def test_an_end_whose_runner_was_cancelled_is_picked_up(opened: Opener) -> None:
-    """Cancelled in the middle of its hooks, the session stays ending and whole; the reaper ends it."""
+    """Cancelled amid its hooks, it leaves the session ending and whole; the reaper ends it."""
     clock, blocker, hook = FakeClock(), Blocker(), Recorder()
     async with opened(clock=clock) as sessions, opened(clock=clock) as others:
         sessions.on_end(blocker)
@@ -502,7 +502,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_an_end_whose_process_was_killed_is_picked_up(tmp_path: Path) -> None:
-    """Its claim holds for a while; then the reaper of another process runs the hooks and ends it."""
+    """Its claim holds for a while; then another process's reaper runs the hooks and ends it."""
     url = f"sqlite:///{tmp_path / 'sessions.db'}"
     clock, hook = FakeClock(), Recorder()
     async with SessionManager.open(url, clock=clock) as sessions:
@@ -541,7 +541,7 @@ async def test_closing_a_manager_waits_for_the_ends_under_way(opened: Opener) ->
         assert await phase_of(others) is None
 
 
-# ----------------------------------------------------------------------------------------- retention
+# ---------------------------------------------------------------------------------------- retention
 
 
 async def test_a_retained_record_stays_readable_and_is_then_removed(opened: Opener) -> None:
@@ -628,7 +628,7 @@ async def test_a_retention_that_is_not_positive_is_refused(opened: Opener, retai
         assert await phase_of(sessions) is Phase.OPEN
 
 
-# ------------------------------------------------------------------------------------------- expired
+# ------------------------------------------------------------------------------------------ expired
 
 
 @pytest.mark.behaviour(58)

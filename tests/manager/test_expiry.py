@@ -8,8 +8,8 @@ import pytest
 
 from sojourn import (
     AlreadyExists,
-    EndFailed,
     Ended,
+    EndFailed,
     Event,
     Expiry,
     InvalidQuery,
@@ -154,7 +154,7 @@ async def test_at_its_deadline_a_session_is_absent_from_reads(
 
 
 async def test_what_expired_can_be_read_on_request(opened: Opener) -> None:
-    """`expired=True` reads session, events and documents of one that is not swept: for end hooks."""
+    """`expired=True` reads session, events and documents of one not swept yet: for end hooks."""
     clock = FakeClock()
     async with opened(clock=clock) as sessions:
         session = await a_session(sessions, Expiry(idle=SPAN))

@@ -59,7 +59,7 @@ async def a_source(sessions: SessionManager) -> Session:
     return source
 
 
-# -------------------------------------------------------------------------------------- the whole
+# ---------------------------------------------------------------------------------------- the whole
 
 
 async def test_a_fork_without_a_point_is_the_whole_session(opened: Opener) -> None:
@@ -92,7 +92,7 @@ async def test_a_fork_leaves_its_source_alone(opened: Opener) -> None:
         assert await sessions.events("s1") == log
 
 
-# ---------------------------------------------------------------------------------- as of an event
+# ----------------------------------------------------------------------------------- as of an event
 
 
 @pytest.mark.parametrize("at", range(8))
@@ -162,7 +162,7 @@ async def test_a_point_in_a_truncated_stretch(opened: Opener) -> None:
         assert (await sessions.append(fork, Event(kind="new"))).seq == 6
 
 
-# ------------------------------------------------------------------------------- what stays behind
+# -------------------------------------------------------------------------------- what stays behind
 
 
 async def test_an_exclusive_claim_stays_with_the_source(opened: Opener) -> None:
@@ -222,7 +222,7 @@ async def test_a_fork_expires_by_its_own_policy(opened: Opener) -> None:
             assert (fork.expires_at - fork.created_at).total_seconds() == seconds
 
 
-# --------------------------------------------------------------------------------- its own way
+# -------------------------------------------------------------------------------------- its own way
 
 
 async def test_fork_and_source_diverge(opened: Opener) -> None:
@@ -285,7 +285,7 @@ async def test_a_fork_amid_appends_is_a_whole_prefix(opened: Opener) -> None:
         await asyncio.gather(write(), write(), *(fork() for _ in range(8)))
 
 
-# --------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 async def test_a_fork_may_be_given_its_id(opened: Opener) -> None:
@@ -301,6 +301,30 @@ async def test_a_fork_may_be_given_its_id(opened: Opener) -> None:
         assert len(await sessions.events("mine")) == 6
         with pytest.raises(InvalidId):
             await sessions.fork("s1", new_id="")
+
+
+async def test_a_fork_frees_an_expired_id_as_a_create_does(opened: Opener) -> None:
+    """The expired session is finished first, hooks and all; if that fails, the refusal says so."""
+    clock, broken = FakeClock(), True
+    ended: list[tuple[str, str]] = []
+    async with opened(clock=clock) as sessions:
+
+        @sessions.on_end
+        async def note(session: Session, reason: str) -> None:
+            if broken:
+                raise OSError("not now")
+            ended.append((session.id, reason))
+
+        await a_source(sessions)
+        await sessions.create(id="old", expiry=Expiry(idle=10), state={"k": "old"})
+        clock.advance(10)
+        with pytest.raises(AlreadyExists, match="its end failed"):
+            await sessions.fork("s1", new_id="old")
+        broken = False
+        fork = await sessions.fork("s1", new_id="old")
+        assert ended == [("old", "expired")]
+        assert "k" not in fork.state
+        assert len(await sessions.events("old")) == 6
 
 
 async def test_what_is_not_there_can_not_be_forked(opened: Opener) -> None:

@@ -42,7 +42,7 @@ async def is_free(sessions: SessionManager, id: str = "s1") -> bool:
         return False
 
 
-# ---------------------------------------------------------------------------------- one at a time
+# ------------------------------------------------------------------------------------ one at a time
 
 
 async def test_a_lease_that_is_held_is_refused_at_once(opened: Opener) -> None:
@@ -157,7 +157,7 @@ async def test_workers_that_wait_take_turns(opened: Opener) -> None:
         assert len(tokens) == 5
 
 
-# -------------------------------------------------------------------------------------- its time
+# ----------------------------------------------------------------------------------------- its time
 
 
 async def test_a_lease_runs_out_at_its_end_and_not_before(opened: Opener) -> None:
@@ -280,7 +280,7 @@ async def test_a_lease_is_no_change_of_the_session(opened: Opener) -> None:
         assert (await sessions.require("s1")).revision == 2
 
 
-# ---------------------------------------------------------------------------------------- fencing
+# ------------------------------------------------------------------------------------------ fencing
 
 
 def writes(sessions: SessionManager, session: Any, lease: Lease) -> list[Awaitable[object]]:
@@ -426,7 +426,7 @@ async def test_fencing_holds_across_processes(tmp_path: Path, killed: bool) -> N
             await sessions.append("s1", Event(kind="mine"), lease=lease)
 
 
-# ------------------------------------------------------------------------------------ cancellation
+# ------------------------------------------------------------------------------------- cancellation
 
 
 async def test_a_cancelled_wait_leaves_nothing_held(opened: Opener) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sojourn import (
-    EndFailed,
     Ended,
+    EndFailed,
     Event,
     Expiry,
     InvalidId,
@@ -69,7 +69,7 @@ async def agent_in(sessions: SessionManager, phase: Phase, id: str = "a1") -> Se
     return await sessions.require(id)
 
 
-# --------------------------------------------------------------------------------------- the machine
+# -------------------------------------------------------------------------------------- the machine
 
 
 @pytest.mark.behaviour(111)
@@ -221,7 +221,7 @@ async def test_sessions_are_found_by_phase_and_label(opened: Opener) -> None:
         assert await sessions.count(labels={"role": "coder"}) == 3
 
 
-# ---------------------------------------------------------------------------------------- heartbeats
+# --------------------------------------------------------------------------------------- heartbeats
 
 
 @pytest.mark.behaviour(119)
@@ -268,7 +268,7 @@ async def test_a_hundred_parallel_events_and_heartbeats_are_all_counted(opened: 
         assert found.revision == 101
 
 
-# ------------------------------------------------------------------------------------------- roles
+# -------------------------------------------------------------------------------------------- roles
 
 
 @pytest.mark.behaviour(118)

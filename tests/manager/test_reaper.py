@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -75,7 +76,7 @@ def spy(
     monkeypatch.setattr(sessions.store, verb, noting)
 
 
-# -------------------------------------------------------------------------------------- what it ends
+# ------------------------------------------------------------------------------------- what it ends
 
 
 @pytest.mark.behaviour(53)
@@ -168,7 +169,7 @@ async def test_two_reapers_at_once_run_each_hook_once(opened: Opener) -> None:
         assert not await ids_there(here, *ids)
 
 
-# ------------------------------------------------------------------------------------- live scopes
+# -------------------------------------------------------------------------------------- live scopes
 
 
 @pytest.mark.behaviour(55)
@@ -248,22 +249,23 @@ async def test_what_stays_due_does_not_hide_the_rest(opened: Opener) -> None:
 @pytest.mark.behaviour(56)
 async def test_hooks_of_no_more_sessions_than_allowed_run_at_once(opened: Opener) -> None:
     """10 sessions, limit 2: two at a time, never three."""
-    clock = FakeClock()
+    clock, pair = FakeClock(), asyncio.Barrier(2)
     running: set[str] = set()
     peaks: list[int] = []
     async with opened(clock=clock) as sessions:
 
         @sessions.on_end
-        async def count(session: Session, _reason: str) -> None:
+        async def meet(session: Session, _reason: str) -> None:
             running.add(session.id)
+            await pair.wait()
             peaks.append(len(running))
-            for _ in range(20):
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
             peaks.append(len(running))
             running.remove(session.id)
 
         await expired_sessions(sessions, clock, 10)
         assert await Reaper(sessions, concurrency=2).sweep() == 10
+        assert len(peaks) == 20
         assert max(peaks) == 2
 
 
@@ -280,7 +282,7 @@ async def test_a_sweep_drops_documents_past_their_own_deadline(tmp_path: Path) -
                 await documents.put("c", "long", b"x", ttl=1_000)
             clock.advance(10)
             await Reaper(sessions).sweep()
-            with apsw.Connection(str(file)) as db:
+            with closing(apsw.Connection(str(file))) as db:
                 assert set(db.execute("SELECT key FROM documents")) == {("long",)}
 
 
@@ -354,7 +356,7 @@ async def test_a_sweep_by_hand_says_when_the_store_is_in_trouble(
             await Reaper(sessions).sweep()
 
 
-# --------------------------------------------------------------------------------- starting, stopping
+# ------------------------------------------------------------------------------- starting, stopping
 
 
 @pytest.mark.behaviour(59)

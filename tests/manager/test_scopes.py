@@ -32,17 +32,14 @@ class Oops(Exception):
     """What a body raises."""
 
 
-async def in_scope(
-    sessions: SessionManager, session: Session | str, **options: Any
-) -> Session | None:
-    """Set `k` in a scope that raises `Oops`; return what was ambient there."""
+async def in_scope(sessions: SessionManager, session: Session | str, **options: Any) -> None:
+    """Set `k` in a scope whose body then raises `Oops`."""
     async with sessions.scope(session, **options) as s:
         s.state["k"] = "set"
         raise Oops
-    return s
 
 
-# ----------------------------------------------------------------------------------- what is ambient
+# ---------------------------------------------------------------------------------- what is ambient
 
 
 @pytest.mark.behaviour(132)
@@ -75,10 +72,9 @@ async def test_two_tasks_see_their_own_session(opened: Opener) -> None:
 
         await sessions.create(id="s1")
         await sessions.create(id="s2")
-        assert await asyncio.gather(work("s1"), work("s2")) == [
-            ["s1", "s1", "s1", None],
-            ["s2", "s2", "s2", None],
-        ]
+        first, second = await asyncio.gather(work("s1"), work("s2"))
+        assert first == ["s1", "s1", "s1", None]
+        assert second == ["s2", "s2", "s2", None]
         assert current_session() is None
 
 
@@ -207,10 +203,9 @@ async def test_two_scopes_merge_key_by_key(opened: Opener) -> None:
     """Each saves what it changed, and neither overwrites the other's keys."""
     async with opened() as sessions:
         await sessions.create(id="s1")
-        async with sessions.scope("s1") as first:
-            async with sessions.scope("s1") as second:
-                first.state["a"] = 1
-                second.state["b"] = 2
+        async with sessions.scope("s1") as first, sessions.scope("s1") as second:
+            first.state["a"] = 1
+            second.state["b"] = 2
         assert dict((await sessions.require("s1")).state) == {"a": 1, "b": 2}
 
 
@@ -219,7 +214,7 @@ async def test_two_scopes_merge_key_by_key(opened: Opener) -> None:
 async def test_a_body_that_raises_is_saved_only_on_request(
     opened: Opener, save_on_error: bool
 ) -> None:
-    """Not by default; with `save_on_error` it is, and the body's exception propagates all the same."""
+    """Not by default; with `save_on_error` it is, and the body's exception propagates anyway."""
     async with opened() as sessions:
         await sessions.create(id="s1")
         with pytest.raises(Oops):
@@ -277,13 +272,13 @@ async def test_a_save_that_fails_at_the_end_is_raised(opened: Opener) -> None:
             async with sessions.scope("s1") as s:
                 s.state["k"] = object()
 
-        with pytest.raises(Unserializable, match="state.k"):
+        with pytest.raises(Unserializable, match=r"state\.k"):
             await work()
         assert current_session() is None
         assert sessions.scopes.live() == frozenset()
 
 
-# ------------------------------------------------------------------------- ended while in a scope
+# --------------------------------------------------------------------------- ended while in a scope
 
 
 @pytest.mark.parametrize("how", ["removed", "retained", "deleted"])
@@ -356,7 +351,7 @@ async def test_an_absolute_deadline_in_a_live_scope_makes_its_saves_raise_ended(
 
 
 async def test_a_copy_that_missed_the_end_takes_no_new_scope(opened: Opener) -> None:
-    """A copy loaded before another manager began the end: its scope is refused once it is touched."""
+    """Loaded before another manager ended it: its scope is refused once it is touched."""
     clock = FakeClock()
     async with opened(clock=clock) as sessions, opened(clock=clock) as others:
         held = await sessions.create(id="s1", expiry=Expiry(idle=100))

@@ -43,7 +43,7 @@ async def take(watching: AsyncIterator[Event], count: int) -> list[int | None]:
     return [(await anext(watching)).seq for _ in range(count)]
 
 
-# ------------------------------------------------------------------------------------- what it yields
+# ----------------------------------------------------------------------------------- what it yields
 
 
 async def test_it_yields_what_is_stored_and_then_what_comes(opened: Opener) -> None:
@@ -60,7 +60,7 @@ async def test_it_yields_what_is_stored_and_then_what_comes(opened: Opener) -> N
 
 
 async def test_it_yields_events_as_they_are_stored(opened: Opener) -> None:
-    """Every field, deltas with `DELETE` too, equals what `events` returns; partial ones are not in."""
+    """Every field, deltas with `DELETE` too, is as `events` returns it; partial ones are not in."""
     async with opened() as sessions:
         session = await sessions.create(id="s1", state={"gone": 1})
         await sessions.append(
@@ -197,21 +197,42 @@ async def test_what_is_left_is_delivered_and_then_it_stops(
         assert await seqs(watching) == [3, 4, 5]
 
 
+def waiting(monkeypatch: pytest.MonkeyPatch, sessions: SessionManager) -> asyncio.Event:
+    """Return an event that is set once a watch of this manager has read all and waits."""
+    reached = asyncio.Event()
+    store: Any = sessions.store
+    subscribe = store.subscribe
+
+    def noting(app: str, id: str, /) -> Any:
+        subscription = subscribe(app, id)
+        wait = subscription.wait
+
+        async def noting_wait(seconds: float, /) -> None:
+            reached.set()
+            await wait(seconds)
+
+        subscription.wait = noting_wait
+        return subscription
+
+    monkeypatch.setattr(store, "subscribe", noting)
+    return reached
+
+
 @pytest.mark.parametrize("how", STOPS)
-async def test_a_watcher_that_waits_is_woken_and_stops(opened: Opener, how: str) -> None:
+async def test_a_watcher_that_waits_is_woken_and_stops(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """Caught up and waiting, in this manager and in another one, it stops when the session goes."""
     async with opened() as sessions, opened() as others:
         session = await watched(sessions)
-        watchers = [asyncio.ensure_future(seqs(m.watch("s1"))) for m in (sessions, others)]
-        probe = sessions.watch("s1", after=5)
-        coming = asyncio.ensure_future(anext(probe))
+        watchers = []
         for manager in (sessions, others):
-            while not manager._watches._watches:
-                await asyncio.sleep(0)
+            reached = waiting(monkeypatch, manager)
+            watchers.append(asyncio.ensure_future(seqs(manager.watch("s1"))))
+            await reached.wait()
         await STOPS[how](sessions, session)
-        with pytest.raises(StopAsyncIteration):
-            await coming
-        assert (await asyncio.gather(*watchers))[0] == [1, 2, 3, 4, 5]
+        for seen in await asyncio.gather(*watchers):
+            assert seen == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("with_hook", [False, True], ids=["no hook", "hook"])
@@ -270,9 +291,7 @@ async def test_it_goes_on_while_the_end_is_under_way(opened: Opener) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_a_session_that_gets_the_id_later_is_not_watched(
-    opened: Opener, again: bool
-) -> None:
+async def test_a_session_that_gets_the_id_later_is_not_watched(opened: Opener, again: bool) -> None:
     """Deleted and created anew (and deleted again) at once: it stops, without the new events."""
     async with opened() as sessions:
         await sessions.create(id="s1", events=events("old"))
@@ -311,23 +330,25 @@ async def test_a_manager_that_closes_ends_its_watches(opened: Opener) -> None:
         await coming
 
 
-async def test_a_watcher_that_leaves_leaves_nothing_behind(opened: Opener) -> None:
-    """Closed or cancelled, no subscription and no task of it remain."""
+async def test_a_watcher_that_leaves_leaves_nothing_behind(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled while it waits, no subscription and no task of it remain."""
     async with opened() as sessions:
         await sessions.create(id="s1", events=events("a"))
         before = asyncio.all_tasks()
+        reached = waiting(monkeypatch, sessions)
         task = asyncio.ensure_future(seqs(sessions.watch("s1")))
-        while not sessions._watches._watches:
-            await asyncio.sleep(0)
+        await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.sleep(0)
-        assert sessions._watches._watches == {}
+        assert sessions.ending._watches.watched == frozenset()
         assert asyncio.all_tasks() == before
 
 
-# ----------------------------------------------------------------------------------- across processes
+# --------------------------------------------------------------------------------- across processes
 
 WRITER = """
 import asyncio, sys

@@ -191,25 +191,25 @@ class Row:
         """Return what it claims for itself alone."""
         return frozenset((n, self.labels[n]) for n in self.exclusive) if self.exclusive else None
 
-    def add(self, drafts: list[Draft], now: int) -> list[Entry]:
-        """Append events; return each as it is in the log, an old one for a repeat."""
-        added: list[Entry] = []
+    def add(self, drafts: list[Draft], now: int) -> tuple[list[Entry], Json]:
+        """Append events; return each as it is in the log, an old one for a repeat.
+
+        Also return what the new ones do to the state: a repeat does nothing again.
+        """
+        found: list[Entry] = []
+        delta: Json = {}
         for draft in drafts:
             entry = next((old for old in self.log if draft.is_again(old)), None)
             if entry is None:
                 self.top += 1
-                entry = Entry(
-                    self.top,
-                    draft.id,
-                    draft.kind,
-                    draft.author,
-                    now if draft.at is None else draft.at,
-                    deepcopy(draft.body),
-                    stored_part(draft.delta),
-                )
+                at = now if draft.at is None else draft.at
+                kept = stored_part(draft.delta)
+                body = deepcopy(draft.body)
+                entry = Entry(self.top, draft.id, draft.kind, draft.author, at, body, kept)
                 self.log.append(entry)
-            added.append(entry)
-        return added
+                delta |= kept
+            found.append(entry)
+        return found, delta
 
     def window(  # noqa: PLR0913 - one keyword for each bound
         self,
@@ -316,6 +316,11 @@ class Copy:
         return self.cleared_at > 0 or bool(self.delta())
 
     # --- what comes back ---------------------------------------------------------------------
+
+    def expired(self, now: int) -> bool:
+        """Return whether it is past its deadline, as far as this copy knows."""
+        expires = self.seen["expires"]
+        return expires is not None and now >= expires
 
     def take(self, row: Row) -> None:
         """Note what a commit through this copy led to."""
@@ -467,8 +472,9 @@ class App:
         row.number = self.made
         self.rows[row.id] = row
         self.ever.add(row.id)
-        self._apply(row, delta)
-        return row.add(whole, row.created)
+        added, done = row.add(whole, row.created)
+        self._apply(row, stored_part(state) | done)
+        return added
 
     def _in_the_way(self, row: Row) -> tuple[Row, str] | None:
         """Return what has the id or the claim of a new session, and the error it means."""
@@ -528,12 +534,12 @@ class App:
             raise Refused("NotFound")
         if lease is not None and copy is not None and lease.row is not copy.row:
             raise Refused("LeaseLost")
-        if row is None:
-            raise Refused("NotFound")
-        if lease is not None and copy is None and lease.row is not row:
-            raise Refused("NotFound")
-        if copy is not None and copy.row is not row:
-            raise Refused("Conflict" if strict else "NotFound")
+        known = copy.row if copy is not None else lease.row if lease is not None else row
+        if row is not None and row is not known and strict:
+            raise Refused("Conflict")
+        if row is None or row is not known:
+            over = copy is not None and copy.expired(now)
+            raise Refused("Ended" if over else "NotFound")
         if row.past(now):
             raise Refused("Ended")
         if trigger is not None:
@@ -654,8 +660,8 @@ class App:
                 raise Refused("TailMismatch")
             row.log = [entry for entry in row.log if entry.seq < expected[0]]
         row.commit(now)
+        added, delta = row.add(whole, now)
         self._apply(row, delta)
-        added = row.add(whole, now)
         if copy is not None:
             copy.take(row)
             temporary: Json = {}
@@ -752,9 +758,8 @@ class App:
         """Note use of a copy's session, if a tenth of its idle time has passed, or all its time."""
         if not copy.stored:
             raise Refused("NotFound")
-        idle, active, expires = copy.seen["idle"], copy.seen["active"], copy.seen["expires"]
-        past = expires is not None and now >= expires
-        if past or (idle is not None and 10 * (now - active) >= idle):
+        idle, active = copy.seen["idle"], copy.seen["active"]
+        if copy.expired(now) or (idle is not None and 10 * (now - active) >= idle):
             copy.look(self.touch(copy.id, now, copy.row))
 
     def grant(self, id: str, span: int, now: int) -> Grant:

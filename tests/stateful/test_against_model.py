@@ -126,14 +126,14 @@ def instant(moment: datetime | None) -> int | None:
     return None if moment is None else from_datetime(moment)
 
 
-def same_events(found: list[Event], expected: list[Entry]) -> None:
+def same_events(found: list[Event], expected: list[Entry], *, times: bool = True) -> None:
     """Compare a log; an id that was generated is learnt."""
     assert [item.seq for item in found] == [entry.seq for entry in expected]
     for item, entry in zip(found, expected, strict=True):
         if entry.id is None:
             entry.id = item.id
         assert (item.id, item.kind, item.author) == (entry.id, entry.kind, entry.author)
-        assert instant(item.at) == entry.at
+        assert not times or instant(item.at) == entry.at
         assert text(item.body) == text(entry.body)
         assert delta_text(item.delta) == delta_text(entry.delta)
         assert not item.partial
@@ -575,9 +575,8 @@ class Machine(RuleBasedStateMachine):
     @rule(number=picks)
     def clear(self, number: int) -> None:
         held = self.pick(number)
-        if held.copy.stored:
-            held.session.state.clear()
-            held.copy.clear()
+        held.session.state.clear()
+        held.copy.clear()
 
     @precondition(lambda self: self.held)
     @rule(number=picks, strict=strictness, lease=picks)
@@ -648,7 +647,8 @@ class Machine(RuleBasedStateMachine):
             ),
         )
         if done is not None and whole and not log[-1].partial:
-            same_events([done[0]], [done[1][-1]])
+            # The time of a repeat without one of its own is the one in the log: see `read`.
+            same_events([done[0]], [done[1][-1]], times=log[-1].at is not None)
 
     @precondition(lambda self: self.held)
     @rule(number=picks, after=st.integers(0, 5), strict=strictness, lease=picks)
@@ -691,7 +691,7 @@ class Machine(RuleBasedStateMachine):
             lambda: self.app.append(held.copy, log, now, strict=strict, expected=expected),
         )
         if done is not None:
-            same_events(list(done[0]), done[1])
+            same_events(list(done[0]), done[1], times=all(draft.at for draft in log))
 
     # --- everything else that commits --------------------------------------------------------
 

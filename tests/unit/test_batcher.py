@@ -29,11 +29,12 @@ class Disk:
         self.batches.append(list(operations))
         self._done.append(done)
 
-    def land(self, *refused: str) -> None:
+    async def land(self, *refused: str) -> None:
         """Let the oldest batch in flight land; the named operations are refused."""
         batch = self.batches[len(self.batches) - len(self._done)]
         done = self._done.pop(0)
         done([NotFound(op) if op in refused else f"did {op}" for op in batch])
+        await settle()
 
     @property
     def flying(self) -> int:
@@ -57,6 +58,13 @@ def submit(target: Batcher[str, str], *operations: str) -> list[asyncio.Task[str
     return [asyncio.create_task(target.submit(operation)) for operation in operations]
 
 
+async def submit_behind(target: Batcher[str, str], *operations: str) -> list[asyncio.Task[str]]:
+    """Start the first caller, and the others once its batch is in flight."""
+    tasks = submit(target, operations[0])
+    await settle()
+    return tasks + submit(target, *operations[1:])
+
+
 async def settle() -> None:
     """Let every task that can run do so."""
     for _ in range(10):
@@ -64,32 +72,44 @@ async def settle() -> None:
 
 
 async def test_a_lone_operation_leaves_at_once() -> None:
-    """Without company nothing waits: one operation is one batch, before the loop turns."""
+    """Without company nothing waits: one operation is one batch, at the end of the loop's turn."""
     disk = Disk()
     target = batcher_on(disk)
     (task,) = submit(target, "a")
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert disk.batches == [["a"]]
-    disk.land()
+    await disk.land()
     assert await task == "did a"
     assert disk.flying == 0
+
+
+async def test_what_arrives_in_one_turn_of_the_loop_leaves_together() -> None:
+    """Whoever was woken at the same moment shares a batch; nobody leads alone without need."""
+    disk = Disk()
+    target = batcher_on(disk)
+    tasks = submit(target, "a", "b", "c")
+    await settle()
+    assert disk.batches == [["a", "b", "c"]]
+    await disk.land()
+    assert await asyncio.gather(*tasks) == ["did a", "did b", "did c"]
 
 
 async def test_what_arrives_during_a_flight_leaves_together_as_the_next() -> None:
     """The first leads alone; its followers share one batch, in the order they came."""
     disk = Disk()
     target = batcher_on(disk)
-    tasks = submit(target, "a", "b", "c", "d")
+    tasks = await submit_behind(target, "a", "b", "c", "d")
     await settle()
     assert disk.batches == [["a"]]
-    disk.land()
+    await disk.land()
     assert disk.batches == [["a"], ["b", "c", "d"]]
     late = submit(target, "e")
     await settle()
     assert disk.flying == 1
-    disk.land()
+    await disk.land()
     assert disk.batches == [["a"], ["b", "c", "d"], ["e"]]
-    disk.land()
+    await disk.land()
     assert await asyncio.gather(*tasks, *late) == [f"did {op}" for op in "abcde"]
 
 
@@ -101,7 +121,7 @@ async def test_one_batch_is_in_flight_at_a_time() -> None:
     await settle()
     while disk.flying:
         assert disk.flying == 1
-        disk.land()
+        await disk.land()
     assert len(await asyncio.gather(*tasks)) == BATCH_OPERATIONS * 3
 
 
@@ -109,10 +129,10 @@ async def test_a_refused_operation_does_not_fail_its_neighbours() -> None:
     """Each caller gets its own outcome: one is refused, the others are done."""
     disk = Disk()
     target = batcher_on(disk)
-    lead, *rest = submit(target, "lead", "a", "b", "c")
+    lead, *rest = await submit_behind(target, "lead", "a", "b", "c")
     await settle()
-    disk.land()
-    disk.land("b")
+    await disk.land()
+    await disk.land("b")
     assert await lead == "did lead"
     a, b, c = await asyncio.gather(*rest, return_exceptions=True)
     assert (a, c) == ("did a", "did c")
@@ -124,10 +144,10 @@ async def test_a_refused_leader_does_not_strand_its_followers() -> None:
     """When the flight fails as a whole, the next one leaves all the same."""
     disk = Disk()
     target = batcher_on(disk)
-    lead, follower = submit(target, "lead", "next")
+    lead, follower = await submit_behind(target, "lead", "next")
     await settle()
-    disk.land("lead")
-    disk.land()
+    await disk.land("lead")
+    await disk.land()
     assert await follower == "did next"
     with pytest.raises(NotFound):
         await lead
@@ -137,13 +157,13 @@ async def test_a_batch_has_a_greatest_number_of_operations() -> None:
     """`BATCH_OPERATIONS` leave together, one more waits for the next batch."""
     disk = Disk()
     target = batcher_on(disk)
-    tasks = submit(target, "lead", *(str(n) for n in range(BATCH_OPERATIONS + 1)))
+    tasks = await submit_behind(target, "lead", *(str(n) for n in range(BATCH_OPERATIONS + 1)))
     await settle()
-    disk.land()
-    disk.land()
+    await disk.land()
+    await disk.land()
     assert [len(batch) for batch in disk.batches] == [1, BATCH_OPERATIONS, 1]
     assert disk.batches[2] == [str(BATCH_OPERATIONS)]
-    disk.land()
+    await disk.land()
     await asyncio.gather(*tasks)
 
 
@@ -152,12 +172,12 @@ async def test_a_batch_has_a_greatest_weight() -> None:
     disk = Disk()
     target = batcher_on(disk)
     half = BATCH_BYTES // 2
-    tasks = submit(target, "lead", f"a:{half}", f"b:{half}", "c:1", "d:1")
+    tasks = await submit_behind(target, "lead", f"a:{half}", f"b:{half}", "c:1", "d:1")
     await settle()
-    disk.land()
-    disk.land()
+    await disk.land()
+    await disk.land()
     assert disk.batches == [["lead"], [f"a:{half}", f"b:{half}"], ["c:1", "d:1"]]
-    disk.land()
+    await disk.land()
     await asyncio.gather(*tasks)
 
 
@@ -166,10 +186,10 @@ async def test_an_operation_that_is_too_heavy_for_company_goes_alone() -> None:
     disk = Disk()
     target = batcher_on(disk)
     huge = f"huge:{BATCH_BYTES * 5}"
-    tasks = submit(target, "lead", huge, "small", huge)
+    tasks = await submit_behind(target, "lead", huge, "small", huge)
     await settle()
     for _ in range(4):
-        disk.land()
+        await disk.land()
     assert disk.batches == [["lead"], [huge], ["small"], [huge]]
     await asyncio.gather(*tasks)
 
@@ -180,17 +200,17 @@ async def test_the_queue_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher, "BATCH_QUEUE", 3)
     disk = Disk()
     target = batcher_on(disk)
-    tasks = submit(target, "lead", "a", "b", "c")
+    tasks = await submit_behind(target, "lead", "a", "b", "c")
     await settle()
     with pytest.raises(Unavailable) as caught:
         await target.submit("d")
     assert caught.value.store == "test store"
     assert "3 writes are waiting" in caught.value.reason
-    disk.land()
+    await disk.land()
     tasks += submit(target, "e")
     await settle()
-    disk.land()
-    disk.land()
+    await disk.land()
+    await disk.land()
     assert await asyncio.gather(*tasks) == [f"did {op}" for op in ("lead", "a", "b", "c", "e")]
     assert ["d"] not in disk.batches
 
@@ -199,14 +219,14 @@ async def test_cancelled_before_departure_is_dropped() -> None:
     """It was not begun, so it never is; its neighbours leave without it."""
     disk = Disk()
     target = batcher_on(disk)
-    lead, a, b = submit(target, "lead", "a", "b")
+    lead, a, b = await submit_behind(target, "lead", "a", "b")
     await settle()
     a.cancel()
     await settle()
     assert a.cancelled()
-    disk.land()
+    await disk.land()
     assert disk.batches == [["lead"], ["b"]]
-    disk.land()
+    await disk.land()
     assert (await lead, await b) == ("did lead", "did b")
 
 
@@ -214,16 +234,16 @@ async def test_when_all_that_wait_are_cancelled_nothing_leaves() -> None:
     """An empty batch is never written, and the next operation leads again."""
     disk = Disk()
     target = batcher_on(disk)
-    lead, a = submit(target, "lead", "a")
+    lead, a = await submit_behind(target, "lead", "a")
     await settle()
     a.cancel()
     await settle()
-    disk.land()
+    await disk.land()
     assert disk.batches == [["lead"]]
     assert await lead == "did lead"
     (later,) = submit(target, "later")
     await settle()
-    disk.land()
+    await disk.land()
     assert await later == "did later"
 
 
@@ -239,7 +259,7 @@ async def test_cancelled_in_flight_waits_for_the_landing() -> None:
     task.cancel()
     await settle()
     assert not task.done(), "cancelled again, it still waits"
-    disk.land()
+    await disk.land()
     await settle()
     assert task.cancelled()
     assert disk.batches == [["a"]]
@@ -249,16 +269,16 @@ async def test_cancelled_in_flight_leaves_its_neighbours_alone() -> None:
     """The others of the flight get their outcomes, and so does the next flight."""
     disk = Disk()
     target = batcher_on(disk)
-    lead, a, b = submit(target, "lead", "a", "b")
+    lead, a, b = await submit_behind(target, "lead", "a", "b")
     await settle()
-    disk.land()
+    await disk.land()
     a.cancel()
     await settle()
     (c,) = submit(target, "c")
     await settle()
     assert not a.done()
-    disk.land("b")
-    disk.land()
+    await disk.land("b")
+    await disk.land()
     assert await lead == "did lead"
     with pytest.raises(NotFound):
         await b
@@ -271,15 +291,15 @@ async def test_cancelled_in_flight_does_not_wait_for_the_next_flight() -> None:
     """It waits for its own batch only."""
     disk = Disk()
     target = batcher_on(disk)
-    lead, follower = submit(target, "lead", "follower")
+    lead, follower = await submit_behind(target, "lead", "follower")
     await settle()
     lead.cancel()
     await settle()
-    disk.land()
+    await disk.land()
     await settle()
     assert lead.cancelled()
     assert disk.flying == 1
-    disk.land()
+    await disk.land()
     assert await follower == "did follower"
 
 
@@ -287,14 +307,14 @@ async def test_drain_waits_for_everything_that_was_accepted() -> None:
     """It returns once nothing waits and nothing is being written."""
     disk = Disk()
     target = batcher_on(disk)
-    tasks = submit(target, "a", "b", "c")
+    tasks = await submit_behind(target, "a", "b", "c")
     await settle()
     drain = asyncio.create_task(target.drain())
     await settle()
-    disk.land()
+    await disk.land()
     await settle()
     assert not drain.done()
-    disk.land()
+    await disk.land()
     await asyncio.wait_for(drain, 10)
     assert [task.result() for task in tasks] == ["did a", "did b", "did c"]
 
@@ -306,7 +326,7 @@ async def test_drain_of_an_idle_batcher_returns_at_once() -> None:
     await target.drain()
     (task,) = submit(target, "a")
     await settle()
-    disk.land()
+    await disk.land()
     await task
     await target.drain()
     assert disk.batches == [["a"]]

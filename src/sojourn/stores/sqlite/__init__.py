@@ -136,15 +136,18 @@ class SqliteStore:
             raise Unavailable(self.name, f"its folder {folder!r} does not exist")
         self._gate = Gate(os.path.realpath(self._path))
         try:
-            if not self._gate.acquire_within(writer.GATE_SECONDS):
-                reason = f"another process has kept the file for {writer.GATE_SECONDS:.0f} s"
-                raise Unavailable(self.name, reason)
+            self._wait_for_turn(self._gate)
             return self._migrated()
         except BaseException:
             self._gate.close()
             raise
         finally:
             self._gate.release()
+
+    def _wait_for_turn(self, gate: Gate) -> None:
+        if not gate.acquire_within(writer.GATE_SECONDS):
+            reason = f"another process has kept the file for {writer.GATE_SECONDS:.0f} s"
+            raise Unavailable(self.name, reason)
 
     def _migrated(self) -> apsw.Connection:
         db = connection.connect(self._path, vfs=self._vfs, writer=True)
@@ -199,7 +202,7 @@ class SqliteStore:
         if self._process != os.getpid():
             raise Closed(self.name, "of the process that this one was forked from; open it anew")
         if self._writer is not None and self._writer.poison is not None:
-            raise self._writer.poison
+            raise self._writer.poison.with_traceback(None)  # else it grows with every raise
 
     # --- how reads and writes travel -----------------------------------------------------------
 

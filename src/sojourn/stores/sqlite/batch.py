@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from sojourn.stores.sqlite.recent import Recent
+
     from sojourn.model import Draft, Header
 
 _UPSERT_DOCUMENT = """INSERT INTO documents(app, session, collection, key, content_type, size, seq,
@@ -49,12 +51,12 @@ APP_ROW = 0
 class Batch:
     """Applies operations inside a transaction that the caller began and will commit."""
 
-    def __init__(self, db: apsw.Connection, *, durable: bool) -> None:
+    def __init__(self, db: apsw.Connection, recent: Recent, *, durable: bool) -> None:
         """`durable` says what the commit of this transaction reaches."""
         self._db = db
         self._durability: Any = "durable" if durable else "relaxed"
-        self._gathered = Gathering(db)
-        self._removal = Removal(db, self._gathered.count)
+        self._gathered = Gathering(db, recent)
+        self._removal = Removal(db, self._gathered.count_at, self._gathered.forget)
 
     @property
     def changed(self) -> set[tuple[str, str]]:
@@ -64,6 +66,10 @@ class Batch:
     def flush(self) -> None:
         """Write what was gathered; the caller commits."""
         self._gathered.flush()
+
+    def committed(self) -> None:
+        """Note that the caller has committed."""
+        self._gathered.keep()
 
     def apply(self, operation: Operation) -> Outcome:
         """Return what the operation led to; a refusal is returned as the exception it is."""
@@ -336,10 +342,10 @@ class Batch:
         """Remove due sessions; see `Store.reap`."""
         due = reap.due
         self._gathered.flush()
-        found = self._removal.due(due)
-        self._remove([row[rows.ROW] for row in found])
+        found = self._removal.due_rows(due)
+        self._remove([row for row, _ in found])
         self._removal.drop_expired_documents(due)
-        return [row[1] for row in found]
+        return [id for _, id in found]
 
     def _remove(self, doomed: list[int]) -> None:
         self._gathered.flush()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sojourn.model import Draft, Entry, Header
     from sojourn.store import TierDelta
+    from sojourn.stores.sqlite.recent import Recent
 
 TIER_CHECK_BYTES = 4096
 """Only a write of this size makes the size of a shared tier worth adding up."""
@@ -103,10 +104,11 @@ def _wake_at(header: Header, old: int | None, now: int) -> int | None:
 class Gathering:
     """The rows of one transaction, which the caller began and will commit."""
 
-    def __init__(self, db: apsw.Connection) -> None:
-        """Start with nothing read and nothing to write."""
+    def __init__(self, db: apsw.Connection, recent: Recent) -> None:
+        """Start with nothing to write, and nothing read but what is kept of the last time."""
         self.changed: set[tuple[str, str]] = set()
         self._db = db
+        self._recent = recent
         self._loaded: dict[tuple[str, str], Loaded | None] = {}
         self._entries: list[tuple[Any, ...]] = []
         self._by_id: dict[tuple[int, str], list[Entry]] = {}
@@ -120,15 +122,25 @@ class Gathering:
         key = (app, id)
         if key in self._loaded:
             return self._loaded[key]
-        row = self._db.execute(_LOAD, key).fetchone()
-        loaded = None
-        if row is not None:
-            header = rows.to_header(row)
-            loaded = Loaded(
-                row[rows.ROW], header, row[rows.WAKE_AT], row[rows.PEAK], row[rows.STATE]
-            )
+        loaded = self._recent.take(key) or self._read(key)
         self._loaded[key] = loaded
         return loaded
+
+    def _read(self, key: tuple[str, str]) -> Loaded | None:
+        row = self._db.execute(_LOAD, key).fetchone()
+        if row is None:
+            return None
+        header = rows.to_header(row)
+        return Loaded(row[rows.ROW], header, row[rows.WAKE_AT], row[rows.PEAK], row[rows.STATE])
+
+    def keep(self) -> None:
+        """Keep what was read and written for the next transaction; this one is committed."""
+        self._recent.keep(self._loaded)
+
+    def forget(self) -> None:
+        """Forget what was read: rows of sessions were changed without it."""
+        self._loaded.clear()
+        self._recent.clear()
 
     def tail(self, loaded: Loaded | None, count: int) -> tuple[int, ...]:
         """Return the last `count` sequence numbers of a log, ascending."""
@@ -199,9 +211,10 @@ class Gathering:
     def truncate(self, loaded: Loaded, after: int) -> None:
         """Remove the events behind `after`, straight away."""
         self.flush()
-        low, high = rows.event_key(loaded.row, after + 1), rows.event_key(loaded.row, MAX_SEQ)
-        self._db.execute("DELETE FROM events WHERE key BETWEEN ? AND ?", (low, high))
-        before = (rows.event_key(loaded.row, 0), low - 1)
+        last = rows.event_key(loaded.row, min(after, MAX_SEQ))
+        end = rows.event_key(loaded.row, MAX_SEQ)
+        self._db.execute("DELETE FROM events WHERE key > ? AND key <= ?", (last, end))
+        before = (rows.event_key(loaded.row, 0), last)
         loaded.peak = self._db.execute(
             "SELECT coalesce((SELECT peak FROM events WHERE key BETWEEN ? AND ? "
             "ORDER BY key DESC LIMIT 1), 0)",
@@ -269,12 +282,17 @@ class Gathering:
     def gone(self, key: tuple[str, str]) -> None:
         """Note that a session was removed."""
         self._loaded.pop(key, None)
+        self._recent.take(key)
         self.changed.add(key)
 
     def count(self, header: Header, by: int) -> None:
         """Gather a change of the kept counts."""
-        for facet in rows.facets(header):
-            self._counts[header.app, facet, header.phase.value] += by
+        self.count_at(header.app, header.phase.value, rows.facets(header.user, header.labels), by)
+
+    def count_at(self, app: str, phase: str, facets: tuple[str, ...], by: int) -> None:
+        """Gather a change of the kept counts of some facets."""
+        for facet in facets:
+            self._counts[app, facet, phase] += by
 
     def flush(self) -> None:
         """Write the rows gathered so far."""

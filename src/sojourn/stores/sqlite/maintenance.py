@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,27 @@ _INVARIANTS = {
         SELECT c.session FROM claims AS c LEFT JOIN sessions AS s ON s.row = c.session
         WHERE s.row IS NULL LIMIT 1""",
     "a kept count is not the real one": """
-        SELECT 1 FROM (
-            SELECT app, phase, count(*) AS sessions FROM sessions GROUP BY app, phase
-            EXCEPT SELECT app, phase, sessions FROM counts WHERE facet = 'all') LIMIT 1""",
-    "a session's state is not JSON": """
-        SELECT row FROM sessions WHERE NOT json_valid(state) LIMIT 1""",
+        WITH real AS (
+            SELECT app, 'all' AS facet, phase, count(*) FROM sessions GROUP BY 1, 2, 3
+            UNION ALL
+            SELECT app, iif(user IS NULL, 'anonymous', 'user ' || user), phase, count(*)
+            FROM sessions GROUP BY 1, 2, 3
+            UNION ALL
+            SELECT s.app, 'label ' || json_array(l.name, l.value), s.phase, count(*)
+            FROM labels AS l JOIN sessions AS s ON s.row = l.session GROUP BY 1, 2, 3),
+        kept AS (SELECT app, facet, phase, sessions FROM counts)
+        SELECT 1 FROM (SELECT * FROM real EXCEPT SELECT * FROM kept)
+        UNION ALL SELECT 1 FROM (SELECT * FROM kept EXCEPT SELECT * FROM real) LIMIT 1""",
+    "a session's state or labels are not JSON": """
+        SELECT row FROM sessions WHERE NOT json_valid(state)
+            OR NOT json_valid(ifnull(labels, '{}')) OR NOT json_valid(ifnull(exclusive, '[]'))
+        LIMIT 1""",
+    "an event is not JSON": """
+        SELECT key FROM events WHERE NOT json_valid(body)
+            OR NOT json_valid(ifnull(changes, '{}')) OR NOT json_valid(ifnull(deleted, '[]'))
+        LIMIT 1""",
+    "a value of a shared tier is not JSON": """
+        SELECT name FROM tiers WHERE NOT json_valid(value) LIMIT 1""",
     "a session would be looked at too late": """
         SELECT row FROM sessions
         WHERE due_at IS NOT NULL AND (wake_at IS NULL OR wake_at > due_at) LIMIT 1""",
@@ -52,7 +69,7 @@ def check(connect: Callable[[], apsw.Connection], name: str) -> list[str]:
         if found:
             return found
         return [words for words, query in _INVARIANTS.items() if db.execute(query).get is not None]
-    except apsw.CorruptError as error:
+    except (apsw.CorruptError, UnicodeDecodeError) as error:
         return [str(connection.mapped(error, name))]
     except apsw.Error as error:
         raise connection.mapped(error, name) from error
@@ -63,7 +80,7 @@ def check(connect: Callable[[], apsw.Connection], name: str) -> list[str]:
 def backup(connect: Callable[[], apsw.Connection], path: str, name: str) -> None:
     """Copy the file as of one moment to `path`; nothing stays behind when that fails."""
     target = Path(path)
-    if target.exists():
+    if os.path.lexists(target):
         raise AlreadyExists(path, "there is a file already; a backup does not overwrite it")
     source = connect()
     try:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SHORT_BYTES = 64 * 1024
 """Bytes of events that may be read on the event loop's thread; more is a reader thread's work."""
 
+MAX_INTEGER = (1 << 63) - 1
+"""The largest integer in SQLite."""
+
 _WIDTH = rows.COLUMNS
 _PAD = ", ".join(["NULL"] * (_WIDTH - 4))
 _GET = f"""SELECT 0, {rows.SESSION} FROM sessions WHERE app = ?1 AND id = ?2
@@ -405,7 +408,9 @@ def _position_of(row: Any, query: Query) -> str:
 
 def _parse_position(position: str) -> tuple[int, int]:
     try:
-        active_at, row = position.split(".")
-        return int(active_at), int(row)
+        active_at, row = map(int, position.split("."))
     except ValueError:
         raise InvalidCursor("its position is not one of this store's") from None
+    if max(abs(active_at), abs(row)) > MAX_INTEGER:
+        raise InvalidCursor("its position is not one of this store's")
+    return active_at, row

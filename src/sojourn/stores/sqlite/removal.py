@@ -12,62 +12,80 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from sojourn.model import Header
     from sojourn.store import Due
 
-REPAIRS = 1_000
-"""Index entries put right in one go: each is a session used since it was last looked at."""
-
-_FAMILY = f"""WITH RECURSIVE doomed(row) AS (
+_FAMILY = """WITH RECURSIVE doomed(number) AS (
         SELECT value FROM json_each(?)
-        UNION SELECT s.row FROM sessions AS s JOIN doomed AS d ON s.parent_row = d.row)
-    SELECT {rows.SESSION} FROM sessions WHERE row IN (SELECT row FROM doomed)"""
-_DUE = f"""SELECT {rows.SESSION} FROM sessions
-    WHERE app = ? AND wake_at <= ? ORDER BY wake_at, row LIMIT ?"""
-_STALE = """UPDATE sessions SET wake_at = due_at WHERE row IN (
-    SELECT row FROM sessions WHERE app = ?1 AND wake_at <= ?2 AND wake_at IS NOT due_at
-    ORDER BY wake_at LIMIT ?3)"""
+        UNION SELECT s.row FROM sessions AS s JOIN doomed AS d ON s.parent_row = d.number)
+    SELECT row, app, id, user, phase, labels, exclusive, seq FROM sessions
+    WHERE row IN (SELECT number FROM doomed)"""
+_LONGEST_DUE = "FROM sessions WHERE app = ? AND wake_at <= ? ORDER BY wake_at, row LIMIT ?"
+_FIND = f"SELECT row, id, wake_at, due_at {_LONGEST_DUE}"
+_DUE = f"SELECT {rows.SESSION} {_LONGEST_DUE}"
+_REPAIR = "UPDATE sessions SET wake_at = due_at WHERE row = ?"
 _GONE = "IN (SELECT value FROM json_each(?))"
 
 
 class Removal:
     """Deletes by row number inside a transaction that the caller owns."""
 
-    def __init__(self, db: apsw.Connection, count: Callable[[Header, int], None]) -> None:
-        """`count` is told of every session removed."""
+    def __init__(
+        self,
+        db: apsw.Connection,
+        count: Callable[[str, str, tuple[str, ...], int], None],
+        repaired: Callable[[], None],
+    ) -> None:
+        """`count` is told of every session removed: app, phase, facets, and -1.
+
+        `repaired` is called when rows of sessions were changed that the caller may have read.
+        """
         self._db = db
         self._count = count
+        self._repaired = repaired
+
+    def due_rows(self, due: Due) -> list[tuple[int, str]]:
+        """Return (row, id) of due sessions, the longest due first.
+
+        Index entries of sessions that were used since are put right on the way, and only those
+        that come before what is returned: what is due elsewhere costs nothing here.
+        """
+        where = (due.app, due.now, due.limit)
+        while True:
+            found: list[Any] = self._db.execute(_FIND, where).fetchall()
+            outdated = [(row,) for row, _, wake_at, due_at in found if wake_at != due_at]
+            if not outdated:
+                return [(row, id) for row, id, _, _ in found]
+            self._db.executemany(_REPAIR, outdated)
+            self._repaired()
 
     def due(self, due: Due) -> list[tuple[Any, ...]]:
-        """Return the rows of due sessions, the longest due first."""
-        while True:
-            self._db.execute(_STALE, (due.app, due.now, REPAIRS))
-            if self._db.changes() < REPAIRS:
-                return self._db.execute(_DUE, (due.app, due.now, due.limit)).fetchall()
+        """Return the whole rows of due sessions, the longest due first."""
+        self.due_rows(due)
+        return self._db.execute(_DUE, (due.app, due.now, due.limit)).fetchall()
 
     def remove(self, doomed: list[int]) -> list[tuple[str, str]]:
         """Remove sessions and their children; return (app, id) of each."""
         if not doomed:
             return []
-        family = self._db.execute(_FAMILY, (rows.to_json(doomed),)).fetchall()
-        headers = [rows.to_header(row) for row in family]
-        for header in headers:
-            self._count(header, -1)
-        numbers = rows.to_json([row[rows.ROW] for row in family])
-        self._remove_logs(family)
+        family: list[Any] = self._db.execute(_FAMILY, (rows.to_json(doomed),)).fetchall()
+        for _, app, _, user, phase, labels, _, _ in family:
+            self._count(app, phase, rows.facets(user, rows.to_labels(labels)), -1)
+        numbers = rows.to_json([member[0] for member in family])
+        self._remove_logs([(member[0], member[7]) for member in family])
         self._db.execute(f"DELETE FROM documents WHERE session {_GONE}", (numbers,))
-        if any(header.labels for header in headers):
+        if any(member[5] for member in family):
             self._db.execute(f"DELETE FROM labels WHERE session {_GONE}", (numbers,))
-        if any(header.exclusive for header in headers):
+        if any(member[6] for member in family):
             self._db.execute(f"DELETE FROM claims WHERE session {_GONE}", (numbers,))
         self._db.execute(f"DELETE FROM sessions WHERE row {_GONE}", (numbers,))
-        return [(header.app, header.id) for header in headers]
+        return [(member[1], member[2]) for member in family]
 
-    def _remove_logs(self, family: list[tuple[Any, ...]]) -> None:
+    def _remove_logs(self, family: list[tuple[int, int]]) -> None:
+        """Remove the events of sessions, given as (row, last number)."""
         ranges = [
-            (rows.event_key(row[rows.ROW], 0), rows.event_key(row[rows.ROW], MAX_SEQ))
-            for row in family
-            if row[8]  # `seq`: a session that never had an event has none to remove
+            (rows.event_key(row, 0), rows.event_key(row, MAX_SEQ))
+            for row, seq in family
+            if seq  # a session that never had an event has none to remove
         ]
         if ranges:
             self._db.executemany("DELETE FROM events WHERE key BETWEEN ? AND ?", ranges)

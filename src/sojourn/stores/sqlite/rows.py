@@ -61,7 +61,7 @@ def to_header(row: Sequence[Any]) -> Header:
             attempts=row[16],
             parent=row[17],
             forked_from=row[18],
-            labels={} if row[19] is None else _labels.decode(row[19]),
+            labels=to_labels(row[19]),
             exclusive=() if row[20] is None else _names.decode(row[20]),
             fence=row[21],
             holder=row[22],
@@ -138,10 +138,16 @@ def tier_owner(user: str | None) -> str:
     return user or ""
 
 
-def facets(header: Header) -> tuple[str, ...]:
-    """Return the facets under which a session is counted."""
-    labels = (label_facet(name, value) for name, value in header.labels.items())
-    return ("all", user_facet(header.user), *labels)
+def to_labels(text: str | None) -> dict[str, str]:
+    """Return the labels in a session's column. Raises `msgspec.DecodeError`."""
+    return {} if text is None else _labels.decode(text)
+
+
+def facets(user: str | None, labels: dict[str, str]) -> tuple[str, ...]:
+    """Return the facets under which a session of a user with these labels is counted."""
+    if not labels:
+        return "all", user_facet(user)
+    return "all", user_facet(user), *(label_facet(name, at) for name, at in labels.items())
 
 
 def user_facet(user: str | None) -> str:

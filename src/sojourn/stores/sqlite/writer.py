@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import apsw
 
 from sojourn.errors import SojournError, Unavailable
-from sojourn.stores.sqlite import connection
+from sojourn.stores.sqlite import connection, schema
 from sojourn.stores.sqlite.batch import Batch
 from sojourn.stores.sqlite.operations import durability_of
+from sojourn.stores.sqlite.recent import Recent
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,6 +75,7 @@ class Writer:
         self._changed = changed
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._synchronous = "FULL"
+        self._recent = Recent()
         self._log_pages = 0
         db.set_wal_hook(self._note_log)
         self._thread = threading.Thread(target=self._run, name=f"sojourn {name}", daemon=True)
@@ -130,12 +132,23 @@ class Writer:
         outcomes, changed = self._transact(job.operations)
         if outcomes is None:
             # One of them broke the transaction. Alone, each breaks only its own.
-            outcomes, changed = [], set()
-            for operation in job.operations:
-                single, touched = self._transact([operation])
-                outcomes += single or []
-                changed |= touched
+            outcomes, changed = self._one_by_one(job.operations)
         self._checkpoint()
+        return outcomes, changed
+
+    def _one_by_one(
+        self, operations: Sequence[Operation]
+    ) -> tuple[list[Outcome], set[tuple[str, str]]]:
+        """Write each operation in a transaction of its own, until the disk fails."""
+        outcomes: list[Outcome] = []
+        changed: set[tuple[str, str]] = set()
+        for operation in operations:
+            if self.poison is not None:
+                outcomes.append(self.poison)
+                continue
+            single, touched = self._transact([operation])
+            outcomes += single or []
+            changed |= touched
         return outcomes, changed
 
     def _report(self, job: _Job, outcomes: list[Outcome], changed: set[tuple[str, str]]) -> None:
@@ -157,11 +170,16 @@ class Writer:
         try:
             self._set_synchronous("FULL" if durable else "NORMAL")
             self._db.execute("BEGIN IMMEDIATE")
-            batch = Batch(self._db, durable=durable)
+            if not self._recent.is_current(self._db.pragma("data_version")):
+                # A newer Sojourn may have migrated the file while this one had it open.
+                schema.check_version(self._db, self._name, schema.MIGRATIONS)
+            batch = Batch(self._db, self._recent, durable=durable)
             outcomes = [batch.apply(operation) for operation in operations]
             batch.flush()
             self._db.execute("COMMIT")
+            batch.committed()
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told
+            self._recent.clear()
             return self._failed(error, operations), set()
         return outcomes, batch.changed
 
@@ -178,7 +196,8 @@ class Writer:
     def _cause(self, error: Exception) -> SojournError:
         """Map an error; a failed disk poisons the engine, for a retry could lie."""
         reason = connection.mapped(error, self._name)
-        reason.__cause__ = error
+        if reason is not error:
+            reason.__cause__ = error
         if isinstance(error, apsw.IOError) and not connection.is_full(error):
             self.poison = Unavailable(
                 self._name, f"the disk failed ({error}); close the store, check it, open it again"

@@ -1,0 +1,54 @@
+"""Sessions that the writer has just written: the next commit to one of them needs no read.
+
+What is kept equals the file, because the writer forgets everything when another process has
+committed, when a transaction of its own failed, and when rows were changed behind its back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sojourn.stores.sqlite.gathering import Loaded
+
+SESSIONS = 1_024
+"""Sessions kept: those in use at one time, at a few kilobytes each."""
+
+STATE_BYTES = 16 * 1024
+"""Sessions with a larger state are read again rather than kept: memory stays bounded."""
+
+Key = tuple[str, str]
+
+
+class Recent:
+    """The sessions used last, by (app, id)."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[Key, Loaded] = {}
+        self._version: int | None = None
+
+    def is_current(self, version: int) -> bool:
+        """Return whether nobody else has committed since the last time; if not, forget all."""
+        if version == self._version:
+            return True
+        self._version = version
+        self._sessions.clear()
+        return False
+
+    def take(self, key: Key) -> Loaded | None:
+        """Hand over a session, which is not kept any more."""
+        return self._sessions.pop(key, None)
+
+    def keep(self, sessions: Mapping[Key, Loaded | None]) -> None:
+        """Keep sessions as a transaction has written them, and not more than so many."""
+        for key, loaded in sessions.items():
+            if loaded is not None and len(loaded.state) <= STATE_BYTES:
+                self._sessions[key] = loaded
+        for key in list(self._sessions)[: max(0, len(self._sessions) - SESSIONS)]:
+            del self._sessions[key]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._sessions.clear()
