@@ -1,7 +1,7 @@
 """Many waiting operations become few durable writes: leader and followers, without a timer.
 
-One batch is in flight; what arrives meanwhile waits and leaves together as the next one. A batch
-leaves at the end of the loop's turn, so that everybody whom the last one woke can come along: a lone
+One batch is in flight; what arrives meanwhile waits and leaves together as the next. A batch
+leaves at the end of the loop's turn, so that everybody whom the last one woke comes along: a lone
 operation waits for nothing, and under load the price of a durable write is shared.
 """
 

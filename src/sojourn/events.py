@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -41,12 +41,8 @@ def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: i
         raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
     delta = {**event.delta, **state} if state else event.delta
     changes, temporary = encode_delta(delta, "delta")
-    kept = {key: value for key, value in changes.items() if isinstance(value, msgspec.Raw)}
-    gone = [key for key, value in changes.items() if not isinstance(value, msgspec.Raw)]
-    try:
-        at = now if event.at is None else parse_instant(event.at)
-    except (TypeError, ValueError) as error:
-        raise Unserializable("event.at", str(error)) from error
+    kept, gone = _apart(changes)
+    at = now if event.at is None else _instant_of(event)
     draft = Draft(
         id=ids.event_id() if event.id is None else check_name("event id", event.id),
         kind=check_name("event kind", event.kind),
@@ -59,6 +55,21 @@ def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: i
         stamped=event.at is not None,
     )
     return Prepared(draft, changes, temporary)
+
+
+def _instant_of(event: Event) -> int:
+    try:
+        return parse_instant(event.at)  # type: ignore[arg-type]  # it was given
+    except (TypeError, ValueError) as error:
+        raise Unserializable("event.at", str(error)) from error
+
+
+def _apart(changes: Changes) -> tuple[Encoded, list[str]]:
+    """Return the keys that are set with their values, and those that are removed."""
+    gone = [key for key, value in changes.items() if value is DELETE]
+    if not gone:
+        return cast("Encoded", changes), gone
+    return {k: v for k, v in changes.items() if isinstance(v, msgspec.Raw)}, gone
 
 
 def encode_delta(delta: Mapping[str, Any], path: str) -> tuple[Changes, dict[str, Any]]:
@@ -87,25 +98,23 @@ def by_tier(changes: Changes) -> TierDeltas:
     """Split encoded changes into the deltas of the three stored tiers."""
     if not changes:
         return _NOTHING
-    kept: dict[str, Encoded] = {}
-    gone: dict[str, list[str]] = {}
+    kept: tuple[Encoded, Encoded, Encoded] = ({}, {}, {})
+    gone: tuple[list[str], list[str], list[str]] = ([], [], [])
     for key, value in changes.items():
         tier, name = tier_of(key)
-        if type(value) is msgspec.Raw:
-            kept.setdefault(tier, {})[name] = value
+        place = _PLACE[tier]
+        if isinstance(value, msgspec.Raw):
+            kept[place][name] = value
         else:
-            gone.setdefault(tier, []).append(name)
+            gone[place].append(name)
     return TierDeltas(
-        *(
-            TierDelta(kept.get(tier, {}), tuple(gone.get(tier, ())))
-            if tier in kept or tier in gone
-            else None
-            for tier in _STORED
-        )
+        TierDelta(kept[0], tuple(gone[0])) if kept[0] or gone[0] else None,
+        TierDelta(kept[1], tuple(gone[1])) if kept[1] or gone[1] else None,
+        TierDelta(kept[2], tuple(gone[2])) if kept[2] or gone[2] else None,
     )
 
 
-_STORED = ("session", "user", "app")
+_PLACE = {tier: place for place, tier in enumerate(TierDeltas._fields)}
 _NOTHING = TierDeltas(None, None, None)
 
 
@@ -147,6 +156,8 @@ def stored_event(event: Event, draft: Draft, changes: Changes, seq: int) -> Even
 
 def changes_of(prepared: Sequence[Prepared], seqs: Sequence[int], before: int) -> Changes:
     """Return what the events that are new (numbered above `before`) changed, the later one wins."""
+    if len(prepared) == 1:
+        return prepared[0].changes if seqs[0] > before else {}
     changes: Changes = {}
     for item, seq in zip(prepared, seqs, strict=True):
         if seq > before:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sojourn.errors import InvalidId
 from sojourn.limits import MAX_NAME
+
+NAMES_REMEMBERED = 1_024
+"""Names whose check is remembered: a program uses the same few kinds and authors all the time."""
 
 
 def is_name(value: object) -> bool:
     """Return whether `value` can be a name: 1 to 255 printable characters, not only spaces."""
-    return (
-        type(value) is str
-        and 0 < len(value) <= MAX_NAME
-        and value.isprintable()
-        and not value.isspace()
-    )
+    return type(value) is str and len(value) <= MAX_NAME and _is_printable(value)
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def _is_printable(value: str) -> bool:
+    return value.isprintable() and value != "" and not value.isspace()
 
 
 def check_name(what: str, value: object) -> str:

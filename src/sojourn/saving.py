@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sojourn.context import Context
     from sojourn.creation import Creation
     from sojourn.ending import Ending
-    from sojourn.events import Prepared, TierDeltas
+    from sojourn.events import Changes, Prepared, TierDeltas
     from sojourn.lease import Lease
     from sojourn.reading import Reading
     from sojourn.session import StateDelta
@@ -164,16 +164,12 @@ class Saving:
     ) -> list[Event]:
         """Commit events with their deltas; return them as stored, partial ones as given."""
         check_policy(conflict)
-        if not events:
-            raise InvalidQuery("event", "give at least one event")
-        prepared = self._prepare(events, state)
-        session = target if isinstance(target, Session) else None
-        partial = {index: event for index, event in enumerate(events) if event.partial}
-        if len(partial) == len(events):
+        whole = _whole(events)
+        if not whole:
             return list(events)
-        changes: dict[str, Any] = {}
-        for item in prepared:
-            changes.update(item.changes)
+        prepared = self._prepare(whole, state)
+        changes = _merged(prepared)
+        session = target if isinstance(target, Session) else None
         if session is not None:
             refuse_unbound(session.header, changes)
         tiers = by_tier(changes)
@@ -185,38 +181,29 @@ class Saving:
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
-            events=tuple(item.draft for item in prepared),
+            events=tuple([item.draft for item in prepared]),
         )
         writes = 0 if session is None else session.state.writes
         stored: list[Event] = []
-        whole = [event for event in events if not event.partial]
 
         def taken(committed: Committed) -> None:
             stored.extend(_as_stored(whole, prepared, committed.seqs))
             if session is not None:
-                session.committed(committed.header, committed.revision)
-                new = changes_of(prepared, committed.seqs, committed.before)
-                session.state.applied(new, writes)
-                _take_events(session, stored, prepared)
+                _take(session, committed, prepared, stored, writes)
 
         await self._commit(session, change, taken)
-        for index, event in partial.items():
-            stored.insert(index, event)
-        return stored
+        return stored if len(stored) == len(events) else _with_partial(events, stored)
 
-    def _prepare(self, events: Sequence[Event], state: Mapping[str, Any] | None) -> list[Prepared]:
-        if len(events) > MAX_EVENTS_PER_COMMIT:
-            raise TooLarge("events in one commit", len(events), MAX_EVENTS_PER_COMMIT)
+    def _prepare(
+        self, whole: Sequence[Event], state: Mapping[str, Any] | None = None
+    ) -> list[Prepared]:
+        """Return events ready to be stored; `state` belongs to the last one."""
+        if len(whole) > MAX_EVENTS_PER_COMMIT:
+            raise TooLarge("events in one commit", len(whole), MAX_EVENTS_PER_COMMIT)
         now, ids = self._context.now(), self._context.ids
-        for event in events:
-            if not isinstance(event, Event):
-                raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
-        whole = [event for event in events if not event.partial]
-        last = len(whole) - 1
-        return [
-            prepare(event, state if index == last else None, ids, now)
-            for index, event in enumerate(whole)
-        ]
+        prepared = [prepare(event, None, ids, now) for event in whole[:-1]]
+        prepared += [prepare(event, state, ids, now) for event in whole[-1:]]
+        return prepared
 
     async def truncate(
         self, session: Session, *, after: int, conflict: Policy, lease: Lease | None
@@ -250,10 +237,9 @@ class Saving:
         ascending = all(type(seq) is int and seq > 0 for seq in tail) and list(tail) == sorted(tail)
         if not tail or not ascending:
             raise InvalidQuery("expected", "give the numbers of the last events, ascending")
-        prepared = self._prepare(events, None)
-        changes: dict[str, Any] = {}
-        for item in prepared:
-            changes.update(item.changes)
+        whole = _whole(events) if events else []
+        prepared = self._prepare(whole)
+        changes = _merged(prepared)
         refuse_unbound(session.header, changes)
         tiers = by_tier(changes)
         change = self._change(
@@ -269,15 +255,11 @@ class Saving:
         )
         writes = session.state.writes
         stored: list[Event] = []
-        whole = [event for event in events if not event.partial]
 
         def taken(committed: Committed) -> None:
             stored.extend(_as_stored(whole, prepared, committed.seqs))
-            session.committed(committed.header, committed.revision)
-            new = changes_of(prepared, committed.seqs, committed.before)
-            session.state.applied(new, writes)
             _cut_events(session, tail[0] - 1)
-            _take_events(session, stored, prepared)
+            _take(session, committed, prepared, stored, writes)
 
         await self._commit(session, change, taken)
         return stored
@@ -436,6 +418,45 @@ def check_policy(conflict: object) -> None:
     """Raise `InvalidQuery` for anything but "merge" and "fail"."""
     if conflict not in ("merge", "fail"):
         raise InvalidQuery("conflict", f"{conflict!r} is neither 'merge' nor 'fail'")
+
+
+def _whole(events: Sequence[Event]) -> list[Event]:
+    """Return the events that are to be stored. Raises `InvalidQuery` for none, or a non-event."""
+    if not events:
+        raise InvalidQuery("event", "give at least one event")
+    for event in events:
+        if not isinstance(event, Event):
+            raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
+    return [event for event in events if not event.partial]
+
+
+def _with_partial(events: Sequence[Event], stored: Sequence[Event]) -> list[Event]:
+    """Return the events in the order given: partial ones as they are, the others as stored."""
+    left = iter(stored)
+    return [event if event.partial else next(left) for event in events]
+
+
+def _merged(prepared: Sequence[Prepared]) -> Changes:
+    """Return what events change together; of two that set a key, the later one wins."""
+    if len(prepared) == 1:
+        return prepared[0].changes
+    changes: Changes = {}
+    for item in prepared:
+        changes.update(item.changes)
+    return changes
+
+
+def _take(
+    session: Session,
+    committed: Committed,
+    prepared: Sequence[Prepared],
+    stored: list[Event],
+    writes: int,
+) -> None:
+    """Let a working copy take over events that were committed when it had `writes` changes."""
+    session.committed(committed.header, committed.revision)
+    session.state.applied(changes_of(prepared, committed.seqs, committed.before), writes)
+    _take_events(session, stored, prepared)
 
 
 def _as_stored(

@@ -158,9 +158,7 @@ class Vault:
         self._tiers.update(shared)
         self._replace(slot, header)
         self._put_documents(slot, change)
-        return Committed(
-            header=_apart(header), revision=header.revision, seqs=seqs, before=old.seq
-        )
+        return Committed(header=_apart(header), revision=header.revision, seqs=seqs, before=old.seq)
 
     def _commit_shared(self, change: Change) -> Committed:
         """Apply a change that belongs to no session: shared tiers and the app's documents."""
@@ -177,9 +175,7 @@ class Vault:
         revision, before = known
         seqs, _ = self._number(slot, change.events, top=before)
         header = _apart(slot.header)
-        return Committed(
-            header=header, revision=revision, seqs=seqs, before=before, repeated=True
-        )
+        return Committed(header=header, revision=revision, seqs=seqs, before=before, repeated=True)
 
     def _number(
         self, slot: Slot, drafts: tuple[Draft, ...], *, top: int, cut: int | None = None
@@ -424,7 +420,7 @@ def _apply_documents(
                 content_type=change.content_type,
                 size=len(change.body),
                 seq=seq,
-                created_at=old.created_at if old else now,
+                created_at=now if old is None or is_past(old.expires_at, now) else old.created_at,
                 updated_at=now,
                 expires_at=change.expires_at,
                 body=change.body,

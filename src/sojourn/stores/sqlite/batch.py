@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from sojourn.stores.sqlite.recent import Recent
-
     from sojourn.model import Draft, Header
+    from sojourn.stores.sqlite.recent import Recent
 
 _UPSERT_DOCUMENT = """INSERT INTO documents(app, session, collection, key, content_type, size, seq,
         created_at, updated_at, expires_at, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET content_type = excluded.content_type, size = excluded.size,
         seq = excluded.seq, updated_at = excluded.updated_at, expires_at = excluded.expires_at,
-        body = excluded.body"""
+        body = excluded.body, created_at =
+            iif(documents.expires_at <= excluded.updated_at, excluded.created_at, created_at)"""
 
 APP_ROW = 0
 """The session number of documents that belong to an app."""
