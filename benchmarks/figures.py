@@ -274,7 +274,9 @@ def _each(measured: Sample, what: str = "seconds") -> float:
     return measured[what] / measured["operations"]
 
 
-def measure(bench: Bench, names: Iterable[str] | None, tell: Callable[[Figure], None]) -> list[Figure]:
+def measure(
+    bench: Bench, names: Iterable[str] | None, tell: Callable[[Figure], None]
+) -> list[Figure]:
     """Measure the named figures (all by default); `tell` is called with each when it is done."""
     done: list[Figure] = []
     chosen = set(names or bench.figures())

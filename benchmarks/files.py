@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
@@ -12,6 +11,7 @@ from sojourn.stores.sqlite import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 APP = "bench"
 START = 1_767_225_600_000_000
@@ -30,7 +30,7 @@ CHUNK = 10_000
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: so many sessions, shared out evenly over users, with so many events each."""
+    """What a file holds: so many sessions, shared out over users, with so many events each."""
 
     sessions: int
     users: int

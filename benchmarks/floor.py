@@ -1,4 +1,4 @@
-"""The floor: the rows that the core writes, written by plain prepared statements, no questions asked.
+"""The floor: the rows that the core writes, by plain prepared statements, no questions asked.
 
 Same schema, same pragmas, same values; no checks, no diff, no JSON, no threads, no event loop.
 """
@@ -9,8 +9,6 @@ import struct
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
-import apsw
-
 from benchmarks.files import APP, BODY, IDLE, START, user_of
 from benchmarks.sample import Sample, sample
 from sojourn.limits import MAX_SEQ, OPERATIONS_REMEMBERED
@@ -19,6 +17,8 @@ from sojourn.stores.sqlite.schema import SEQ_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import apsw
 
 _UPDATE = """UPDATE sessions SET revision = ?, seq = ?, active_at = ?, expires_at = ?, due_at = ?,
     remembered = ?, peak = ?, state = ? WHERE row = ?"""
@@ -68,7 +68,9 @@ class Rows:
 
 
 def _state(turn: int) -> str:
-    return f'{{"turn":{turn},"title":"a conversation about nothing much","model":"small","open":true}}'
+    return (
+        f'{{"turn":{turn},"title":"a conversation about nothing much","model":"small","open":true}}'
+    )
 
 
 def _shared(seq: int) -> str:
@@ -93,9 +95,7 @@ def append_one(path: str, *, count: int, warm: int, tiers: str) -> Sample:
     return _timed(db, run, count, warm)
 
 
-def append_many(
-    path: str, *, callers: int, count: int, warm: int, tiers: str
-) -> Sample:
+def append_many(path: str, *, callers: int, count: int, warm: int, tiers: str) -> Sample:
     """Append to as many sessions as there are callers, one transaction for a round of them."""
     db = open_floor(path)
     rows = Rows(callers, tiers)
@@ -134,9 +134,7 @@ def sweep(path: str, *, batch: int, now: int) -> Sample:
 
 
 def _logs(found: list[tuple[Any, ...]]) -> Iterator[tuple[int, int]]:
-    return (
-        (row << SEQ_BITS, row << SEQ_BITS | MAX_SEQ) for row, seq in found if seq
-    )
+    return ((row << SEQ_BITS, row << SEQ_BITS | MAX_SEQ) for row, seq in found if seq)
 
 
 def _timed(db: apsw.Connection, run: Any, count: int, warm: int) -> Sample:

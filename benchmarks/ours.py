@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.files import APP, START, TEXT, session_id
 from benchmarks.sample import Sample, sample
-from sojourn import Event, Expiry, Reaper, SessionManager
+from sojourn import Event, Reaper, SessionManager
 from sojourn.testing import FakeClock
 from sojourn.timestamps import to_datetime
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sojourn import Session
+
+
+WINDOW = 20
+"""Events, or sessions, in one read."""
 
 
 class Running:
@@ -84,20 +88,20 @@ async def last_events(path: str, *, number: int, count: int, warm: int) -> Sampl
         id = session_id(number)
 
         async def read() -> None:
-            events = await sessions.events(id, last=20)
-            assert len(events) == 20
+            events = await sessions.events(id, last=WINDOW)
+            assert len(events) == WINDOW
 
         return await _each(read, count, warm)
 
 
 async def first_page(path: str, *, users: int, count: int, warm: int) -> Sample:
     """List the first page of one user or another."""
-    pick = random.Random(7)
+    pick = random.Random(7)  # noqa: S311 - repeatable on purpose
     async with manager(path, clock=FakeClock(to_datetime(START))) as sessions:
 
         async def read() -> None:
-            page = await sessions.list(user=f"user-{pick.randrange(users)}", limit=20)
-            assert len(page.items) == 20
+            page = await sessions.list(user=f"user-{pick.randrange(users)}", limit=WINDOW)
+            assert len(page.items) == WINDOW
 
         return await _each(read, count, warm)
 

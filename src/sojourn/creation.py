@@ -276,7 +276,7 @@ class Creation:
             except AlreadyExists as error:
                 if not given_id:
                     header = msgspec.structs.replace(header, id=self._context.ids.session_id())
-                elif error.expired and not freed:
+                elif error.expired and not freed and header.id != source:
                     freed = True
                     await self._free(header.id, error)
                 else:

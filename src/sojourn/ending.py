@@ -196,7 +196,7 @@ class Ending:
                 self._context,
                 header.id,
                 ttl=END_CLAIM_SECONDS,
-                wait=HOOK_SECONDS,
+                wait=END_CLAIM_SECONDS,
                 epoch=header.epoch,
             )
         except NotFound:

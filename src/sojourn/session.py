@@ -230,8 +230,11 @@ class State(MutableMapping[str, Any]):
         self._cleared_at = 0
 
     def loaded_tier(self, keys: Encoded) -> None:
-        """Add keys of a tier that became visible; what the caller set stays."""
-        self._loaded.update(keys)
+        """Add keys of a tier that became visible; what the caller set or changed stays."""
+        for key, text in keys.items():
+            if key in self._values and key not in self._assigned and not self._differs(key):
+                del self._values[key]  # it was only looked at, and is another by now
+            self._loaded[key] = text
 
 
 class Session:

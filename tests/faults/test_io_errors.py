@@ -19,7 +19,16 @@ from tests.crash.failing_vfs import FailingVFS, Fault
 from tests.faults.actors import Appender, Founder, Maker, Trimmer, judge, opened
 from tests.faults.soak import Progress, count, scaled
 
-from sojourn import Corrupt, Event, SessionManager, SojournError, StorageFull, Unavailable
+from sojourn import (
+    Corrupt,
+    Event,
+    Page,
+    Session,
+    SessionManager,
+    SojournError,
+    StorageFull,
+    Unavailable,
+)
 from sojourn.stores.sqlite import SqliteStore, writer
 
 if TYPE_CHECKING:
@@ -217,3 +226,63 @@ async def test_a_poisoned_store_can_be_asked_again_and_again(tmp_path: Path) -> 
     again = await opened(tmp_path / "a.db")
     assert await again.events("s") == []
     await again.store.close()
+
+
+async def read_all(sessions: SessionManager) -> list[object]:
+    """Return what each kind of read answers, or the error that it raised."""
+    answers: list[object] = []
+    for read in (
+        lambda: sessions.get("s", events=20),
+        lambda: sessions.get("s"),
+        lambda: sessions.events("s", last=1_000),
+        lambda: sessions.documents("s").get("c", "k"),
+        sessions.list,
+        lambda: sessions.count(user="u"),
+        lambda: sessions.user_state("u"),
+    ):
+        try:
+            found = await read()
+        except SojournError as error:
+            answers.append(error)
+        else:
+            answers.append(summary(found))
+    return answers
+
+
+def summary(found: object) -> object:
+    """Return what can be compared of an answer."""
+    if isinstance(found, Session):
+        return dict(found.state), [event.body for event in found.events]
+    if isinstance(found, Page):
+        return [(session.id, dict(session.state)) for session in found.items], found.corrupt
+    return found
+
+
+async def test_a_read_that_fails_is_unavailable_never_missing(tmp_path: Path) -> None:
+    """With nothing cached, each failing read: an error or the answer, and later all answers."""
+    path = tmp_path / "a.db"
+    sessions = await opened(path)
+    await sessions.create(id="s", user="u", state={"n": 1, "user:n": 1, "app:n": 1})
+    for number in range(60):
+        await sessions.append("s", Event(kind="op", body=[number, "x" * 2_000]))
+    await sessions.documents("s").put("c", "k", b"x" * 50_000)
+    right = await read_all(sessions)
+    await sessions.store.close()
+    assert None not in right
+    vfs = FailingVFS()
+    failed = 0
+    for nth in range(1, 1_000):
+        sessions = await opened(path, vfs=vfs.name)
+        vfs.arm(Fault("read", nth))
+        answers = await read_all(sessions)
+        vfs.disarm()
+        for answer, expected in zip(answers, right, strict=True):
+            assert isinstance(answer, Unavailable) or answer == expected, nth
+        failed += any(isinstance(answer, Unavailable) for answer in answers)
+        assert await read_all(sessions) == right, "one failed read spoils later ones"
+        await sessions.store.close()
+        if not vfs.hits:
+            break
+    assert not vfs.hits, "there are more reads than were tried"
+    vfs.close()
+    assert failed > 20

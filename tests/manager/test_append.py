@@ -283,7 +283,7 @@ async def test_an_id_is_no_session_to_verbs_that_need_a_copy(url: str) -> None:
         (Event(kind="x", author=""), InvalidId, "event author"),
         (Event(kind="x", id=""), InvalidId, "event id"),
         (Event(kind="x", id="a\n"), InvalidId, "event id"),
-        (Event(kind="x", at=datetime(2026, 1, 1)), Unserializable, "event.at"),  # noqa: DTZ001 - naive
+        (Event(kind="x", at=datetime(2026, 1, 1)), Unserializable, "event.at"),  # noqa: DTZ001 - it is naive
         (
             Event(kind="x", at=datetime.min.replace(tzinfo=timezone(timedelta(hours=9)))),
             Unserializable,
@@ -440,6 +440,21 @@ async def test_a_given_time_is_part_of_the_content(opened: Opener) -> None:
         assert (await sessions.append(session, Event(kind="x", id="e"))).seq == 1
 
 
+async def test_a_repeat_leaves_the_log_as_it_is(opened: Opener) -> None:
+    """Through any handle or the id, later too: the log keeps the first with its time."""
+    clock = FakeClock(START)
+    async with opened(clock=clock) as sessions:
+        session = await sessions.create(id="s")
+        event = Event(kind="x", id="e", body={"a": 1})
+        first = await sessions.append(session, event)
+        clock.advance(5)
+        for target in (session, "s", await sessions.require("s")):
+            again = await sessions.append(target, event)
+            assert (again.id, again.seq, again.body) == (first.id, first.seq, first.body)
+        assert session.events == [first]
+        assert await sessions.events("s") == [first]
+
+
 # --- several writers --------------------------------------------------------------------------
 
 
@@ -531,6 +546,23 @@ async def test_a_partial_window_never_loses_history(opened: Opener) -> None:
         assert [event.seq for event in await sessions.events("s")] == [1, 2, 3, 4, 5, 6]
         await sessions.refresh(session)
         assert len(session.events) == 6
+
+
+@pytest.mark.behaviour(105)
+async def test_a_summary_hides_nothing(opened: Opener) -> None:
+    """Compaction adds an event that says what it covers; what it covers can still be read."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s")
+        for n in range(5):
+            await sessions.append(session, Event(kind="message", body=n))
+        covered = {"text": "five messages", "covers": [1, 5]}
+        await sessions.append(session, Event(kind="summary", body=covered))
+        log = await sessions.events("s")
+        assert [event.body for event in log] == [0, 1, 2, 3, 4, covered]
+        (summary,) = await sessions.events("s", kind="summary", last=1)
+        first, last = summary.body["covers"]
+        raw = await sessions.events("s", after_seq=first - 1, before_seq=last + 1)
+        assert [event.body for event in raw] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("conflict", ["", "error", None, True], ids=ascii)

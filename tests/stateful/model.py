@@ -211,7 +211,7 @@ class Row:
             found.append(entry)
         return found, delta
 
-    def window(  # noqa: PLR0913 - one keyword for each bound
+    def window(
         self,
         *,
         last: int | None = None,
@@ -367,6 +367,14 @@ class Copy:
                 self.writes += 1
                 self.written[key] = self.writes
 
+    def show(self, keys: Json) -> None:
+        """Show keys that became visible; what the caller set or changed stays."""
+        changed = self.delta()
+        for key, value in keys.items():
+            self.base[key] = deepcopy(value)
+            if key not in changed:
+                self.view[key] = deepcopy(value)
+
     def take_events(self, added: list[Entry]) -> None:
         """Add what was appended behind what the copy has."""
         for entry in added:
@@ -415,7 +423,7 @@ class App:
         """Return the children of a session."""
         return [child for child in self.rows.values() if child.parent == row.id]
 
-    def matching(  # noqa: PLR0913 - one keyword for each filter
+    def matching(
         self,
         now: int,
         *,
@@ -458,10 +466,7 @@ class App:
             if other.id in freed or not other.past(row.created):
                 raise Refused(kind)
             freed.add(other.id)
-            try:
-                self.end_due(other, other.phase, other.revision, now, hooks=hooks)
-            except Refused:
-                raise Refused(kind) from None
+            self._free(other, now, kind, hooks=hooks)
         if row.parent is not None:
             parent = self.rows.get(row.parent)
             if parent is None:
@@ -476,6 +481,13 @@ class App:
         self._apply(row, stored_part(state) | done)
         return added
 
+    def _free(self, other: Row, now: int, kind: str, *, hooks: bool) -> None:
+        """End an expired session that is in the way."""
+        try:
+            self.end_due(other, other.phase, other.revision, now, hooks=hooks)
+        except Refused:
+            raise Refused(kind) from None
+
     def _in_the_way(self, row: Row) -> tuple[Row, str] | None:
         """Return what has the id or the claim of a new session, and the error it means."""
         if row.id in self.rows:
@@ -486,10 +498,13 @@ class App:
                 return other, "RoleTaken"
         return None
 
-    def fork(self, id: str, row: Row, at: int | None) -> None:
+    def fork(self, id: str, row: Row, at: int | None, *, hooks: bool) -> None:
         """Store a copy of a session as of event `at` under the id of `row`."""
-        if row.id in self.rows:
-            raise Refused("AlreadyExists")
+        other = self.rows.get(row.id)
+        if other is not None:
+            if row.id == id or not other.past(row.created):
+                raise Refused("AlreadyExists")
+            self._free(other, row.created, "AlreadyExists", hooks=hooks)
         source = self.visible(id, row.created)
         if source is None:
             raise Refused("NotFound")
@@ -518,7 +533,7 @@ class App:
 
     # --- committing --------------------------------------------------------------------------
 
-    def gate(  # noqa: PLR0913 - one keyword for each expectation
+    def gate(
         self,
         id: str,
         now: int,
@@ -540,13 +555,7 @@ class App:
         if row is None or row is not known:
             over = copy is not None and copy.expired(now)
             raise Refused("Ended" if over else "NotFound")
-        if row.past(now):
-            raise Refused("Ended")
-        if trigger is not None:
-            if (row.lifecycle, row.phase, trigger) not in MOVES:
-                raise Refused("InvalidTransition")
-        elif not row.live:
-            raise Refused("Ended")
+        _forbid_phase(row, now, trigger)
         if strict and copy is not None and copy.revision != row.revision:
             raise Refused("Conflict")
         if lease is not None and not _holds(row, lease):
@@ -575,9 +584,7 @@ class App:
         """Change shared state without a session."""
         self._apply(None, delta, user)
 
-    def save(
-        self, copy: Copy, now: int, *, strict: bool, lease: Grant | None, hooks: bool
-    ) -> None:
+    def save(self, copy: Copy, now: int, *, strict: bool, lease: Grant | None, hooks: bool) -> None:
         """Save a copy."""
         if not copy.modified:
             return
@@ -623,15 +630,11 @@ class App:
         copy.saved(delta)
 
     def show_shared(self, copy: Copy) -> None:
-        """Show the shared tiers on a copy that has not seen them; what the caller set stays."""
+        """Show the shared tiers on a copy that has not seen them."""
         assert copy.row is not None
-        for key, value in self.merged(copy.row).items():
-            if tier_of(key) != "session":
-                copy.base[key] = deepcopy(value)
-                if key not in copy.view and key not in copy.dropped:
-                    copy.view[key] = value
+        copy.show({k: v for k, v in self.merged(copy.row).items() if tier_of(k) in ("app", "user")})
 
-    def append(  # noqa: PLR0913 - what a caller can say
+    def append(
         self,
         target: Copy | str,
         drafts: list[Draft],
@@ -697,11 +700,7 @@ class App:
         row.commit(now)
         row.user = user
         copy.take(row)
-        for name, value in self.users.get(user, {}).items():
-            key = f"user:{name}"
-            copy.base[key] = deepcopy(value)
-            if key not in copy.view and key not in copy.dropped:
-                copy.view[key] = deepcopy(value)
+        copy.show({f"user:{name}": value for name, value in self.users.get(user, {}).items()})
 
     def label(self, copy: Copy, patch: dict[str, str | None], now: int, *, strict: bool) -> None:
         """Patch labels."""
@@ -714,7 +713,9 @@ class App:
         row.labels = kept
         copy.take(row)
 
-    def put(self, id: str | None, key: tuple[str, str], body: bytes, ttl: int | None, now: int) -> None:
+    def put(
+        self, id: str | None, key: tuple[str, str], body: bytes, ttl: int | None, now: int
+    ) -> None:
         """Store a document."""
         row = None if id is None else self.gate(id, now)
         papers = self.papers if row is None else row.papers
@@ -928,3 +929,13 @@ class App:
 
 def _holds(row: Row, lease: Grant) -> bool:
     return lease.row is row and row.fence == lease.token and row.holder is not None
+
+
+def _forbid_phase(row: Row, now: int, trigger: str | None) -> None:
+    if row.past(now):
+        raise Refused("Ended")
+    if trigger is not None:
+        if (row.lifecycle, row.phase, trigger) not in MOVES:
+            raise Refused("InvalidTransition")
+    elif not row.live:
+        raise Refused("Ended")

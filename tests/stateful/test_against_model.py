@@ -25,9 +25,20 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.stateful.model import App, Copy, Draft, Entry, Grant, Refused, Row, delta_text, text
+from tests.stateful.model import (
+    MOVES,
+    App,
+    Copy,
+    Draft,
+    Entry,
+    Grant,
+    Refused,
+    Row,
+    delta_text,
+    text,
+)
 
-from sojourn import DELETE, Event, EventQuery, Expiry, Reaper, SessionManager, SojournError
+from sojourn import DELETE, Event, Expiry, Reaper, SessionManager, SojournError
 from sojourn.stores.sqlite import SqliteStore
 from sojourn.testing import FakeClock, SequenceIds
 from sojourn.timestamps import from_datetime, to_datetime
@@ -42,7 +53,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 
-EXAMPLES = int(os.environ.get("EX","1000")) * (10 if os.environ.get("SOJOURN_SOAK") else 1)
+EXAMPLES = 1_000 * (10 if os.environ.get("SOJOURN_SOAK") else 1)
 STEPS = 20
 
 IDS = ("one", "two", "three")
@@ -140,6 +151,11 @@ def same_events(found: list[Event], expected: list[Entry], *, times: bool = True
         assert not item.partial
 
 
+def several(machine: Machine) -> bool:
+    """Whether there is something left when one session is gone."""
+    return len(machine.app.rows) > 1
+
+
 class Machine(RuleBasedStateMachine):
     """One app with two managers (with end hooks and without) over one store, and its model."""
 
@@ -216,6 +232,11 @@ class Machine(RuleBasedStateMachine):
         """Return one of the copies, the newest more often."""
         return self.held[-1 - number % min(len(self.held), 3)]
 
+    def name(self, number: int) -> str:
+        """Return the id of a session, mostly of one that is there."""
+        names = sorted(self.app.rows)
+        return names[number % len(names)] if names and number % 8 else IDS[number % len(IDS)]
+
     def lease_of(self, number: int, id: str) -> tuple[Lease | None, Grant | None]:
         """Return a lease of a session, or none."""
         fitting = [leased for leased in self.leases if leased.id == id]
@@ -230,7 +251,7 @@ class Machine(RuleBasedStateMachine):
 
     # --- making ------------------------------------------------------------------------------
 
-    def header(  # noqa: PLR0913 - what a session is made of
+    def header(
         self,
         id: str,
         now: int,
@@ -281,7 +302,7 @@ class Machine(RuleBasedStateMachine):
         log=st.lists(drafts, max_size=2),
         plain=st.booleans(),
     )
-    def create(  # noqa: PLR0913 - what a session is made of
+    def create(  # noqa: PLR0917 - what a session is made of
         self,
         id: str | None,
         user: str | None,
@@ -309,7 +330,7 @@ class Machine(RuleBasedStateMachine):
         )
         self._create(row, state, log, idle=idle, absolute=absolute, plain=plain)
 
-    def _create(  # noqa: PLR0913 - what a session is made of
+    def _create(
         self,
         row: Row,
         state: dict[str, Any],
@@ -366,9 +387,7 @@ class Machine(RuleBasedStateMachine):
         self.hold(session, copy, plain=False, watched=True)
 
     @rule(id=ids, user=maybe_user, state=states, plain=st.booleans())
-    def get_or_create(
-        self, id: str, user: str | None, state: dict[str, Any], plain: bool
-    ) -> None:
+    def get_or_create(self, id: str, user: str | None, state: dict[str, Any], plain: bool) -> None:
         state = {key: value for key, value in state.items() if user or key[:5] != "user:"}
         now = self.now(plain=plain)
         manager = self.manager(plain=plain)
@@ -389,14 +408,15 @@ class Machine(RuleBasedStateMachine):
         if done is not None:
             self.hold(*done, plain=plain, watched=True)
 
-    @rule(source=ids, to=st.one_of(ids, st.none()), back=st.one_of(st.none(), picks), idle=spans)
-    def fork(self, source: str, to: str | None, back: int | None, idle: int | None) -> None:
+    @rule(who=picks, to=st.one_of(ids, st.none()), back=st.one_of(st.none(), picks), idle=spans)
+    def fork(self, who: int, to: str | None, back: int | None, idle: int | None) -> None:
+        source = self.name(who)
         row = self.header(to or f"s{self.ids._sessions + 1}", self.now(), idle=idle)
         top = self.app.rows[source].top if source in self.app.rows else 0
         at = None if back is None else max(0, top - back % 4)
         done = self.both(
             lambda: self.hooking.fork(source, at=at, new_id=to, expiry=Expiry(idle=idle)),
-            lambda: self.app.fork(source, row, at),
+            lambda: self.app.fork(source, row, at, hooks=True),
         )
         if done is not None:
             self.hold(done[0], self.app.copy(row), plain=False, watched=False)
@@ -405,9 +425,13 @@ class Machine(RuleBasedStateMachine):
     # --- looking -----------------------------------------------------------------------------
 
     @rule(
-        id=ids, window=st.sampled_from((None, 0, 1, 2, 50)), touch=st.booleans(), plain=st.booleans()
+        who=picks,
+        window=st.sampled_from((None, 0, 1, 2, 50)),
+        touch=st.booleans(),
+        plain=st.booleans(),
     )
-    def get(self, id: str, window: int | None, touch: bool, plain: bool) -> None:
+    def get(self, who: int, window: int | None, touch: bool, plain: bool) -> None:
+        id = self.name(who)
         now = self.now(plain=plain)
         manager = self.manager(plain=plain)
 
@@ -428,8 +452,9 @@ class Machine(RuleBasedStateMachine):
             if session is not None and copy is not None:
                 self.hold(session, copy, plain=plain, watched=False)
 
-    @rule(id=ids, user=maybe_user)
-    def require(self, id: str, user: str | None) -> None:
+    @rule(who=picks, user=maybe_user)
+    def require(self, who: int, user: str | None) -> None:
+        id = self.name(who)
         now = self.now()
 
         def model() -> Copy:
@@ -445,26 +470,28 @@ class Machine(RuleBasedStateMachine):
             self.hold(*done, plain=False, watched=False)
 
     @rule(
-        id=ids,
-        last=st.sampled_from((None, 0, 1, 2, 60)),
-        first=st.sampled_from((None, 0, 1, 2, 60)),
+        who=picks,
+        ends=st.sampled_from(
+            (*((n, None) for n in (None, 0, 1, 2, 60)), *((None, n) for n in (0, 1, 2, 60)), (1, 1))
+        ),
         after=st.sampled_from((None, 0, 1, 3, 2**28, 2**40)),
         before=st.sampled_from((None, 0, 1, 3, 2**28, 2**40)),
         since=st.sampled_from((None, -100, 0, 5, 6)),
         kinds=st.sampled_from((None, (), ("note",), ("message", "note"), ("note", "note"))),
     )
-    def read(  # noqa: PLR0913 - one for each bound
+    def read(  # noqa: PLR0917 - one for each bound
         self,
-        id: str,
-        last: int | None,
-        first: int | None,
+        who: int,
+        ends: tuple[int | None, int | None],
         after: int | None,
         before: int | None,
         since: int | None,
         kinds: tuple[str, ...] | None,
     ) -> None:
+        id = self.name(who)
         now = self.now()
         at = None if since is None else from_datetime(START) + since * SECOND
+        last, first = ends
 
         def model() -> list[Entry]:
             if last is not None and first is not None:
@@ -500,11 +527,11 @@ class Machine(RuleBasedStateMachine):
         order=st.sampled_from(("created", "-created", "active", "-active")),
         limit=st.integers(1, 3),
     )
-    def page(  # noqa: PLR0913 - one for each filter
+    def page(  # noqa: PLR0917 - one for each filter
         self,
         user: str | None,
         anonymous: bool,
-        phases: tuple[str, ...] | None,
+        phases: Any,
         tags: dict[str, str] | None,
         parent: str | None,
         order: Any,
@@ -521,9 +548,7 @@ class Machine(RuleBasedStateMachine):
         cursor: str | None = None
         while True:
             page = self.run(
-                self.hooking.list(
-                    **filters, phase=phases, order=order, limit=limit, cursor=cursor
-                )
+                self.hooking.list(**filters, phase=phases, order=order, limit=limit, cursor=cursor)
             )
             found += [session.id for session in page.items]
             assert not page.corrupt
@@ -611,7 +636,7 @@ class Machine(RuleBasedStateMachine):
         strict=strictness,
         lease=picks,
     )
-    def append(  # noqa: PLR0913 - what a caller can say
+    def append(  # noqa: PLR0917 - what a caller can say
         self,
         number: int,
         by_id: bool,
@@ -719,13 +744,14 @@ class Machine(RuleBasedStateMachine):
         )
 
     @rule(
-        id=st.one_of(ids, st.none()),
+        who=picks,
         collection=st.sampled_from(COLLECTIONS),
         key=st.sampled_from(NAMES),
         body=st.sampled_from((b"", b"\x00\xff", b"x" * 300)),
         ttl=st.sampled_from((None, None, 5, 60)),
     )
-    def put(self, id: str | None, collection: str, key: str, body: bytes, ttl: int | None) -> None:
+    def put(self, who: int, collection: str, key: str, body: bytes, ttl: int | None) -> None:
+        id = None if who % 5 == 0 else self.name(who)
         now = self.now()
         self.both(
             lambda: self.hooking.documents(id).put(collection, key, body, ttl=ttl),
@@ -736,11 +762,12 @@ class Machine(RuleBasedStateMachine):
         self._same_papers(id, None if id is None else self.app.rows.get(id))
 
     @rule(
-        id=st.one_of(ids, st.none()),
+        who=picks,
         collection=st.sampled_from(COLLECTIONS),
         key=st.sampled_from((None, *NAMES)),
     )
-    def drop(self, id: str | None, collection: str, key: str | None) -> None:
+    def drop(self, who: int, collection: str, key: str | None) -> None:
+        id = None if who % 5 == 0 else self.name(who)
         now = self.now()
         self.both(
             lambda: self.hooking.documents(id).drop(collection, key),
@@ -782,16 +809,13 @@ class Machine(RuleBasedStateMachine):
         held = self.pick(number)
         now = self.now(plain=held.plain)
         manager = self.manager(plain=held.plain)
-        self.both(
-            lambda: manager.touch(held.session), lambda: self.app.touch_copy(held.copy, now)
-        )
+        self.both(lambda: manager.touch(held.session), lambda: self.app.touch_copy(held.copy, now))
 
-    @rule(id=ids)
-    def heartbeat(self, id: str) -> None:
+    @rule(who=picks)
+    def heartbeat(self, who: int) -> None:
+        id = self.name(who)
         now = self.now()
-        done = self.both(
-            lambda: self.hooking.heartbeat(id), lambda: self.app.touch(id, now).active
-        )
+        done = self.both(lambda: self.hooking.heartbeat(id), lambda: self.app.touch(id, now).active)
         if done is not None:
             assert instant(done[0]) == done[1]
 
@@ -819,8 +843,9 @@ class Machine(RuleBasedStateMachine):
 
         self.both(lambda: manager.refresh(held.session), model)
 
-    @rule(id=ids, span=st.sampled_from((5, 60)))
-    def lease(self, id: str, span: int) -> None:
+    @rule(who=picks, span=st.sampled_from((5, 60)))
+    def lease(self, who: int, span: int) -> None:
+        id = self.name(who)
         now = self.now()
         before = max((leased.lease.token for leased in self.leases if leased.id == id), default=0)
         alive = [leased for leased in self.leases if leased.grant.row is self.app.rows.get(id)]
@@ -848,12 +873,18 @@ class Machine(RuleBasedStateMachine):
     # --- lifecycle ---------------------------------------------------------------------------
 
     @rule(
-        id=ids,
-        trigger=st.sampled_from(("END", "SPAWN", "ACTIVATE", "TERMINATE", "FINISH", "CLEAN")),
+        who=picks,
+        wild=st.sampled_from((*(None,) * 12, "END", "SPAWN", "ACTIVATE", "FINISH", "CLEAN")),
         reason=st.sampled_from((None, "because")),
         plain=st.booleans(),
     )
-    def apply(self, id: str, trigger: Any, reason: str | None, plain: bool) -> None:
+    def apply(self, who: int, wild: str | None, reason: str | None, plain: bool) -> None:
+        """Make one of the moves that the phase allows, or any other."""
+        id = self.name(who)
+        row = self.app.rows.get(id)
+        at = ("open", "OPEN") if row is None else (row.lifecycle, row.phase)
+        legal = [known for *place, known in MOVES if tuple(place) == at] or ["END"]
+        trigger: Any = wild or legal[who % len(legal)]
         now = self.now(plain=plain)
         manager = self.manager(plain=plain)
         done = self.both(
@@ -863,8 +894,10 @@ class Machine(RuleBasedStateMachine):
         if done is not None:
             assert done[0] == done[1]
 
-    @rule(id=ids, retain=st.sampled_from((None, None, 20)), plain=st.booleans())
-    def end(self, id: str, retain: int | None, plain: bool) -> None:
+    @precondition(several)
+    @rule(who=picks, retain=st.sampled_from((None, None, 20)), plain=st.booleans())
+    def end(self, who: int, retain: int | None, plain: bool) -> None:
+        id = self.name(who)
         now = self.now(plain=plain)
         manager = self.manager(plain=plain)
         span = None if retain is None else retain * SECOND
@@ -875,8 +908,9 @@ class Machine(RuleBasedStateMachine):
         if done is not None:
             assert done[0] == done[1]
 
-    @rule(id=ids, plain=st.booleans())
-    def finish(self, id: str, plain: bool) -> None:
+    @rule(who=picks, plain=st.booleans())
+    def finish(self, who: int, plain: bool) -> None:
+        id = self.name(who)
         now = self.now(plain=plain)
         manager = self.manager(plain=plain)
         done = self.both(
@@ -898,14 +932,14 @@ class Machine(RuleBasedStateMachine):
         assert done is not None
         assert done[0] == done[1]
 
+    @precondition(several)
     @rule(id=ids, plain=st.booleans())
     def delete(self, id: str, plain: bool) -> None:
-        done = self.both(
-            lambda: self.manager(plain=plain).delete(id), lambda: self.app.delete(id)
-        )
+        done = self.both(lambda: self.manager(plain=plain).delete(id), lambda: self.app.delete(id))
         assert done is not None
         assert done[0] == done[1]
 
+    @precondition(several)
     @rule(user=users)
     def forget(self, user: str) -> None:
         done = self.both(lambda: self.hooking.forget(user), lambda: self.app.forget(user))

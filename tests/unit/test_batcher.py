@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from sojourn.batcher import Batcher
 from sojourn.limits import BATCH_BYTES, BATCH_OPERATIONS, BATCH_QUEUE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 
 class Disk:
@@ -48,9 +49,15 @@ def weigh(operation: str) -> int:
     return int(size or 0)
 
 
-def batcher_on(disk: Disk) -> Batcher[str, str]:
-    """Return a batcher above a disk."""
-    return Batcher(disk.write, name="test store", weigh=weigh)
+@asynccontextmanager
+async def slow_disk() -> AsyncIterator[tuple[Disk, Batcher[str, str]]]:
+    """Give a disk and a batcher above it; at the end, even of a failed test, all flights land."""
+    disk = Disk()
+    try:
+        yield disk, Batcher(disk.write, name="test store", weigh=weigh)
+    finally:
+        while disk.flying:
+            await disk.land()
 
 
 def submit(target: Batcher[str, str], *operations: str) -> list[asyncio.Task[str]]:
@@ -73,260 +80,243 @@ async def settle() -> None:
 
 async def test_a_lone_operation_leaves_at_once() -> None:
     """Without company nothing waits: one operation is one batch, at the end of the loop's turn."""
-    disk = Disk()
-    target = batcher_on(disk)
-    (task,) = submit(target, "a")
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert disk.batches == [["a"]]
-    await disk.land()
-    assert await task == "did a"
-    assert disk.flying == 0
+    async with slow_disk() as (disk, target):
+        (task,) = submit(target, "a")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert disk.batches == [["a"]]
+        await disk.land()
+        assert await task == "did a"
+        assert disk.flying == 0
 
 
 async def test_what_arrives_in_one_turn_of_the_loop_leaves_together() -> None:
     """Whoever was woken at the same moment shares a batch; nobody leads alone without need."""
-    disk = Disk()
-    target = batcher_on(disk)
-    tasks = submit(target, "a", "b", "c")
-    await settle()
-    assert disk.batches == [["a", "b", "c"]]
-    await disk.land()
-    assert await asyncio.gather(*tasks) == ["did a", "did b", "did c"]
+    async with slow_disk() as (disk, target):
+        tasks = submit(target, "a", "b", "c")
+        await settle()
+        assert disk.batches == [["a", "b", "c"]]
+        await disk.land()
+        assert await asyncio.gather(*tasks) == ["did a", "did b", "did c"]
 
 
 async def test_what_arrives_during_a_flight_leaves_together_as_the_next() -> None:
     """The first leads alone; its followers share one batch, in the order they came."""
-    disk = Disk()
-    target = batcher_on(disk)
-    tasks = await submit_behind(target, "a", "b", "c", "d")
-    await settle()
-    assert disk.batches == [["a"]]
-    await disk.land()
-    assert disk.batches == [["a"], ["b", "c", "d"]]
-    late = submit(target, "e")
-    await settle()
-    assert disk.flying == 1
-    await disk.land()
-    assert disk.batches == [["a"], ["b", "c", "d"], ["e"]]
-    await disk.land()
-    assert await asyncio.gather(*tasks, *late) == [f"did {op}" for op in "abcde"]
+    async with slow_disk() as (disk, target):
+        tasks = await submit_behind(target, "a", "b", "c", "d")
+        await settle()
+        assert disk.batches == [["a"]]
+        await disk.land()
+        assert disk.batches == [["a"], ["b", "c", "d"]]
+        late = submit(target, "e")
+        await settle()
+        assert disk.flying == 1
+        await disk.land()
+        assert disk.batches == [["a"], ["b", "c", "d"], ["e"]]
+        await disk.land()
+        assert await asyncio.gather(*tasks, *late) == [f"did {op}" for op in "abcde"]
 
 
 async def test_one_batch_is_in_flight_at_a_time() -> None:
     """However many wait, the store never sees two writes at once."""
-    disk = Disk()
-    target = batcher_on(disk)
-    tasks = submit(target, *(str(n) for n in range(BATCH_OPERATIONS * 3)))
-    await settle()
-    while disk.flying:
-        assert disk.flying == 1
-        await disk.land()
-    assert len(await asyncio.gather(*tasks)) == BATCH_OPERATIONS * 3
+    async with slow_disk() as (disk, target):
+        tasks = submit(target, *(str(n) for n in range(BATCH_OPERATIONS * 3)))
+        await settle()
+        while disk.flying:
+            assert disk.flying == 1
+            await disk.land()
+        assert len(await asyncio.gather(*tasks)) == BATCH_OPERATIONS * 3
 
 
 async def test_a_refused_operation_does_not_fail_its_neighbours() -> None:
     """Each caller gets its own outcome: one is refused, the others are done."""
-    disk = Disk()
-    target = batcher_on(disk)
-    lead, *rest = await submit_behind(target, "lead", "a", "b", "c")
-    await settle()
-    await disk.land()
-    await disk.land("b")
-    assert await lead == "did lead"
-    a, b, c = await asyncio.gather(*rest, return_exceptions=True)
-    assert (a, c) == ("did a", "did c")
-    assert isinstance(b, NotFound)
-    assert b.id == "b"
+    async with slow_disk() as (disk, target):
+        lead, *rest = await submit_behind(target, "lead", "a", "b", "c")
+        await settle()
+        await disk.land()
+        await disk.land("b")
+        assert await lead == "did lead"
+        a, b, c = await asyncio.gather(*rest, return_exceptions=True)
+        assert (a, c) == ("did a", "did c")
+        assert isinstance(b, NotFound)
+        assert b.id == "b"
 
 
 async def test_a_refused_leader_does_not_strand_its_followers() -> None:
     """When the flight fails as a whole, the next one leaves all the same."""
-    disk = Disk()
-    target = batcher_on(disk)
-    lead, follower = await submit_behind(target, "lead", "next")
-    await settle()
-    await disk.land("lead")
-    await disk.land()
-    assert await follower == "did next"
-    with pytest.raises(NotFound):
-        await lead
+    async with slow_disk() as (disk, target):
+        lead, follower = await submit_behind(target, "lead", "next")
+        await settle()
+        await disk.land("lead")
+        await disk.land()
+        assert await follower == "did next"
+        with pytest.raises(NotFound):
+            await lead
 
 
 async def test_a_batch_has_a_greatest_number_of_operations() -> None:
     """`BATCH_OPERATIONS` leave together, one more waits for the next batch."""
-    disk = Disk()
-    target = batcher_on(disk)
-    tasks = await submit_behind(target, "lead", *(str(n) for n in range(BATCH_OPERATIONS + 1)))
-    await settle()
-    await disk.land()
-    await disk.land()
-    assert [len(batch) for batch in disk.batches] == [1, BATCH_OPERATIONS, 1]
-    assert disk.batches[2] == [str(BATCH_OPERATIONS)]
-    await disk.land()
-    await asyncio.gather(*tasks)
+    async with slow_disk() as (disk, target):
+        tasks = await submit_behind(target, "lead", *(str(n) for n in range(BATCH_OPERATIONS + 1)))
+        await settle()
+        await disk.land()
+        await disk.land()
+        assert [len(batch) for batch in disk.batches] == [1, BATCH_OPERATIONS, 1]
+        assert disk.batches[2] == [str(BATCH_OPERATIONS)]
+        await disk.land()
+        await asyncio.gather(*tasks)
 
 
 async def test_a_batch_has_a_greatest_weight() -> None:
     """Operations join while the sum is within `BATCH_BYTES`; the one beyond it leads the next."""
-    disk = Disk()
-    target = batcher_on(disk)
-    half = BATCH_BYTES // 2
-    tasks = await submit_behind(target, "lead", f"a:{half}", f"b:{half}", "c:1", "d:1")
-    await settle()
-    await disk.land()
-    await disk.land()
-    assert disk.batches == [["lead"], [f"a:{half}", f"b:{half}"], ["c:1", "d:1"]]
-    await disk.land()
-    await asyncio.gather(*tasks)
+    async with slow_disk() as (disk, target):
+        half = BATCH_BYTES // 2
+        tasks = await submit_behind(target, "lead", f"a:{half}", f"b:{half}", "c:1", "d:1")
+        await settle()
+        await disk.land()
+        await disk.land()
+        assert disk.batches == [["lead"], [f"a:{half}", f"b:{half}"], ["c:1", "d:1"]]
+        await disk.land()
+        await asyncio.gather(*tasks)
 
 
 async def test_an_operation_that_is_too_heavy_for_company_goes_alone() -> None:
     """The first of a batch leaves whatever it weighs; nothing is stuck for being large."""
-    disk = Disk()
-    target = batcher_on(disk)
-    huge = f"huge:{BATCH_BYTES * 5}"
-    tasks = await submit_behind(target, "lead", huge, "small", huge)
-    await settle()
-    for _ in range(4):
-        await disk.land()
-    assert disk.batches == [["lead"], [huge], ["small"], [huge]]
-    await asyncio.gather(*tasks)
+    async with slow_disk() as (disk, target):
+        huge = f"huge:{BATCH_BYTES * 5}"
+        tasks = await submit_behind(target, "lead", huge, "small", huge)
+        await settle()
+        for _ in range(4):
+            await disk.land()
+        assert disk.batches == [["lead"], [huge], ["small"], [huge]]
+        await asyncio.gather(*tasks)
 
 
 async def test_the_queue_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `BATCH_QUEUE` waiting the next one is `Unavailable`; once there is room it is taken."""
     assert BATCH_QUEUE > BATCH_OPERATIONS
     monkeypatch.setattr(batcher, "BATCH_QUEUE", 3)
-    disk = Disk()
-    target = batcher_on(disk)
-    tasks = await submit_behind(target, "lead", "a", "b", "c")
-    await settle()
-    with pytest.raises(Unavailable) as caught:
-        await target.submit("d")
-    assert caught.value.store == "test store"
-    assert "3 writes are waiting" in caught.value.reason
-    await disk.land()
-    tasks += submit(target, "e")
-    await settle()
-    await disk.land()
-    await disk.land()
-    assert await asyncio.gather(*tasks) == [f"did {op}" for op in ("lead", "a", "b", "c", "e")]
-    assert ["d"] not in disk.batches
+    async with slow_disk() as (disk, target):
+        tasks = await submit_behind(target, "lead", "a", "b", "c")
+        await settle()
+        with pytest.raises(Unavailable) as caught:
+            await target.submit("d")
+        assert caught.value.store == "test store"
+        assert "3 writes are waiting" in caught.value.reason
+        await disk.land()
+        tasks += submit(target, "e")
+        await settle()
+        await disk.land()
+        await disk.land()
+        assert await asyncio.gather(*tasks) == [f"did {op}" for op in ("lead", "a", "b", "c", "e")]
+        assert ["d"] not in disk.batches
 
 
 async def test_cancelled_before_departure_is_dropped() -> None:
     """It was not begun, so it never is; its neighbours leave without it."""
-    disk = Disk()
-    target = batcher_on(disk)
-    lead, a, b = await submit_behind(target, "lead", "a", "b")
-    await settle()
-    a.cancel()
-    await settle()
-    assert a.cancelled()
-    await disk.land()
-    assert disk.batches == [["lead"], ["b"]]
-    await disk.land()
-    assert (await lead, await b) == ("did lead", "did b")
+    async with slow_disk() as (disk, target):
+        lead, a, b = await submit_behind(target, "lead", "a", "b")
+        await settle()
+        a.cancel()
+        await settle()
+        assert a.cancelled()
+        await disk.land()
+        assert disk.batches == [["lead"], ["b"]]
+        await disk.land()
+        assert (await lead, await b) == ("did lead", "did b")
 
 
 async def test_when_all_that_wait_are_cancelled_nothing_leaves() -> None:
     """An empty batch is never written, and the next operation leads again."""
-    disk = Disk()
-    target = batcher_on(disk)
-    lead, a = await submit_behind(target, "lead", "a")
-    await settle()
-    a.cancel()
-    await settle()
-    await disk.land()
-    assert disk.batches == [["lead"]]
-    assert await lead == "did lead"
-    (later,) = submit(target, "later")
-    await settle()
-    await disk.land()
-    assert await later == "did later"
+    async with slow_disk() as (disk, target):
+        lead, a = await submit_behind(target, "lead", "a")
+        await settle()
+        a.cancel()
+        await settle()
+        await disk.land()
+        assert disk.batches == [["lead"]]
+        assert await lead == "did lead"
+        (later,) = submit(target, "later")
+        await settle()
+        await disk.land()
+        assert await later == "did later"
 
 
 async def test_cancelled_in_flight_waits_for_the_landing() -> None:
     """The cancellation is raised once the outcome is final, not before; the flight goes on."""
-    disk = Disk()
-    target = batcher_on(disk)
-    (task,) = submit(target, "a")
-    await settle()
-    task.cancel()
-    await settle()
-    assert not task.done()
-    task.cancel()
-    await settle()
-    assert not task.done(), "cancelled again, it still waits"
-    await disk.land()
-    await settle()
-    assert task.cancelled()
-    assert disk.batches == [["a"]]
+    async with slow_disk() as (disk, target):
+        (task,) = submit(target, "a")
+        await settle()
+        task.cancel()
+        await settle()
+        assert not task.done()
+        task.cancel()
+        await settle()
+        assert not task.done(), "cancelled again, it still waits"
+        await disk.land()
+        await settle()
+        assert task.cancelled()
+        assert disk.batches == [["a"]]
 
 
 async def test_cancelled_in_flight_leaves_its_neighbours_alone() -> None:
     """The others of the flight get their outcomes, and so does the next flight."""
-    disk = Disk()
-    target = batcher_on(disk)
-    lead, a, b = await submit_behind(target, "lead", "a", "b")
-    await settle()
-    await disk.land()
-    a.cancel()
-    await settle()
-    (c,) = submit(target, "c")
-    await settle()
-    assert not a.done()
-    await disk.land("b")
-    await disk.land()
-    assert await lead == "did lead"
-    with pytest.raises(NotFound):
-        await b
-    assert await c == "did c"
-    await settle()
-    assert a.cancelled()
+    async with slow_disk() as (disk, target):
+        lead, a, b = await submit_behind(target, "lead", "a", "b")
+        await settle()
+        await disk.land()
+        a.cancel()
+        await settle()
+        (c,) = submit(target, "c")
+        await settle()
+        assert not a.done()
+        await disk.land("b")
+        await disk.land()
+        assert await lead == "did lead"
+        with pytest.raises(NotFound):
+            await b
+        assert await c == "did c"
+        await settle()
+        assert a.cancelled()
 
 
 async def test_cancelled_in_flight_does_not_wait_for_the_next_flight() -> None:
     """It waits for its own batch only."""
-    disk = Disk()
-    target = batcher_on(disk)
-    lead, follower = await submit_behind(target, "lead", "follower")
-    await settle()
-    lead.cancel()
-    await settle()
-    await disk.land()
-    await settle()
-    assert lead.cancelled()
-    assert disk.flying == 1
-    await disk.land()
-    assert await follower == "did follower"
+    async with slow_disk() as (disk, target):
+        lead, follower = await submit_behind(target, "lead", "follower")
+        await settle()
+        lead.cancel()
+        await settle()
+        await disk.land()
+        await settle()
+        assert lead.cancelled()
+        assert disk.flying == 1
+        await disk.land()
+        assert await follower == "did follower"
 
 
 async def test_drain_waits_for_everything_that_was_accepted() -> None:
     """It returns once nothing waits and nothing is being written."""
-    disk = Disk()
-    target = batcher_on(disk)
-    tasks = await submit_behind(target, "a", "b", "c")
-    await settle()
-    drain = asyncio.create_task(target.drain())
-    await settle()
-    await disk.land()
-    await settle()
-    assert not drain.done()
-    await disk.land()
-    await asyncio.wait_for(drain, 10)
-    assert [task.result() for task in tasks] == ["did a", "did b", "did c"]
+    async with slow_disk() as (disk, target):
+        tasks = await submit_behind(target, "a", "b", "c")
+        await settle()
+        drain = asyncio.create_task(target.drain())
+        await settle()
+        await disk.land()
+        await settle()
+        assert not drain.done()
+        await disk.land()
+        await asyncio.wait_for(drain, 10)
+        assert [task.result() for task in tasks] == ["did a", "did b", "did c"]
 
 
 async def test_drain_of_an_idle_batcher_returns_at_once() -> None:
     """There is nothing to wait for, before the first operation and after the last."""
-    disk = Disk()
-    target = batcher_on(disk)
-    await target.drain()
-    (task,) = submit(target, "a")
-    await settle()
-    await disk.land()
-    await task
-    await target.drain()
-    assert disk.batches == [["a"]]
+    async with slow_disk() as (disk, target):
+        await target.drain()
+        (task,) = submit(target, "a")
+        await settle()
+        await disk.land()
+        await task
+        await target.drain()
+        assert disk.batches == [["a"]]

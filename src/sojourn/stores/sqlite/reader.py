@@ -383,6 +383,8 @@ def _list_sql(query: Query) -> tuple[str, dict[str, Any]]:
         where += f" AND ({keys}) {compare} " + ("(:active_at, :row)" if by_activity else "(:row)")
     order = ", ".join(f"{key} {direction}" for key in keys.split(", "))
     columns = ", ".join(f"s.{column}" for column in rows.SESSION.split(", "))
+    # As bytes, so that text which is not UTF-8 damages its own session and not the page.
+    columns = columns.replace("s.state", "CAST(s.state AS BLOB) AS state")
     if led_by_label or query.parent is not None:
         sql = f"SELECT {columns} FROM {_source(query)} WHERE {where} ORDER BY {order} LIMIT :limit"
         return sql, bindings
