@@ -11,7 +11,7 @@ import pytest
 from sojourn import SessionManager
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -26,7 +26,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine test in an event loop of its own."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
-    names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001 - how pytest's own hook does it
+    names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
 
     async def bounded() -> None:
@@ -47,7 +47,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def opened(url: str) -> Callable[..., AbstractAsyncContextManager[SessionManager]]:
-    """Opens a manager on the store: `async with opened(clock=...) as sessions`."""
+    """How to open a manager on the store, closed again at the end of an `async with`."""
 
     def open_manager(**collaborators: Any) -> AbstractAsyncContextManager[SessionManager]:
         return SessionManager.open(url, **collaborators)

@@ -107,7 +107,8 @@ def numbers_in(path: Path) -> set[int]:
     found: set[int] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "behaviour":
-            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+            numbers = (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+            found |= {number for number in numbers if isinstance(number, int)}
     return found
 
 

@@ -136,6 +136,8 @@ def encode_object(parts: Encoded) -> bytes:
 def decode_object(text: bytes | str, key: str) -> Encoded:
     """Return a JSON object with its values left encoded. Raises `Corrupt`, naming `key`."""
     try:
+        if isinstance(text, bytes):
+            text = text.decode()  # what stays encoded is checked here, not when it is looked at
         return _object_decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Corrupt(key, str(error)) from error

@@ -251,13 +251,10 @@ def is_repeat(draft: Draft, entry: Entry) -> bool:
         return False
     if draft.stamped and draft.at != entry.at:
         return False
-    return all(
-        left == right or (left is not None and right is not None and _same_text(left, right))
-        for left, right in (
-            (draft.body, entry.body),
-            (draft.changes, entry.changes),
-            (draft.deleted, entry.deleted),
-        )
+    return (
+        _same_text(draft.body, entry.body)
+        and _same_text(draft.changes, entry.changes)
+        and _same_names(draft.deleted, entry.deleted)
     )
 
 
@@ -287,9 +284,18 @@ def sequence(
     return tuple(seqs), last - top
 
 
-def _same_text(left: str, right: str) -> bool:
+def _same_text(left: str | None, right: str | None) -> bool:
     """Return whether two JSON texts hold equal values, whatever the order of their keys."""
+    if left == right or left is None or right is None:
+        return left == right
     return codec.same(codec.decode(left, "event"), codec.decode(right, "event"))
+
+
+def _same_names(left: str | None, right: str | None) -> bool:
+    """Return whether two JSON lists hold the same names, in whatever order."""
+    if left == right or left is None or right is None:
+        return left == right
+    return set(codec.decode_names(left, "event")) == set(codec.decode_names(right, "event"))
 
 
 def without_repeats(change: Change, seqs: tuple[int, ...], top: int) -> Change:

@@ -461,7 +461,14 @@ async def test_a_forged_position_is_refused_or_finds_nothing_foreign(
 
 @pytest.mark.behaviour(27)
 @pytest.mark.parametrize(
-    "column", ["state = '{'", "state = '[1]'", "labels = 'x'", "exclusive = '{'"]
+    "column",
+    [
+        "state = '{'",
+        "state = '[1]'",
+        "state = CAST(x'7b2261223a22ff227d' AS TEXT)",
+        "labels = 'x'",
+        "exclusive = '{'",
+    ],
 )
 async def test_a_corrupt_record_does_not_hide_the_others(tmp_path: Path, column: str) -> None:
     """The others are listed, it is named in `page.corrupt`, and paging goes on behind it."""

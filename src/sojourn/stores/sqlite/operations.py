@@ -57,4 +57,7 @@ def weight(operation: Operation) -> int:
     size = 64 + sum(len(draft.body) + len(draft.changes or "") for draft in operation.events)
     if isinstance(operation, Change):
         size += sum(len(part.body) for part in operation.documents if isinstance(part, Put))
+    if not operation.events:  # else the state is counted with the events that it came with
+        tiers = (operation.session, operation.user_tier, operation.app_tier)
+        size += sum(len(bytes(value)) for tier in tiers if tier for value in tier.set.values())
     return size
