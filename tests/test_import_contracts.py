@@ -97,9 +97,7 @@ def test_a_module_imports_only_what_its_folder_may(module: str) -> None:
         if module == f"{folder}.py" or module.startswith(f"{folder}/"):
             allowed |= extra
     for line, name in imported(SRC / module):
-        assert name in sys.stdlib_module_names or name in allowed, (
-            f"{module}:{line} imports {name}"
-        )
+        assert name in sys.stdlib_module_names or name in allowed, f"{module}:{line} imports {name}"
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:

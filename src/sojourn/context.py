@@ -61,7 +61,8 @@ class Context:
         if self.closed:
             raise Closed("session manager")
         now = self._clock.now()
-        self._latest = max(self._latest, now)
+        if now > self._latest:  # noqa: PLR1730 - twice as fast as max(), in every verb
+            self._latest = now
         return self._latest
 
     async def commit(self, change: Change, taken: Callable[[Committed], None]) -> Committed:

@@ -137,10 +137,9 @@ def event_from(entry: Entry) -> Event:
 
 def stored_event(event: Event, draft: Draft, changes: Changes, seq: int) -> Event:
     """Return the event as it is in the log now. Nothing in it is shared with the one given."""
-    delta = {
-        key: codec.decode(value, "delta") if isinstance(value, msgspec.Raw) else value
-        for key, value in changes.items()
-    }
+    delta: dict[str, Any] = codec.decode(draft.changes, "delta") if draft.changes else {}
+    if draft.deleted:
+        delta.update((key, DELETE) for key in changes if changes[key] is DELETE)
     # Text and numbers cannot be changed, so they can be shared with the caller's event.
     body = event.body if codec.is_scalar(event.body) else codec.decode(draft.body, "body")
     return Event(

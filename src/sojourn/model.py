@@ -2,7 +2,8 @@
 
 Frozen structs throughout. Records on the store's side (`Header`, `Record`, `Entry`, `Draft`,
 `StoredDocument`) hold encoded values and instants in microseconds, so that nothing a store returns
-can alias what it keeps. `Event`, `Document` and `Page` are what a caller reads.
+can alias what it keeps. `Event`, `Document` and `Page` are what a caller reads. Records hold JSON
+values and never themselves, so the garbage collector need not follow them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ DELETE: Final = Deletion.DELETE
 """In a delta: remove this key. `None` is a value, not a deletion."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry of a session's log.
 
     `body` is any JSON value. `delta` maps state keys (prefixed with their tier) to new values or
@@ -53,7 +54,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     seq: int | None = None
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Named bytes attached to a session or an app. `body` is `None` in listings."""
 
     collection: str
@@ -78,7 +79,7 @@ class Page(msgspec.Struct, Generic[Item], frozen=True):
     corrupt: tuple[Corrupt, ...] = ()
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A session without its contents: identity, lifecycle, counters, deadlines.
 
     Instants and durations are microseconds. `seq` is the last sequence number given out, `due_at`
@@ -118,7 +119,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return self.phase in LIVE
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
+class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event on its way into a log: encoded, without a sequence number.
 
     `changes` is the JSON object of the keys it set and `deleted` the JSON list of those it removed.
@@ -137,7 +138,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     stamped: bool = False
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An event as a store returns it: encoded, in its place in the log."""
 
     seq: int
@@ -150,7 +151,7 @@ class Entry(msgspec.Struct, frozen=True):
     deleted: str | None = None
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A session as a store returns it: the header, the state of all tiers, a window of its log."""
 
     header: Header
@@ -160,7 +161,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...] = ()
 
 
-class StoredDocument(msgspec.Struct, frozen=True, kw_only=True):
+class StoredDocument(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A document as a store keeps it. `seq` is the log's last number when it was put."""
 
     collection: str

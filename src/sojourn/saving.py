@@ -201,9 +201,11 @@ class Saving:
         if len(whole) > MAX_EVENTS_PER_COMMIT:
             raise TooLarge("events in one commit", len(whole), MAX_EVENTS_PER_COMMIT)
         now, ids = self._context.now(), self._context.ids
-        prepared = [prepare(event, None, ids, now) for event in whole[:-1]]
-        prepared += [prepare(event, state, ids, now) for event in whole[-1:]]
-        return prepared
+        last = len(whole) - 1
+        return [
+            prepare(event, state if index == last else None, ids, now)
+            for index, event in enumerate(whole)
+        ]
 
     async def truncate(
         self, session: Session, *, after: int, conflict: Policy, lease: Lease | None

@@ -197,11 +197,13 @@ class State(MutableMapping[str, Any]):
 
         What the caller did to a key since then stays, for the next save.
         """
+        if not (self._assigned or self._deleted or self._withdrawn):
+            for key, value in changes.items():
+                self._values.pop(key, None)
+                self._set_loaded(key, value)
+            return
         for key, value in changes.items():
-            if isinstance(value, msgspec.Raw):
-                self._loaded[key] = value
-            else:
-                self._loaded.pop(key, None)
+            self._set_loaded(key, value)
             if self._withdrawn.get(key, 0) > writes and key in self._loaded:
                 self._deleted[key] = self._withdrawn.pop(key)
             if max(self._assigned.get(key, 0), self._deleted.get(key, 0)) <= writes:
@@ -211,6 +213,12 @@ class State(MutableMapping[str, Any]):
                 self._withdrawn.pop(key, None)
             elif key not in self._loaded:
                 self._deleted.pop(key, None)
+
+    def _set_loaded(self, key: str, value: msgspec.Raw | Deletion) -> None:
+        if isinstance(value, msgspec.Raw):
+            self._loaded[key] = value
+        else:
+            self._loaded.pop(key, None)
 
     def set_temporary(self, changes: Mapping[str, Any]) -> None:
         """Take over `temp:` keys of an event's delta: they live on this copy only."""

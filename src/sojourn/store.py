@@ -42,7 +42,7 @@ class TierDelta(NamedTuple):
     drop: tuple[str, ...] = ()
 
 
-class Put(msgspec.Struct, frozen=True, kw_only=True):
+class Put(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Put a document: same collection and key replace, `created_at` stays."""
 
     collection: str
@@ -52,14 +52,14 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
 
 
-class Drop(msgspec.Struct, frozen=True, kw_only=True):
+class Drop(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Remove a document; `key=None` removes the collection. Missing is fine."""
 
     collection: str
     key: str | None = None
 
 
-class Move(msgspec.Struct, frozen=True, kw_only=True):
+class Move(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Move the phase by a trigger.
 
     `due_at` is when the reaper takes an ending session over. `retain` (microseconds) is how long
@@ -72,13 +72,13 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     retain: int | None = None
 
 
-class Retry(msgspec.Struct, frozen=True, kw_only=True):
+class Retry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Note a failed end: count it, and be due again at `due_at`."""
 
     due_at: int
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One commit. `epoch` and `revision` are what the caller expects; `None` expects nothing.
 
     `id=None` writes only to the app's tier, `user`'s tier and the app's documents. `clear` empties
@@ -111,7 +111,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability | None = None
 
 
-class Committed(msgspec.Struct, frozen=True, kw_only=True):
+class Committed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a commit led to. `seqs` are the events' numbers, in order, old ones for repeats.
 
     `before` is the log's last number before it: an event is new if its number is above that, and
@@ -127,7 +127,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     repeated: bool = False
 
 
-class Create(msgspec.Struct, frozen=True, kw_only=True):
+class Create(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A new session: its first header, state of its tiers, and first events, all or nothing."""
 
     header: Header
@@ -139,7 +139,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability | None = None
 
 
-class Fork(msgspec.Struct, frozen=True, kw_only=True):
+class Fork(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A copy of `source` as of event `at` under the id of `header`.
 
     What is copied, and what is set back, is said at `SessionManager.fork`.
@@ -152,7 +152,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability | None = None
 
 
-class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A window of a log: the bounds first, then the last (or first) so many of what they leave.
 
     `after_seq` and `before_seq` are exclusive, `since` is inclusive (a store sees an instant, a
@@ -173,7 +173,7 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
         return from_datetime(self.since) if isinstance(self.since, datetime) else self.since
 
 
-class Get(msgspec.Struct, frozen=True, kw_only=True):
+class Get(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Read one session. `expired` also finds one past its deadline; `window` adds events."""
 
     app: str
@@ -183,7 +183,7 @@ class Get(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool = False
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True):
+class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Sessions that match every given filter. `position` is the store's own.
 
     Expired ones are left out unless `expired` asks for them too; counting leaves them out always.
@@ -214,7 +214,7 @@ class Listed(NamedTuple):
     corrupt: tuple[Corrupt, ...] = ()
 
 
-class Touch(msgspec.Struct, frozen=True, kw_only=True):
+class Touch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Note that a session is in use: idle deadline and `active_at` move, the revision does not."""
 
     app: str
@@ -223,7 +223,7 @@ class Touch(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str | None = None
 
 
-class Delete(msgspec.Struct, frozen=True, kw_only=True):
+class Delete(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Remove a session and all it owns, children too. With expectations: only if they hold.
 
     `fence` is a lease that must still be the newest.
@@ -237,7 +237,7 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
     fence: int | None = None
 
 
-class Due(msgspec.Struct, frozen=True, kw_only=True):
+class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Up to `limit` sessions that the reaper has to look at, the longest due first."""
 
     app: str
@@ -252,7 +252,7 @@ class Tiers(NamedTuple):
     app_state: Encoded
 
 
-class DocumentQuery(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Documents of a session (`id`) or, with `id=None`, of the app; keys ascend after `after`.
 
     `expired` also reads those of a session past its deadline, for its end hooks.
@@ -356,7 +356,7 @@ class SupportsWatch(Protocol):
         """Return a subscription; a change from now on makes its next `wait` return."""
 
 
-class Acquire(msgspec.Struct, frozen=True, kw_only=True):
+class Acquire(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Take a lease until `until`; `holder` names this acquisition (random, used once)."""
 
     app: str
@@ -367,7 +367,7 @@ class Acquire(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str | None = None
 
 
-class Renew(msgspec.Struct, frozen=True, kw_only=True):
+class Renew(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Move the end of a lease (`until=None` releases it). Only its newest token may."""
 
     app: str
