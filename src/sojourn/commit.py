@@ -31,6 +31,7 @@ from sojourn.limits import MAX_LABELS, MAX_SEQ, MAX_STATE, OPERATIONS_REMEMBERED
 from sojourn.model import Entry, Header
 from sojourn.state import tier_of
 from sojourn.store import TierDelta
+from sojourn.timestamps import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -184,7 +185,9 @@ def _moved(old: Header, new: Header, move: Move, now: int) -> Header:
             new, idle=None, absolute_at=None, expires_at=expires_at, due_at=move.due_at
         )
         if old.phase in ENDING:
-            return new
+            if move.retain is None or expires_at is not None:
+                return new
+            return msgspec.structs.replace(new, retain=move.retain)
         # Whoever ran the session runs it no more: its lease is revoked.
         return msgspec.structs.replace(
             new,
@@ -195,7 +198,7 @@ def _moved(old: Header, new: Header, move: Move, now: int) -> Header:
             leased_until=0,
         )
     if phase in OVER:
-        keep = now + (old.retain or 0)
+        keep = min(now + (old.retain or 0), LATEST)
         return msgspec.structs.replace(
             new, idle=None, absolute_at=keep, expires_at=keep, due_at=keep
         )
@@ -221,6 +224,11 @@ def touched(header: Header | None, id: str, now: int, epoch: str | None) -> Head
     return msgspec.structs.replace(
         header, active_at=active_at, expires_at=expires_at, due_at=expires_at
     )
+
+
+def apart(header: Header) -> Header:
+    """Return a header that shares nothing that can be changed."""
+    return msgspec.structs.replace(header, labels=dict(header.labels))
 
 
 def patched(labels: dict[str, str], patch: dict[str, str | None]) -> dict[str, str]:

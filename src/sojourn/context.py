@@ -110,3 +110,22 @@ async def uninterrupted(work: Coroutine[object, object, T]) -> T:
         except asyncio.CancelledError:  # the caller raises the first one when this is done
             continue
     return task.result()
+
+
+async def completed(work: Coroutine[object, object, T]) -> T:
+    """Run a short piece of work to its end, then raise the cancellation that came meanwhile.
+
+    For a `finally`, where nothing else remembers it.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    try:
+        return task.result()
+    finally:
+        if cancelled is not None:
+            raise cancelled

@@ -12,6 +12,7 @@ from sojourn.commit import recall, sequence
 from sojourn.context import uninterrupted
 from sojourn.errors import (
     AlreadyExists,
+    Ended,
     InvalidId,
     InvalidQuery,
     NotFound,
@@ -22,7 +23,7 @@ from sojourn.errors import (
     Unavailable,
     Unbound,
 )
-from sojourn.events import by_tier, encode_delta, prepare, stored_event
+from sojourn.events import by_tier, changes_of, encode_delta, prepare, stored_event
 from sojourn.expiry import Expiry, absolute_deadline, deadline, idle_span, is_past
 from sojourn.lifecycle import FIRST, PRESETS
 from sojourn.limits import CREATE_ATTEMPTS, MAX_EVENTS_PER_COMMIT, MAX_LABELS
@@ -117,8 +118,8 @@ class Creation:
         seqs, _ = sequence([item.draft for item in prepared], 0, lambda _draft: None)
         for event, item, seq in zip(whole, prepared, seqs, strict=True):
             session.state.set_temporary(item.temporary)
-            session.state.applied(item.changes, session.state.writes)
             if seq > len(session.events):  # else it is one of the events before it again
+                session.state.applied(item.changes, session.state.writes)
                 session.events.append(stored_event(event, item.draft, item.changes, seq))
         return session
 
@@ -147,8 +148,9 @@ class Creation:
         the caller was cancelled meanwhile.
         """
         merged: Changes = dict(changes)
-        for item in prepared:
-            merged.update(item.changes)
+        if prepared:
+            seqs, _ = sequence([item.draft for item in prepared], 0, lambda _draft: None)
+            merged.update(changes_of(prepared, seqs, 0))
         refuse_unbound(session.header, merged)
         # Read before, not after: once it is stored, nothing may fail any more.
         tiers = await self._context.store.tiers(session.app, session.user)
@@ -160,6 +162,7 @@ class Creation:
 
         freed: set[str] = set()
         for _attempt in range(CREATE_ATTEMPTS):
+            session.seen(restamped(session.header, self._context.now()))
             try:
                 await self._create(session, merged, prepared, durability, stored)
             except AlreadyExists as error:
@@ -290,6 +293,20 @@ class Creation:
                 raise NotFound(header.id, "the fork was removed at once")
             return session
         raise AlreadyExists(header.id, f"{CREATE_ATTEMPTS} generated ids were taken")
+
+
+def restamped(header: Header, now: int) -> Header:
+    """Return the header of a session that is stored for the first time now.
+
+    Its idle time counts from here, its absolute deadline from its start. Raises `Ended` past that.
+    """
+    if is_past(header.absolute_at, now):
+        raise Ended(header.id, header.phase, "past its deadline")
+    active_at = max(header.active_at, now)
+    expires_at = deadline(active_at, header.idle, header.absolute_at)
+    return msgspec.structs.replace(
+        header, active_at=active_at, expires_at=expires_at, due_at=expires_at
+    )
 
 
 def refuse_unbound(header: Header, changes: Mapping[str, object]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sojourn.errors import InvalidQuery, NotFound, TooLarge, Unserializable
+from sojourn.expiry import span_of
 from sojourn.limits import MAX_DOCUMENT, MAX_PAGE
 from sojourn.model import Document
 from sojourn.names import check_name, is_name
 from sojourn.store import Change, DocumentQuery, Drop, Put
-from sojourn.timestamps import from_seconds, to_datetime
+from sojourn.timestamps import LATEST, to_datetime
 
 if TYPE_CHECKING:
     from sojourn.context import Context
@@ -45,15 +46,14 @@ class Documents:
         body = bytes(body)
         if len(body) > MAX_DOCUMENT:
             raise TooLarge("bytes in a document", len(body), MAX_DOCUMENT)
-        if ttl is not None and not ttl > 0:
-            raise InvalidQuery("ttl", "give seconds above 0, or None for as long as its owner")
+        span = None if ttl is None else span_of("ttl", ttl)
         now = self._context.now()
         put = Put(
             collection=check_name("collection", collection),
             key=check_name("document key", key),
             body=body,
             content_type=check_name("content type", content_type),
-            expires_at=None if ttl is None else now + from_seconds(ttl),
+            expires_at=None if span is None else min(now + span, LATEST),
         )
         await self._commit(put, durability)
 
@@ -82,6 +82,8 @@ class Documents:
         """Return documents without bodies, ascending by key, those behind `after`."""
         if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
             raise InvalidQuery("limit", f"give a whole number from 1 to {MAX_PAGE}")
+        if after is not None:
+            check_name("after", after)
         now = self._context.now()
         if not is_name(collection) or not self._has_owner():
             return []

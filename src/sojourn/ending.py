@@ -8,9 +8,10 @@ readable, and is tried again.
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
-from sojourn.context import uninterrupted
+from sojourn.context import completed
 from sojourn.errors import (
     Conflict,
     EndFailed,
@@ -19,6 +20,7 @@ from sojourn.errors import (
     LeaseLost,
     NotFound,
 )
+from sojourn.expiry import span_of
 from sojourn.lease import acquire
 from sojourn.lifecycle import END_OF, ENDING, FINISH_OF, OVER
 from sojourn.limits import (
@@ -38,11 +40,19 @@ if TYPE_CHECKING:
 
     from sojourn.context import Context
     from sojourn.lease import Lease
-    from sojourn.model import Header
+    from sojourn.model import Header, Record
     from sojourn.ports import Cleaner, Hook
     from sojourn.reading import Reading
     from sojourn.session import Session
     from sojourn.watch import Watches
+
+MAX_REASON = 1_000
+"""Characters in the reason of an end: it is for people to read."""
+
+_finishing: ContextVar[tuple[tuple[str, asyncio.Task[bool]], ...]] = ContextVar(
+    "sojourn_finishing", default=()
+)
+"""The ends, by epoch, that the code at hand is part of: to wait for one would never end."""
 
 
 class Ending:
@@ -74,14 +84,15 @@ class Ending:
 
     async def end(self, id: str, *, reason: str, retain: float | None) -> bool:
         """See `SessionManager.end`."""
-        if retain is not None and not retain > 0:
-            raise InvalidQuery("retain", "give seconds above 0, or None to keep nothing")
+        if retain is not None:
+            span_of("retain", retain)
+        check_reason(reason)
         check_name("session id", id)
         record = await self._reading.record(id, expired=True)
-        if record is None or record.header.phase in OVER:
+        if record is None or record.header.phase in OVER or _is_being_finished(record.header):
             return False
         await self._begin(record.header, reason=reason, retain=retain, expired="allow")
-        return await self.finish(id)
+        return await self.finish(id, epoch=record.header.epoch)
 
     async def _end_children(self, id: str, lease: Lease) -> tuple[BaseException, ...]:
         """End a session's children, in parallel; return what failed.
@@ -89,7 +100,8 @@ class Ending:
         Its own end has begun, so it gets no new ones.
         """
         children = await self._children(id)
-        if not children:
+        # A child that was listed before its parent was seen to be there still is this parent's.
+        if not children or await self._claimed(id, lease) is None:
             return ()
         outcomes = await asyncio.gather(
             *(self.end(child, reason="its parent ends", retain=None) for child in children),
@@ -133,7 +145,7 @@ class Ending:
             trigger=END_OF[header.lifecycle],
             reason=reason,
             due_at=now + from_seconds(END_CLAIM_SECONDS),
-            retain=None if retain is None else from_seconds(retain),
+            retain=None if retain is None else span_of("retain", retain),
         )
         change = Change(
             app=header.app,
@@ -154,13 +166,18 @@ class Ending:
         except NotFound:
             return
 
-    async def finish(self, id: str) -> bool:
-        """See `SessionManager.finish`. Of many callers in this process, one runs; all wait."""
+    async def finish(self, id: str, *, epoch: str | None = None) -> bool:
+        """See `SessionManager.finish`. Of many callers in this process, one runs; all wait.
+
+        With `epoch` it means that incarnation and no later one of the id.
+        """
         check_name("session id", id)
         record = await self._reading.record(id, expired=True)
         if record is None or record.header.phase in OVER:
             return False
         header = record.header
+        if epoch not in (None, header.epoch) or _is_being_finished(header):
+            return False
         if header.phase not in ENDING:
             trigger = FINISH_OF[header.lifecycle]
             raise InvalidTransition(header.phase, trigger, "its end has not begun: use end()")
@@ -179,6 +196,9 @@ class Ending:
             await asyncio.wait(list(self._running.values()))
 
     async def _finish(self, header: Header) -> bool:
+        task = asyncio.current_task()
+        assert task is not None  # it was made for this
+        _finishing.set((*_finishing.get(), (header.epoch, task)))  # seen in here and in the hooks
         lease = await self._claim(header)
         if lease is None:
             return False
@@ -187,7 +207,7 @@ class Ending:
         except LeaseLost:  # it took so long that somebody else is at it by now
             return False
         finally:
-            await uninterrupted(lease.release())
+            await completed(lease.release())
 
     async def _claim(self, header: Header) -> Lease | None:
         """Take the lease to end a session; `None` when somebody else has ended it meanwhile."""
@@ -203,8 +223,8 @@ class Ending:
             return None
 
     async def _run(self, id: str, lease: Lease) -> bool:
-        record = await self._reading.record(id, expired=True)
-        if record is None or record.header.phase in OVER:
+        record = await self._claimed(id, lease)
+        if record is None:
             return False
         causes = await self._end_children(id, lease)
         if not causes:
@@ -212,10 +232,21 @@ class Ending:
         if causes:
             await self._note_failure(record.header, lease)
             raise EndFailed(id, causes)
+        # Read again: an end that was asked for meanwhile may have asked to keep the record.
+        record = await self._claimed(id, lease)
+        if record is None:
+            return False
         if record.header.retain is not None:
             await self._keep(record.header, lease)
             return True
         return await self.remove(id, epoch=record.header.epoch, fence=lease.token)
+
+    async def _claimed(self, id: str, lease: Lease) -> Record | None:
+        """Return the session that the lease is of while it is ending; a later one is not it."""
+        record = await self._reading.record(id, expired=True)
+        if record is None or record.header.epoch != lease.epoch:
+            return None
+        return record if record.header.phase in ENDING else None
 
     async def _run_hooks(self, session: Session, reason: str) -> tuple[BaseException, ...]:
         """Run hooks, then cleaners, each group in parallel; return what failed."""
@@ -278,8 +309,11 @@ class Ending:
             try:
                 await self._begin(header, reason="expired", retain=None, expired="require")
             except Conflict:
-                return False
-        return await self.finish(header.id)
+                # It was used or changed; or somebody else began its end, which we join then.
+                record = await self._reading.record(header.id, expired=True)
+                if record is None or record.header.phase not in ENDING:
+                    return False
+        return await self.finish(header.id, epoch=header.epoch)
 
     async def due(self, limit: int) -> Sequence[Header]:
         """Return up to `limit` sessions that the reaper has to look at."""
@@ -322,6 +356,24 @@ class Ending:
         self._context.now()
         await self._watches.hand_over(self._watches.watched)  # whose they are may have changed
         return await self._context.store.forget(self._context.app, user)
+
+
+def check_reason(reason: object) -> str:
+    """Return a reason if it can be stored. Raises `InvalidQuery`."""
+    if not isinstance(reason, str):
+        raise InvalidQuery("reason", f"give a string, not {type(reason).__name__}")
+    if len(reason) > MAX_REASON:
+        raise InvalidQuery("reason", f"give at most {MAX_REASON} characters, not {len(reason)}")
+    try:
+        reason.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidQuery("reason", str(error)) from None
+    return reason
+
+
+def _is_being_finished(header: Header) -> bool:
+    """Return whether this is called, however indirectly, by a hook of that very end."""
+    return any(epoch == header.epoch and not task.done() for epoch, task in _finishing.get())
 
 
 async def _all_of(

@@ -11,7 +11,7 @@ import math
 import msgspec
 
 from sojourn.errors import InvalidQuery
-from sojourn.timestamps import LATEST, from_seconds
+from sojourn.timestamps import LATEST, MICROSECONDS, from_seconds
 
 TOUCH_FRACTION = 10
 """A touch is written only once a tenth of the idle time has passed: reads stay reads."""
@@ -32,9 +32,9 @@ class Expiry(msgspec.Struct, frozen=True):
             seconds = getattr(self, name)
             if seconds is None:
                 continue
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            if not _is_number(seconds):
                 raise InvalidQuery(f"expiry.{name}", "give seconds as a number, or None for never")
-            if not math.isfinite(seconds):
+            if isinstance(seconds, float) and not math.isfinite(seconds):
                 raise InvalidQuery(f"expiry.{name}", "give a finite number, or None for never")
 
 
@@ -42,16 +42,30 @@ NEVER = Expiry()
 """No deadline at all."""
 
 
+def _is_number(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool)
+
+
+def span_of(what: str, seconds: float) -> int:
+    """Return seconds above 0 as microseconds, no more than any instant can hold.
+
+    Raises `InvalidQuery`, naming `what`, for something else or a number that is not finite.
+    """
+    if not _is_number(seconds) or not 0 < seconds < math.inf:
+        raise InvalidQuery(what, "give a finite number of seconds above 0")
+    return LATEST if seconds >= LATEST // MICROSECONDS else from_seconds(seconds)
+
+
 def idle_span(policy: Expiry) -> int | None:
     """Return the idle time in microseconds, or `None` for no idle deadline."""
-    return from_seconds(policy.idle) if policy.idle and policy.idle > 0 else None
+    return span_of("expiry.idle", policy.idle) if policy.idle and policy.idle > 0 else None
 
 
 def absolute_deadline(policy: Expiry, start: int) -> int | None:
     """Return the instant of the absolute deadline, or `None`."""
     if not policy.absolute or policy.absolute <= 0:
         return None
-    return min(start + from_seconds(policy.absolute), LATEST)
+    return min(start + span_of("expiry.absolute", policy.absolute), LATEST)
 
 
 def deadline(active_at: int, idle: int | None, absolute_at: int | None) -> int | None:

@@ -7,7 +7,7 @@ import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sojourn.context import uninterrupted
+from sojourn.context import completed, uninterrupted
 from sojourn.errors import (
     Ended,
     InvalidQuery,
@@ -17,6 +17,7 @@ from sojourn.errors import (
     SojournError,
     Unavailable,
 )
+from sojourn.expiry import span_of
 from sojourn.limits import LEASE_MAX_SECONDS
 from sojourn.store import Acquire, Renew, SupportsLease
 from sojourn.timestamps import from_seconds
@@ -94,7 +95,7 @@ async def acquire(
     store = context.store
     if not isinstance(store, SupportsLease):
         raise Unavailable(store.name, "this store has no leases")
-    if not 0 < ttl <= LEASE_MAX_SECONDS:
+    if span_of("ttl", ttl) > from_seconds(LEASE_MAX_SECONDS):
         raise InvalidQuery("ttl", f"give seconds, above 0 and up to {LEASE_MAX_SECONDS:.0f}")
     loop = asyncio.get_running_loop()
     give_up = loop.time() + wait
@@ -139,7 +140,12 @@ async def hold(
     try:
         yield lease
     finally:
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait([keeper])
-        await uninterrupted(lease.release())
+        await completed(_stop(keeper, lease))
+
+
+async def _stop(keeper: asyncio.Future[None] | None, lease: Lease) -> None:
+    """Renew a lease no more, and let go of it."""
+    if keeper is not None:
+        keeper.cancel()
+        await asyncio.wait([keeper])
+    await lease.release()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from sojourn.context import Context
+from sojourn.context import Context, completed
 from sojourn.creation import Creation
 from sojourn.documents import Documents
 from sojourn.ending import Ending
@@ -117,10 +117,12 @@ class SessionManager:
 
         The store is closed if it is ours.
         """
-        await self.ending.settle()
-        self._context.closed = True
-        if self._owns_store:
-            await self._context.store.close()
+        try:
+            await self.ending.settle()
+        finally:  # cancelled or not: nobody else closes it
+            self._context.closed = True
+            if self._owns_store:
+                await completed(self._context.store.close())
 
     @property
     def app(self) -> str:
@@ -263,14 +265,13 @@ class SessionManager:
         session, `InvalidQuery` for a negative number. `expired` is for end hooks: it also reads a
         session past its deadline.
         """
-        kinds = (kind,) if isinstance(kind, str) else None if kind is None else tuple(kind)
         window = EventQuery(
             last=last,
             first=first,
             after_seq=after_seq,
             before_seq=before_seq,
             since=since,
-            kinds=kinds,
+            kinds=cast("tuple[str, ...] | None", kind),  # checked next, as one or as several
         )
         return await self._reading.events(id, window, expired=expired)
 
@@ -479,7 +480,8 @@ class SessionManager:
     def on_end(self, hook: Hook) -> Hook:
         """Run `async def hook(session, reason)` before a session is removed; raise to be retried.
 
-        It runs at least once, within `HOOK_SECONDS`, in parallel with the others.
+        It runs at least once, within `HOOK_SECONDS`, in parallel with the others. Inside a hook,
+        `end` and `finish` of the session that is being ended return `False` at once.
         """
         self.ending.add_hook(hook)
         return hook

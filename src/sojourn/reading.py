@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ from sojourn.store import EventQuery, Get, Query, Touch
 from sojourn.timestamps import EARLIEST, LATEST, parse_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sojourn.context import Context
     from sojourn.model import Encoded, Entry, Event, Record
@@ -203,4 +204,8 @@ def _kinds(kinds: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return kinds as a tuple; a single one may be given as it is."""
     if kinds is None:
         return None
-    return (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    if isinstance(kinds, str):
+        kinds = (kinds,)
+    elif not isinstance(kinds, Iterable):
+        raise InvalidQuery("kind", f"give one name or several, not {type(kinds).__name__}")
+    return tuple(check_name("event kind", kind) for kind in kinds)

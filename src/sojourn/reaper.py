@@ -66,6 +66,8 @@ class Reaper:
             total = 0
             while removed := len(await ending.reap(self._batch)):
                 total += removed
+                if self._stopping.is_set():
+                    break
             return total
         return await self._sweep_one_by_one()
 
@@ -82,6 +84,8 @@ class Reaper:
             over = await self._end_all(fresh)
             left.update(header.epoch for header in fresh if header.epoch not in over)
             ended += len(over)
+            if self._stopping.is_set():
+                return ended
 
     def _may_end(self, header: Header) -> bool:
         """Return whether a due session may be ended: a live scope keeps it, to its absolute end."""
@@ -122,15 +126,19 @@ class Reaper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop, once the sweep under way is done."""
+        """Stop, once the batch under way is done."""
         await self.stop()
 
     async def stop(self) -> None:
-        """Stop, once the sweep under way is done. Twice is fine; no task is left."""
-        self._stopping.set()
+        """Stop, once the batch under way is done. Twice is fine; no task is left."""
         task, self._task = self._task, None
-        if task is not None:
+        if task is None:
+            return
+        self._stopping.set()
+        try:
             await task
+        finally:
+            self._stopping.clear()  # a sweep that is asked for later is a whole one
 
     async def _run(self) -> None:
         while not self._stopping.is_set():

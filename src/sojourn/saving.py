@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn.commit import forbid
 from sojourn.creation import refuse_unbound
+from sojourn.ending import check_reason
 from sojourn.errors import (
     AlreadyBound,
     AlreadyExists,
@@ -316,6 +317,8 @@ class Saving:
                 raise NotFound(str(id))
             why = "end hooks run before it: use finish(), or end() for both halves"
             raise InvalidTransition(record.header.phase, trigger, why)
+        if reason is not None:
+            check_reason(reason)
         claim = from_seconds(END_CLAIM_SECONDS) if trigger in END_OF.values() else 0
         move = Move(trigger=trigger, reason=reason, due_at=self._context.now() + claim)
         change = self._change(id, conflict="merge", lease=lease, move=move)

@@ -28,7 +28,10 @@ def open_store(url: str) -> Store:
     if make is None:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise InvalidQuery("store URL", f"unknown scheme {parts.scheme!r}; known are {known}")
-    return make(parts.netloc, unquote(parts.path), dict(parse_qsl(parts.query)))
+    if parts.fragment:
+        raise InvalidQuery("store URL", "write %23 for a # in a file's name")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return make(parts.netloc, unquote(parts.path), options)
 
 
 def _memory(host: str, path: str, options: Mapping[str, str]) -> Store:

@@ -68,11 +68,11 @@ class Vault:
         session = commit.merged_state(_EMPTY, create.session, clear=False, key=header.id)
         shared = self._shared_tiers(header.app, header.user, create.user_tier, create.app_tier)
         seqs, new = commit.sequence(create.events, 0, _not_stored)
-        header = commit.created(_apart(header), create.op, new)
+        header = commit.created(commit.apart(header), create.op, new)
         slot = self._add(header, session, parent)
         self._tiers.update(shared)
         self._log_all(slot, create.events, seqs)
-        return Committed(header=_apart(header), revision=header.revision, seqs=seqs)
+        return Committed(header=commit.apart(header), revision=header.revision, seqs=seqs)
 
     def _created_before(self, found: Slot, create: Create | Fork) -> Committed:
         """Answer a repeated create with its first result, another one with `AlreadyExists`."""
@@ -82,7 +82,7 @@ class Vault:
             raise commit.exists(found.header, now)
         events = create.events if isinstance(create, Create) else ()
         seqs, _ = commit.sequence(events, 0, _not_stored)
-        header = _apart(found.header)
+        header = commit.apart(found.header)
         return Committed(header=header, revision=known[0], seqs=seqs, repeated=True)
 
     def _admit(self, header: Header) -> Slot | None:
@@ -131,7 +131,7 @@ class Vault:
                 self._log(slot).add(entry)
         if source.documents is not None:
             slot.documents = {k: d for k, d in source.documents.items() if d.seq <= at}
-        return Committed(header=_apart(header), revision=header.revision)
+        return Committed(header=commit.apart(header), revision=header.revision)
 
     def commit(self, change: Change) -> Committed:
         """Apply a change; see `Store.commit`."""
@@ -158,7 +158,9 @@ class Vault:
         self._tiers.update(shared)
         self._replace(slot, header)
         self._put_documents(slot, change)
-        return Committed(header=_apart(header), revision=header.revision, seqs=seqs, before=old.seq)
+        return Committed(
+            header=commit.apart(header), revision=header.revision, seqs=seqs, before=old.seq
+        )
 
     def _commit_shared(self, change: Change) -> Committed:
         """Apply a change that belongs to no session: shared tiers and the app's documents."""
@@ -174,7 +176,7 @@ class Vault:
         """Answer an operation that was applied before with what it led to."""
         revision, before = known
         seqs, _ = self._number(slot, change.events, top=before)
-        header = _apart(slot.header)
+        header = commit.apart(slot.header)
         return Committed(header=header, revision=revision, seqs=seqs, before=before, repeated=True)
 
     def _number(
@@ -230,7 +232,7 @@ class Vault:
         header = commit.touched(_header(slot), touch.id, touch.now, touch.epoch)
         assert slot is not None  # `touched` raised
         self._replace(slot, header)
-        return _apart(header)
+        return commit.apart(header)
 
     def acquire(self, acquire: Acquire) -> int:
         """Grant a lease; see `SupportsLease.acquire`."""
@@ -294,7 +296,7 @@ class Vault:
 
     def due(self, due: Due) -> list[Header]:
         """Return due sessions; see `Store.due`."""
-        return [_apart(slot.header) for slot in self._index.due(due)]
+        return [commit.apart(slot.header) for slot in self._index.due(due)]
 
     def reap(self, due: Due) -> tuple[list[str], list[str]]:
         """Remove due sessions; return their ids, and the ids of all that were removed."""
@@ -312,7 +314,7 @@ class Vault:
         return self._record(slot, slot.entries(get.window))
 
     def _record(self, slot: Slot, entries: Iterable[Entry] = ()) -> Record:
-        header = _apart(slot.header)
+        header = commit.apart(slot.header)
         tiers = self.tiers(header.app, header.user)
         return Record(
             header=header,
@@ -391,11 +393,6 @@ class Vault:
 
 def _header(slot: Slot | None) -> Header | None:
     return None if slot is None else slot.header
-
-
-def _apart(header: Header) -> Header:
-    """Return a header that shares nothing that can be changed."""
-    return msgspec.structs.replace(header, labels=dict(header.labels))
 
 
 def _not_stored(_draft: Draft) -> None:

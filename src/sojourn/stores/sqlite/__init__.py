@@ -89,6 +89,8 @@ class SqliteStore:
         self._pool_readers = threading.local()
         self._opened_readers: list[Reader] = []
         self._watchers = Watchers(self._short_reader)
+        self._opening = asyncio.Lock()
+        self._closing: asyncio.Future[None] | None = None
 
     # --- opening and closing -------------------------------------------------------------------
 
@@ -98,25 +100,32 @@ class SqliteStore:
         Raises `UnsupportedFilesystem`, `ForeignFile`, `NewerSchema`, `ReadOnly`, `StorageFull`,
         `Corrupt` or `Unavailable`; in each case the file is left as it was.
         """
-        if self._state == "open":
-            return
-        if self._state == "closed":
-            raise Closed(self.name)
-        loop = asyncio.get_running_loop()
-        try:
-            db = await loop.run_in_executor(None, self._prepare)
-            assert self._gate is not None  # `_prepare` made it
+        async with self._opening:
+            if self._state == "open":
+                return
+            if self._state == "closed":
+                raise Closed(self.name)
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(None, self._prepare)
             try:
-                self._reader = Reader(self._connect(), short=True)
-            except BaseException:
-                db.close()
-                self._gate.close()
+                db, gate, reader = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                work.add_done_callback(_discard)
                 raise
-        except apsw.Error as error:
-            raise connection.mapped(error, self.name) from error
+            except apsw.Error as error:
+                raise connection.mapped(error, self.name) from error
+            if self._state == "closed":  # by somebody else, meanwhile
+                _discard(work)
+                raise Closed(self.name)
+            self._start(loop, db, gate, reader)
+
+    def _start(
+        self, loop: asyncio.AbstractEventLoop, db: apsw.Connection, gate: Gate, reader: Reader
+    ) -> None:
+        self._gate, self._reader = gate, reader
         self._writer = Writer(
             db,
-            self._gate,
+            gate,
             self.name,
             loop=loop,
             durability=self._durability,
@@ -127,22 +136,27 @@ class SqliteStore:
         self._process = os.getpid()
         self._state = "open"
 
-    def _prepare(self) -> apsw.Connection:
-        """Check the place and the file, migrate it, and return the writing connection."""
+    def _prepare(self) -> tuple[apsw.Connection, Gate, Reader]:
+        """Check the place and the file and migrate it; return what a store works with."""
         connection.refuse_unsafe_place(self._path)
         connection.refuse_foreign_file(self._path)
         folder = str(Path(self._path).parent)
         if not os.path.isdir(folder):  # noqa: PTH112 - Path's raises where it may not look
             raise Unavailable(self.name, f"its folder {folder!r} does not exist")
-        self._gate = Gate(os.path.realpath(self._path))
+        gate = Gate(os.path.realpath(self._path))
         try:
-            self._wait_for_turn(self._gate)
-            return self._migrated()
+            self._wait_for_turn(gate)
+            db = self._migrated()
+            try:
+                return db, gate, Reader(self._connect(), short=True)
+            except BaseException:
+                db.close()
+                raise
         except BaseException:
-            self._gate.close()
+            gate.close()
             raise
         finally:
-            self._gate.release()
+            gate.release()
 
     def _wait_for_turn(self, gate: Gate) -> None:
         if not gate.acquire_within(writer.GATE_SECONDS):
@@ -177,11 +191,19 @@ class SqliteStore:
         return connection.connect(self._path, vfs=self._vfs, writer=False)
 
     async def close(self) -> None:
-        """Finish the writes that were accepted, then close. Twice is fine."""
+        """Finish the writes that were accepted, then close. Twice is fine.
+
+        A call that is cancelled does not stop the closing; another one waits for its end.
+        """
         ours = self._state == "open" and self._process == os.getpid()
         self._state = "closed"
-        if not ours:  # nothing was opened, or it is the process's that this one was forked from
-            return
+        if ours:
+            self._closing = asyncio.ensure_future(self._shut())
+        # Else nothing was opened, or it is the process's that this one was forked from.
+        if self._closing is not None and self._process == os.getpid():
+            await asyncio.shield(self._closing)
+
+    async def _shut(self) -> None:
         await self._watchers.close()
         if self._batcher is not None:
             await self._batcher.drain()
@@ -350,6 +372,16 @@ class SqliteStore:
         self._check_open()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, maintenance.check, self._connect, self.name)
+
+
+def _discard(opened: asyncio.Future[tuple[apsw.Connection, Gate, Reader]]) -> None:
+    """Close what was opened for somebody who is gone."""
+    if opened.cancelled() or opened.exception() is not None:
+        return
+    db, gate, reader = opened.result()
+    reader.close()
+    db.close()
+    gate.close()
 
 
 def _is_short(window: EventQuery) -> bool:

@@ -6,10 +6,11 @@ nothing behind for its neighbours to trip over.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sojourn import codec, commit
-from sojourn.errors import NotFound, RoleTaken, SojournError
+from sojourn.errors import Corrupt, NotFound, RoleTaken, SojournError
 from sojourn.expiry import is_past
 from sojourn.limits import MAX_SEQ
 from sojourn.state import rewind
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from sojourn.model import Draft, Header
     from sojourn.stores.sqlite.recent import Recent
+
+log = logging.getLogger("sojourn")
 
 _UPSERT_DOCUMENT = """INSERT INTO documents(app, session, collection, key, content_type, size, seq,
         created_at, updated_at, expires_at, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -125,7 +128,7 @@ class Batch:
             self._gathered.restate(loaded, old, new)
         self._gathered.changed.add((old.app, old.id))
         return Committed(
-            header=new,
+            header=commit.apart(new),
             revision=new.revision,
             seqs=seqs,
             before=old.seq,
@@ -155,7 +158,7 @@ class Batch:
         revision, before = known
         seqs, _ = self._gathered.number(loaded, change.events, top=before)
         return Committed(
-            header=loaded.header,
+            header=commit.apart(loaded.header),
             revision=revision,
             seqs=seqs,
             before=before,
@@ -184,7 +187,7 @@ class Batch:
         header = commit.touched(loaded.header if loaded else None, touch.id, touch.now, touch.epoch)
         assert loaded is not None  # `touched` raised
         loaded.replace(header, touch.now, rest=False)
-        return header
+        return commit.apart(header)
 
     def acquire(self, acquire: Acquire) -> int:
         """Grant a lease; see `SupportsLease.acquire`."""
@@ -212,7 +215,7 @@ class Batch:
         parent_row = self._admit(create.header)
         state = commit.merged_state("{}", create.session, clear=False, key=create.header.id)
         seqs, new = commit.sequence(create.events, 0, _not_stored)
-        header = commit.created(create.header, create.op, new)
+        header = commit.apart(commit.created(create.header, create.op, new))
         owner = rows.tier_owner(header.user)
         self._gathered.check_tier(header.app, owner, create.user_tier)
         self._gathered.check_tier(header.app, "", create.app_tier)
@@ -226,7 +229,10 @@ class Batch:
         if create.app_tier is not None:
             self._gathered.write_tier(header.app, "", create.app_tier)
         return Committed(
-            header=header, revision=header.revision, seqs=seqs, durability=self._durability
+            header=commit.apart(header),
+            revision=header.revision,
+            seqs=seqs,
+            durability=self._durability,
         )
 
     def _created_before(self, found: Loaded, create: Create | Fork) -> Committed:
@@ -236,7 +242,7 @@ class Batch:
             raise commit.exists(found.header, create.header.created_at)
         events = create.events if isinstance(create, Create) else ()
         return Committed(
-            header=found.header,
+            header=commit.apart(found.header),
             revision=known[0],
             seqs=commit.sequence(events, 0, _not_stored)[0],
             durability=self._durability,
@@ -276,7 +282,11 @@ class Batch:
         state = self._rewound(source, at)
         loaded = self._gathered.insert(header, codec.encode_object(state), parent_row, source.peak)
         self._copy_log(source.row, loaded.row, min(at, MAX_SEQ))
-        return Committed(header=header, revision=header.revision, durability=self._durability)
+        return Committed(
+            header=commit.apart(header),
+            revision=header.revision,
+            durability=self._durability,
+        )
 
     def _rewound(self, source: Loaded, at: int) -> dict[str, Any]:
         """Return the source's own state as of event `at`."""
@@ -311,12 +321,25 @@ class Batch:
 
     def delete(self, delete: Delete) -> bool:
         """Remove a session; see `Store.delete`."""
-        loaded = self._gathered.load(delete.app, delete.id)
+        try:
+            loaded = self._gathered.load(delete.app, delete.id)
+        except Corrupt:
+            if (delete.epoch, delete.revision, delete.fence) != (None, None, None):
+                raise
+            return self._delete_corrupt(delete)
         if loaded is None or not commit.may_delete(
             loaded.header, delete.epoch, delete.revision, delete.fence
         ):
             return False
         self._remove([loaded.row])
+        return True
+
+    def _delete_corrupt(self, delete: Delete) -> bool:
+        """Remove a session whose record can not be read: damaged data can be erased too."""
+        row = self._db.execute(
+            "SELECT row FROM sessions WHERE app = ? AND id = ?", (delete.app, delete.id)
+        ).get
+        self._remove([row])
         return True
 
     def forget(self, forget: Forget) -> int:
@@ -336,7 +359,13 @@ class Batch:
         """Return due sessions; see `Store.due`."""
         self._gathered.flush()
         self._removal.drop_expired_documents(find.due)
-        return [rows.to_header(row) for row in self._removal.due(find.due)]
+        found: list[Header] = []
+        for row in self._removal.due(find.due):
+            try:
+                found.append(rows.to_header(row))
+            except Corrupt:  # it must not keep the others from being ended
+                log.exception("a session that is due can not be read")
+        return found
 
     def reap(self, reap: Reap) -> list[str]:
         """Remove due sessions; see `Store.reap`."""

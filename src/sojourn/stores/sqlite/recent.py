@@ -50,5 +50,6 @@ class Recent:
             del self._sessions[key]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all, and that anything was looked at: the next transaction looks again."""
+        self._version = None
         self._sessions.clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sojourn.limits import MAX_SEQ
 from sojourn.stores.sqlite import rows
 
@@ -14,12 +16,17 @@ if TYPE_CHECKING:
 
     from sojourn.store import Due
 
+EXPIRED_DOCUMENTS = 1_000
+"""Documents removed at a time: most are small, and they must go faster than they come."""
+
 _FAMILY = """WITH RECURSIVE doomed(number) AS (
         SELECT value FROM json_each(?)
         UNION SELECT s.row FROM sessions AS s JOIN doomed AS d ON s.parent_row = d.number)
     SELECT row, app, id, user, phase, labels, exclusive, seq FROM sessions
     WHERE row IN (SELECT number FROM doomed)"""
-_LONGEST_DUE = "FROM sessions WHERE app = ? AND wake_at <= ? ORDER BY wake_at, row LIMIT ?"
+_LONGEST_DUE = """FROM sessions WHERE app = ?1 AND wake_at <= ?2
+    AND NOT (phase IN ('ENDING', 'TERMINATING') AND holder IS NOT NULL AND leased_until > ?2)
+    ORDER BY wake_at, row LIMIT ?3"""
 _FIND = f"SELECT row, id, wake_at, due_at {_LONGEST_DUE}"
 _DUE = f"SELECT {rows.SESSION} {_LONGEST_DUE}"
 _REPAIR = "UPDATE sessions SET wake_at = due_at WHERE row = ?"
@@ -68,8 +75,8 @@ class Removal:
         if not doomed:
             return []
         family: list[Any] = self._db.execute(_FAMILY, (rows.to_json(doomed),)).fetchall()
-        for _, app, _, user, phase, labels, _, _ in family:
-            self._count(app, phase, rows.facets(user, rows.to_labels(labels)), -1)
+        for row, app, _, user, phase, labels, _, _ in family:
+            self._count(app, phase, rows.facets(user, self._labels(row, labels)), -1)
         numbers = rows.to_json([member[0] for member in family])
         self._remove_logs([(member[0], member[7]) for member in family])
         self._db.execute(f"DELETE FROM documents WHERE session {_GONE}", (numbers,))
@@ -79,6 +86,15 @@ class Removal:
             self._db.execute(f"DELETE FROM claims WHERE session {_GONE}", (numbers,))
         self._db.execute(f"DELETE FROM sessions WHERE row {_GONE}", (numbers,))
         return [(member[1], member[2]) for member in family]
+
+    def _labels(self, row: int, text: str | None) -> dict[str, str]:
+        """Return a session's labels, from their own table if its record is damaged."""
+        try:
+            return rows.to_labels(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            query = "SELECT name, value FROM labels WHERE session = ?"
+            found: list[Any] = self._db.execute(query, (row,)).fetchall()
+            return dict(found)
 
     def _remove_logs(self, family: list[tuple[int, int]]) -> None:
         """Remove the events of sessions, given as (row, last number)."""
@@ -91,9 +107,9 @@ class Removal:
             self._db.executemany("DELETE FROM events WHERE key BETWEEN ? AND ?", ranges)
 
     def drop_expired_documents(self, due: Due) -> None:
-        """Remove documents whose own deadline has passed, as many at most as sessions."""
+        """Remove documents whose own deadline has passed, so many at a time."""
         self._db.execute(
             "DELETE FROM documents WHERE row IN ("
             "SELECT row FROM documents WHERE app = ? AND expires_at <= ? LIMIT ?)",
-            (due.app, due.now, due.limit),
+            (due.app, due.now, max(due.limit, EXPIRED_DOCUMENTS)),
         )

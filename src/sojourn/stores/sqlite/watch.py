@@ -14,6 +14,10 @@ POLL_SECONDS = 0.025
 """How often the file is asked whether another process has committed, while somebody watches. The
 question costs microseconds; a person does not notice the wait."""
 
+POLL_SHARE = 20
+"""Rest this many times as long as the last look took: with thousands of watched sessions, looking
+must not take the loop's time from everybody else."""
+
 Key = tuple[str, str]
 
 
@@ -60,6 +64,7 @@ class Watchers:
         """Look for sessions that another process changed, as long as anybody watches."""
         version = None
         while True:
+            started = asyncio.get_running_loop().time()
             try:
                 seen = self._reader().data_version()
                 if seen != version:
@@ -68,7 +73,8 @@ class Watchers:
             except Exception:  # noqa: BLE001 - whatever it is, the watchers read and meet it
                 self.wake(list(self._waiting))
                 return
-            await asyncio.sleep(POLL_SECONDS)
+            took = asyncio.get_running_loop().time() - started
+            await asyncio.sleep(max(POLL_SECONDS, took * POLL_SHARE))
 
     def _compare(self) -> None:
         keys = list(self._waiting)

@@ -108,9 +108,11 @@ class Writer:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._gate.acquire()
             try:
+                self._gate.acquire()
                 outcomes, changed = self._work(job)
+            except OSError as error:  # of the gate: the kernel has no lock to give
+                outcomes, changed = self._refused(job, error), set()
             finally:
                 self._gate.release()
             if outcomes is not None:
@@ -122,6 +124,14 @@ class Writer:
                 self._db.close()
         finally:
             self._gate.release()
+
+    def _refused(self, job: _Job, error: OSError) -> list[Outcome] | None:
+        """Fail a batch whose turn could not be taken, unless it was given up."""
+        if not job.claim():
+            return None
+        reason = Unavailable(self._name, f"its gate can not be locked: {error.strerror}")
+        reason.__cause__ = error
+        return [reason] * len(job.operations)
 
     def _work(self, job: _Job) -> tuple[list[Outcome] | None, set[tuple[str, str]]]:
         """Write a job whose turn has come, unless it was given up."""
