@@ -160,11 +160,27 @@ class Creation:
             session.state.loaded_tier(merge({}, tiers.user_state, tiers.app_state))
             taken()
 
+        before = session.header
+        try:
+            await self._create_once_free(
+                session,
+                lambda: self._create(session, merged, prepared, durability, stored),
+                given_id=given_id,
+            )
+        except BaseException:
+            if not session.stored:
+                session.seen(before)
+            raise
+
+    async def _create_once_free(
+        self, session: Session, create: Callable[[], Awaitable[None]], *, given_id: bool
+    ) -> None:
+        """Create, once what an expired session has is freed, or under another generated id."""
         freed: set[str] = set()
         for _attempt in range(CREATE_ATTEMPTS):
             session.seen(restamped(session.header, self._context.now()))
             try:
-                await self._create(session, merged, prepared, durability, stored)
+                await create()
             except AlreadyExists as error:
                 if not given_id:
                     fresh = self._context.ids.session_id()

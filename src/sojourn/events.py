@@ -98,23 +98,19 @@ def by_tier(changes: Changes) -> TierDeltas:
     """Split encoded changes into the deltas of the three stored tiers."""
     if not changes:
         return _NOTHING
-    kept: tuple[Encoded, Encoded, Encoded] = ({}, {}, {})
-    gone: tuple[list[str], list[str], list[str]] = ([], [], [])
+    deltas: dict[str, TierDelta] = {}
     for key, value in changes.items():
         tier, name = tier_of(key)
-        place = _PLACE[tier]
+        delta = deltas.get(tier)
+        if delta is None:
+            delta = deltas[tier] = TierDelta({})
         if isinstance(value, msgspec.Raw):
-            kept[place][name] = value
+            delta.set[name] = value
         else:
-            gone[place].append(name)
-    return TierDeltas(
-        TierDelta(kept[0], tuple(gone[0])) if kept[0] or gone[0] else None,
-        TierDelta(kept[1], tuple(gone[1])) if kept[1] or gone[1] else None,
-        TierDelta(kept[2], tuple(gone[2])) if kept[2] or gone[2] else None,
-    )
+            deltas[tier] = TierDelta(delta.set, (*delta.drop, name))
+    return TierDeltas(deltas.get("session"), deltas.get("user"), deltas.get("app"))
 
 
-_PLACE = {tier: place for place, tier in enumerate(TierDeltas._fields)}
 _NOTHING = TierDeltas(None, None, None)
 
 

@@ -460,10 +460,12 @@ class App:
         for draft in whole:
             delta |= stored_part(draft.delta)
         self._refuse_unbound(row.user, delta)
+        if row.absolute is not None and now >= row.absolute:
+            raise Refused("Ended")
         freed: set[str] = set()
         while (taken := self._in_the_way(row)) is not None:
             other, kind = taken
-            if other.id in freed or not other.past(row.created):
+            if other.id in freed or not other.past(now):
                 raise Refused(kind)
             freed.add(other.id)
             self._free(other, now, kind, hooks=hooks)
@@ -473,11 +475,13 @@ class App:
                 raise Refused("NotFound")
             if parent.past(row.created) or not parent.live:
                 raise Refused("Ended")
+        row.active = max(row.active, now)
+        row.reckon()
         self.made += 1
         row.number = self.made
         self.rows[row.id] = row
         self.ever.add(row.id)
-        added, done = row.add(whole, row.created)
+        added, done = row.add(whole, now)
         self._apply(row, stored_part(state) | done)
         return added
 
@@ -813,9 +817,11 @@ class App:
         row.commit(now)
         if row.phase in ENDING:
             row.expires, row.due = expired, now + CLAIM
+            if expired is not None:
+                row.retain = None  # what was missing already does not come back as an ended record
+            elif was_live or retain is not None:
+                row.retain = retain
             if was_live:
-                # What was missing already does not come back as an ended record.
-                row.retain = retain if expired is None else None
                 row.fence += 1
                 row.holder, row.leased_until = None, 0
 

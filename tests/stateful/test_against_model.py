@@ -369,17 +369,28 @@ class Machine(RuleBasedStateMachine):
             copy.take_events(added)
             self.hold(session, copy, plain=plain, watched=True)
 
-    @rule(id=st.one_of(ids, st.none()), user=maybe_user, state=states, idle=spans)
+    @rule(
+        id=st.one_of(ids, st.none()),
+        user=maybe_user,
+        state=states,
+        idle=spans,
+        absolute=spans,
+    )
     def new(
-        self, id: str | None, user: str | None, state: dict[str, Any], idle: int | None
+        self,
+        id: str | None,
+        user: str | None,
+        state: dict[str, Any],
+        idle: int | None,
+        absolute: int | None,
     ) -> None:
         """A session that is not stored until it is saved."""
         state = {key: value for key, value in state.items() if user or key[:5] != "user:"}
         now = self.now()
         session = self.hooking.new(
-            id=id, user=user, state=deepcopy(state), expiry=Expiry(idle=idle)
+            id=id, user=user, state=deepcopy(state), expiry=Expiry(idle=idle, absolute=absolute)
         )
-        row = self.header(session.id, now, user=user, idle=idle)
+        row = self.header(session.id, now, user=user, idle=idle, absolute=absolute)
         copy = Copy(self.app, session.id, None, {}, {}, stored=False, user=user, draft=row)
         copy.look(row)
         for key, value in state.items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sojourn import DELETE, Event
+import pytest
+
+from sojourn import DELETE, AlreadyExists, Event, Expiry
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -54,3 +56,30 @@ async def test_a_document_put_over_an_expired_one_is_new(opened: Callable[..., A
             one, two = await documents.list("notes")
             assert one.created_at == one.updated_at > first
             assert two.created_at == first < two.updated_at
+
+
+async def test_a_new_session_saved_over_one_that_expired_meanwhile_takes_its_id(
+    opened: Callable[..., Any],
+) -> None:
+    """Whether the id is free is decided when the new session is saved, not when it was made."""
+    clock = FakeClock()
+    async with opened(clock=clock) as sessions:
+        fresh = sessions.new(id="one", state={"a": 1})
+        await sessions.create(id="one", expiry=Expiry(idle=10))
+        clock.advance(10)
+        await sessions.save(fresh)
+        assert dict((await sessions.require("one")).state) == {"a": 1}
+
+
+async def test_a_refused_first_save_leaves_the_copy_as_it_was(opened: Callable[..., Any]) -> None:
+    """Neither id nor times of a copy move when its first save is refused."""
+    clock = FakeClock()
+    async with opened(clock=clock) as sessions:
+        await sessions.create(id="one")
+        fresh = sessions.new(id="one", state={"a": 1}, expiry=Expiry(idle=60))
+        before = fresh.header
+        clock.advance(5)
+        with pytest.raises(AlreadyExists):
+            await sessions.save(fresh)
+        assert fresh.header == before
+        assert (fresh.stored, fresh.modified, fresh.revision) == (False, True, 0)

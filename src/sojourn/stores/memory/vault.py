@@ -78,7 +78,7 @@ class Vault:
         """Answer a repeated create with its first result, another one with `AlreadyExists`."""
         known = commit.recall(found.header, create.op)
         if known is None:
-            now = create.header.created_at
+            now = create.header.active_at
             raise commit.exists(found.header, now)
         events = create.events if isinstance(create, Create) else ()
         seqs, _ = commit.sequence(events, 0, _not_stored)

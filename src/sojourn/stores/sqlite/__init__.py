@@ -285,7 +285,9 @@ class SqliteStore:
 
     async def commit(self, change: Change, /) -> Committed:
         """Apply a change."""
-        committed: Committed = await self._write(change)
+        self._check_open()
+        assert self._batcher is not None  # the store is open
+        committed: Committed = await self._batcher.submit(change)
         return committed
 
     async def get(self, get: Get, /) -> Record | None:

@@ -239,7 +239,7 @@ class Batch:
         """Answer a repeated create with its first result, another one with `AlreadyExists`."""
         known = commit.recall(found.header, create.op)
         if known is None:
-            raise commit.exists(found.header, create.header.created_at)
+            raise commit.exists(found.header, create.header.active_at)
         events = create.events if isinstance(create, Create) else ()
         return Committed(
             header=commit.apart(found.header),
