@@ -2,12 +2,15 @@
 
 One batch is in flight; what arrives meanwhile waits and leaves together as the next. A batch
 leaves at the end of the loop's turn, so that everybody whom the last one woke comes along: a lone
-operation waits for nothing, and under load the price of a durable write is shared.
+operation waits for nothing, and under load the price of a durable write is shared. A crowd is two
+batches (`FLIGHTS`): while one half of it is written, the callers of the other half go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from sojourn.errors import Unavailable
@@ -20,6 +23,13 @@ Operation = TypeVar("Operation")
 Operation_contra = TypeVar("Operation_contra", contravariant=True)
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
+
+
+FLIGHTS = 2
+"""Batches on their way: one that is written, and one that the writer finds when it is done."""
+
+COMPANY = 8
+"""So many operations are worth a durable write of their own while another one is under way."""
 
 
 class Write(Protocol[Operation_contra, Result_co]):
@@ -70,7 +80,7 @@ class Batcher(Generic[Operation, Result]):
         self._name = name
         self._weigh = weigh
         self._waiting: dict[asyncio.Future[Result], Operation] = {}
-        self._flight: _Flight[Result] | None = None
+        self._flights: deque[_Flight[Result]] = deque()
         self._boarding = False
 
     async def submit(self, operation: Operation) -> Result:
@@ -85,52 +95,59 @@ class Batcher(Generic[Operation, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting[future] = operation
-        if self._flight is None and not self._boarding:
+        if not self._boarding and len(self._flights) < FLIGHTS:
             self._boarding = True
             loop.call_soon(self._depart)
         try:
             return await future
         except asyncio.CancelledError:
             # In flight (not waiting any more): the flight has to land before this is final.
-            dropped = self._waiting.pop(future, None) is not None
-            if not dropped and self._flight is not None and future in self._flight.futures:
-                await self._flight.landed()
+            if self._waiting.pop(future, None) is None:
+                for flight in tuple(self._flights):
+                    if future in flight.futures:
+                        await flight.landed()
             raise
 
     async def drain(self) -> None:
         """Return once nothing is waiting or being written."""
-        while self._waiting or self._flight is not None:
-            if self._flight is None:
-                await asyncio.sleep(0)
+        while self._waiting or self._flights:
+            if self._flights:
+                await self._flights[-1].landed()
             else:
-                await self._flight.landed()
+                await asyncio.sleep(0)
 
     def _depart(self) -> None:
-        """Send the next batch off, if anything waits."""
+        """Send off what waits: all of it, or a crowd in two halves; behind a flight, only many."""
         self._boarding = False
-        if self._flight is not None:
-            return
+        if not self._flights:
+            waiting = len(self._waiting)
+            self._send(waiting if waiting < 2 * COMPANY else waiting // 2)
+        if len(self._waiting) >= COMPANY and len(self._flights) < FLIGHTS:
+            self._send(len(self._waiting))
+
+    def _send(self, most: int) -> None:
+        """Send the next batch off, of so many operations at most, if anything waits."""
+        most = min(most, BATCH_OPERATIONS)
         futures: list[asyncio.Future[Result]] = []
         operations: list[Operation] = []
         size = 0
         for future, operation in self._waiting.items():
             size += self._weigh(operation)
-            if operations and (size > BATCH_BYTES or len(operations) == BATCH_OPERATIONS):
+            if len(operations) == most or (operations and size > BATCH_BYTES):
                 break
             futures.append(future)
             operations.append(operation)
-        for future in futures:
-            del self._waiting[future]
         if not futures:
             return
-        self._flight = _Flight(futures)
-        self._write(operations, self._arrive)
+        for future in futures:
+            del self._waiting[future]
+        flight = _Flight(futures)
+        self._flights.append(flight)
+        self._write(operations, partial(self._arrive, flight))
 
-    def _arrive(self, outcomes: Sequence[Result | Exception]) -> None:
-        """Hand out the outcomes of the flight that landed and send the next one off."""
-        flight, self._flight = self._flight, None
-        if flight is None:
-            return
+    def _arrive(self, flight: _Flight[Result], outcomes: Sequence[Result | Exception]) -> None:
+        """Hand out the outcomes of a flight that landed and send the next one off."""
+        self._flights.remove(flight)
         for future, outcome in zip(flight.futures, outcomes, strict=True):
             if future.done():  # cancelled meanwhile; its caller waits in `landed`
                 continue
@@ -139,5 +156,6 @@ class Batcher(Generic[Operation, Result]):
             else:
                 future.set_result(outcome)
         flight.land()
-        self._boarding = True
-        asyncio.get_running_loop().call_soon(self._depart)
+        if not self._boarding:
+            self._boarding = True
+            asyncio.get_running_loop().call_soon(self._depart)

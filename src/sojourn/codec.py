@@ -55,7 +55,9 @@ def encode(value: object, path: str) -> bytes:
     except ValueError as error:
         _find_huge_integer(value, path)
         raise Unserializable(path, str(error)) from error
-    if len(text) > _READABLE_DIGITS and _DIGITS in text.translate(_ALL_DIGITS_ZERO):
+    if len(text) <= _READABLE_DIGITS:
+        return text
+    if _DIGITS in text.translate(_ALL_DIGITS_ZERO):
         _find_huge_integer(value, path)
     if len(text) > MAX_VALUE:
         raise TooLarge(f"bytes of JSON in {path}", len(text), MAX_VALUE)

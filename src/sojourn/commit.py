@@ -26,7 +26,7 @@ from sojourn.errors import (
     Unbound,
 )
 from sojourn.expiry import deadline, is_past
-from sojourn.lifecycle import ENDING, FIRST, OVER, next_phase
+from sojourn.lifecycle import ENDING, FIRST, OVER, Phase, next_phase
 from sojourn.limits import MAX_LABELS, MAX_SEQ, MAX_STATE, OPERATIONS_REMEMBERED
 from sojourn.model import Entry, Header
 from sojourn.state import tier_of
@@ -34,7 +34,7 @@ from sojourn.store import TierDelta
 from sojourn.timestamps import LATEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sojourn.model import Draft, Encoded
     from sojourn.store import Acquire, Change, Move, Renew
@@ -67,15 +67,26 @@ def forbid(header: Header | None, change: Change, tail: Callable[[int], tuple[in
     """
     if header is None or change.id is None:
         raise NotFound(change.id or "")
-    _forbid_incarnation(header, change)
-    _forbid_phase(header, change)
+    if change.epoch is not None and change.epoch != header.epoch:
+        if change.revision is not None:
+            raise _conflict(header, change)
+        raise NotFound(header.id, "this handle is of an earlier session that was deleted")
+    if header.expires_at is not None or change.expired == "require":
+        _forbid_deadline(header, change)
+    if header.phase is not Phase.OPEN or change.move is not None:
+        _forbid_phase(header, change)
     if change.revision is not None and change.revision != header.revision:
         raise _conflict(header, change)
     if change.fence is not None and (change.fence != header.fence or header.holder is None):
         raise LeaseLost(header.id, change.fence)
     if change.user is not None and header.user not in (None, change.user):
         raise AlreadyBound(header.id)
-    _forbid_contents(header, change)
+    if change.user_tier is not None:
+        check_owner(header.id, change.user or header.user, change.user_tier)
+    if header.seq + len(change.events) > MAX_SEQ:
+        raise LogFull("events in a log", header.seq + len(change.events), MAX_SEQ)
+    if change.labels is not None:
+        _forbid_labels(header, change.labels)
     if change.expect_tail is not None:
         actual = tail(len(change.expect_tail))
         if actual != change.expect_tail:
@@ -89,12 +100,8 @@ def _conflict(header: Header, change: Change) -> Conflict:
     return Conflict(header.id, (change.epoch, change.revision), (header.epoch, header.revision))
 
 
-def _forbid_incarnation(header: Header, change: Change) -> None:
-    """Refuse a handle of an earlier session with the same id, and a session past its deadline."""
-    if change.epoch is not None and change.epoch != header.epoch:
-        if change.revision is not None:
-            raise _conflict(header, change)
-        raise NotFound(header.id, "this handle is of an earlier session that was deleted")
+def _forbid_deadline(header: Header, change: Change) -> None:
+    """Refuse a session past its deadline, or one that is not when that is required."""
     past = is_past(header.expires_at, change.now)
     if past and change.expired == "refuse":
         raise Ended(header.id, header.phase, "past its deadline")
@@ -114,18 +121,14 @@ def _forbid_phase(header: Header, change: Change) -> None:
         raise Ended(header.id, header.phase, reason)
 
 
-def _forbid_contents(header: Header, change: Change) -> None:
-    """Refuse shared keys without an owner, too many labels, and a log without numbers left."""
-    check_owner(header.id, change.user or header.user, change.user_tier)
-    if header.seq + len(change.events) > MAX_SEQ:
-        raise LogFull("events in a log", header.seq + len(change.events), MAX_SEQ)
-    if change.labels is not None:
-        labels = patched(header.labels, change.labels)
-        if len(labels) > MAX_LABELS:
-            raise TooLarge("labels", len(labels), MAX_LABELS)
-        for name in header.exclusive:
-            if labels.get(name) != header.labels.get(name):
-                raise InvalidId(f"label {name!r}", "an exclusive label stays as it was created")
+def _forbid_labels(header: Header, patch: dict[str, str | None]) -> None:
+    """Refuse too many labels, and another value for one that is exclusive."""
+    labels = patched(header.labels, patch)
+    if len(labels) > MAX_LABELS:
+        raise TooLarge("labels", len(labels), MAX_LABELS)
+    for name in header.exclusive:
+        if labels.get(name) != header.labels.get(name):
+            raise InvalidId(f"label {name!r}", "an exclusive label stays as it was created")
 
 
 def check_owner(id: str, user: str | None, tier: TierDelta | None) -> None:
@@ -138,14 +141,13 @@ def check_owner(id: str, user: str | None, tier: TierDelta | None) -> None:
 def advance(header: Header, change: Change, appended: int) -> Header:
     """Return the header that `change`, with `appended` new events, leads to."""
     active_at = max(change.now, header.active_at)
-    seq = header.seq + appended
     revision = header.revision + 1
     expires_at = deadline(active_at, header.idle, header.absolute_at)
     remembered = remember(header.remembered, change.op, revision, header.seq)
     new = msgspec.structs.replace(
         header,
         revision=revision,
-        seq=seq,
+        seq=header.seq + appended,
         active_at=active_at,
         expires_at=expires_at,
         due_at=expires_at,
@@ -267,13 +269,15 @@ def is_repeat(draft: Draft, entry: Entry) -> bool:
 
 
 def sequence(
-    drafts: Iterable[Draft], top: int, stored: Callable[[Draft], int | None]
+    drafts: Sequence[Draft], top: int, stored: Callable[[Draft], int | None]
 ) -> tuple[tuple[int, ...], int]:
     """Return the number of each event, an old one for a repeat, and how many are new.
 
     New ones count on from `top`. `stored` finds the number of an event in the log that a draft
     repeats; repeats among the drafts are found here.
     """
+    if len(drafts) == 1 and drafts[0].fresh:
+        return (top + 1,), 1
     seqs: list[int] = []
     new: dict[str, list[Entry]] = {}
     last = top

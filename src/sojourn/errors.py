@@ -44,6 +44,34 @@ class Ended(NotFound):
         return f"session {self.id!r} is over ({self.phase}): {self.reason}"
 
 
+class CheckpointMissing(NotFound):
+    """The session has no such checkpoint, and one is needed. `checkpoint` is its id."""
+
+    def __init__(self, id: str, checkpoint: str, reason: str = "no such checkpoint") -> None:
+        super().__init__(id, reason)
+        self.args = (id, checkpoint, reason)
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.checkpoint!r} of session {self.id!r}: {self.reason}"
+
+
+class CheckpointInUse(SojournError):
+    """Another checkpoint, `child`, came from this one. It was not deleted."""
+
+    def __init__(self, id: str, checkpoint: str, child: str) -> None:
+        super().__init__(id, checkpoint, child)
+        self.id = id
+        self.checkpoint = checkpoint
+        self.child = child
+
+    def __str__(self) -> str:
+        return (
+            f"checkpoint {self.checkpoint!r} of session {self.id!r} is what {self.child!r} came "
+            f"from; delete that too, or say cut=True to let its line end there"
+        )
+
+
 class AlreadyExists(SojournError):
     """A session with this id exists; it was not changed."""
 
@@ -57,6 +85,13 @@ class AlreadyExists(SojournError):
 
     def __str__(self) -> str:
         return f"session {self.id!r}: {self.reason}"
+
+
+class PathTaken(AlreadyExists):
+    """There is a file where one was to be written; it was not touched. `id` is the path."""
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.reason}"
 
 
 class Conflict(SojournError):
@@ -134,6 +169,22 @@ class InvalidCursor(InvalidQuery):
     def __init__(self, reason: str) -> None:
         super().__init__("cursor", reason)
         self.args = (reason,)
+
+
+class InvalidSetting(SojournError, ValueError):
+    """A setting is unknown, or its value is not one. `source` says where it was found.
+
+    `name` is the setting's, or of what was taken for one; a secret value is never in `reason`.
+    """
+
+    def __init__(self, name: str, source: str, reason: str) -> None:
+        super().__init__(name, source, reason)
+        self.name = name
+        self.source = source
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"setting {self.name!r} ({self.source}): {self.reason}"
 
 
 class InvalidTransition(SojournError):
@@ -253,6 +304,43 @@ class EndFailed(SojournError):
         return f"session {self.id!r} could not be ended yet, it will be retried: {names}"
 
 
+class SummaryFailed(SojournError):
+    """No summary was made. `reason` says why; nothing was stored, and nothing is hidden by it.
+
+    What the summariser raised is the `__cause__`.
+    """
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(id, reason)
+        self.id = id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the history of session {self.id!r} was not summarised: {self.reason}"
+
+
+class OutOfScope(SojournError):
+    """There is no ambient session here. `what` needs one: use it inside a scope."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} needs a session, and none is ambient here: use it inside a scope"
+
+
+class QueueFull(SojournError):
+    """So many jobs wait already. Nothing was accepted: wait with `submit`, or refuse the work."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} jobs wait already, which is the limit of this background runner"
+
+
 class Corrupt(SojournError):
     """Stored data cannot be read back. `key` says which record, `reason` what is wrong with it."""
 
@@ -275,6 +363,32 @@ class Closed(SojournError):
 
     def __str__(self) -> str:
         return f"{self.what} is {self.reason}"
+
+
+class MissingExtra(SojournError, ImportError):
+    """What was asked for needs a package that is not installed. `extra` is what brings it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(what, extra)
+        self.what = what
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f'{self.what} needs more packages: pip install "sojourn[{self.extra}]"'
+
+
+class WouldBlock(SojournError, RuntimeError):
+    """A call that waits was made where an event loop runs, which would stop with it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} would block the event loop that runs in this thread: "
+            "await sojourn.SessionManager here, or call it in another thread (asyncio.to_thread)"
+        )
 
 
 class Unavailable(SojournError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -10,12 +10,13 @@ from sojourn import codec
 from sojourn.errors import InvalidQuery, Unserializable
 from sojourn.model import DELETE, Deletion, Draft, Event
 from sojourn.names import check_name
-from sojourn.state import check_key, tier_of
+from sojourn.state import place, tier_of
 from sojourn.store import TierDelta
 from sojourn.timestamps import parse_instant, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sojourn.model import Encoded, Entry
     from sojourn.ports import IdSource
@@ -24,7 +25,7 @@ Changes = dict[str, msgspec.Raw | Deletion]
 """A delta with its values encoded."""
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct, frozen=True, gc=False):
     """An event ready to be stored: the draft, its delta encoded, its keys that are not stored."""
 
     draft: Draft
@@ -42,33 +43,33 @@ def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: i
     delta = {**event.delta, **state} if state else event.delta
     changes, temporary = encode_delta(delta, "delta")
     kept, gone = _apart(changes)
-    at = now if event.at is None else _instant_of(event)
+    id, at, author = event.id, event.at, event.author
     draft = Draft(
-        id=ids.event_id() if event.id is None else check_name("event id", event.id),
+        id=ids.event_id() if id is None else check_name("event id", id),
         kind=check_name("event kind", event.kind),
-        author=None if event.author is None else check_name("event author", event.author),
-        at=at,
+        author=None if author is None else check_name("event author", author),
+        at=now if at is None else _instant_of(at),
         body=codec.encode(event.body, "body").decode(),
         changes=codec.encode_object(kept).decode() if kept else None,
         deleted=codec.encode_names(gone).decode() if gone else None,
-        fresh=event.id is None,
-        stamped=event.at is not None,
+        fresh=id is None,
+        stamped=at is not None,
     )
     return Prepared(draft, changes, temporary)
 
 
-def _instant_of(event: Event) -> int:
+def _instant_of(at: datetime) -> int:
     try:
-        return parse_instant(event.at)  # type: ignore[arg-type]  # it was given
+        return parse_instant(at)
     except (TypeError, ValueError) as error:
         raise Unserializable("event.at", str(error)) from error
 
 
 def _apart(changes: Changes) -> tuple[Encoded, list[str]]:
     """Return the keys that are set with their values, and those that are removed."""
+    if DELETE not in changes.values():
+        return cast("Encoded", changes), []
     gone = [key for key, value in changes.items() if value is DELETE]
-    if not gone:
-        return cast("Encoded", changes), gone
     return {k: v for k, v in changes.items() if isinstance(v, msgspec.Raw)}, gone
 
 
@@ -77,7 +78,7 @@ def encode_delta(delta: Mapping[str, Any], path: str) -> tuple[Changes, dict[str
     changes: Changes = {}
     temporary: dict[str, Any] = {}
     for key, value in delta.items():
-        if tier_of(check_key(key))[0] == "temp":
+        if place(key)[0] == "temp":
             temporary[key] = value
         elif value is DELETE:
             changes[key] = DELETE
@@ -86,7 +87,7 @@ def encode_delta(delta: Mapping[str, Any], path: str) -> tuple[Changes, dict[str
     return changes, temporary
 
 
-class TierDeltas(NamedTuple):
+class TierDeltas(msgspec.Struct, frozen=True, gc=False):
     """A delta split by who shares it; `None` for a tier that is not touched."""
 
     session: TierDelta | None
@@ -102,10 +103,13 @@ def by_tier(changes: Changes) -> TierDeltas:
     for key, value in changes.items():
         tier, name = tier_of(key)
         delta = deltas.get(tier)
-        if delta is None:
-            delta = deltas[tier] = TierDelta({})
-        if isinstance(value, msgspec.Raw):
-            delta.set[name] = value
+        if value is not DELETE:
+            if delta is None:
+                deltas[tier] = TierDelta({name: value})
+            else:
+                delta.set[name] = value
+        elif delta is None:
+            deltas[tier] = TierDelta({}, (name,))
         else:
             deltas[tier] = TierDelta(delta.set, (*delta.drop, name))
     return TierDeltas(deltas.get("session"), deltas.get("user"), deltas.get("app"))

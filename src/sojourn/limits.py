@@ -68,3 +68,9 @@ LEASE_MAX_SECONDS = 86_400.0
 
 WATCH_POLL_SECONDS = 1.0
 """How often a watch looks by itself where a store can not wake it, and as a net where it can."""
+
+PART_BYTES = 1024 * 1024
+"""Bytes of a session that travel in one piece; a larger one is copied and exported in parts."""
+
+DUMP_BYTES = 4 * 1024 * 1024
+"""Bytes of a page of sessions or shared things that is copied or exported: it is held in memory."""

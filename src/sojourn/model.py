@@ -39,8 +39,10 @@ DELETE: Final = Deletion.DELETE
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry of a session's log.
 
-    `body` is any JSON value. `delta` maps state keys (prefixed with their tier) to new values or
-    `DELETE`. `at` is data, not order: order is `seq`, which the store assigns. An event with
+    `kind` and `author` are words of yours. `body` is any JSON value. `delta` maps state keys
+    (prefixed with their tier) to new values or `DELETE`. `id` is generated if not given; given, it
+    makes appending the same event again harmless. `at` is an aware datetime, the manager's clock if
+    not given; it is data, not order: order is `seq`, which the store assigns, from 1. An event with
     `partial=True` is accepted and not stored.
     """
 
@@ -55,7 +57,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Named bytes attached to a session or an app. `body` is `None` in listings."""
+    """Named bytes attached to a session or an app. `body` is `None` in listings.
+
+    `size` is in bytes, `seq` the log's last number when it was put (0 for an app's). Times are
+    aware, in UTC; `expires_at` is `None` for never.
+    """
 
     collection: str
     key: str
@@ -162,7 +168,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StoredDocument(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A document as a store keeps it. `seq` is the log's last number when it was put."""
+    """A document as a store keeps it. `seq` is the log's last number when it was put.
+
+    `number` is its place among the documents of its owner: each new one has a higher number than
+    those that are there, in the order of the commits. One that is replaced keeps its number.
+    """
 
     collection: str
     key: str
@@ -172,4 +182,5 @@ class StoredDocument(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     created_at: int
     updated_at: int
     expires_at: int | None = None
+    number: int = 0
     body: bytes | None = None

@@ -23,7 +23,7 @@ def _is_printable(value: str) -> bool:
 
 def check_name(what: str, value: object) -> str:
     """Return `value` if it can be a name. Raises `InvalidId`, saying what is wrong with it."""
-    if type(value) is str and is_name(value):
+    if type(value) is str and len(value) <= MAX_NAME and _is_printable(value):
         return value
     if type(value) is not str:
         raise InvalidId(what, f"give a string, not {type(value).__name__}")

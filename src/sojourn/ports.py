@@ -71,10 +71,12 @@ class RandomIds:
 def _uuid7_hex() -> str:
     """Return a UUIDv7 as 32 lowercase hex characters."""
     millis = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10))
-    high = noise >> 68  # 12 bits behind the version
-    low = noise & 0x3FFF_FFFF_FFFF_FFFF  # 62 bits behind the variant
-    return (millis << 80 | 7 << 76 | high << 64 | 2 << 62 | low).to_bytes(16).hex()
+    noise = os.urandom(10).hex()
+    return f"{millis:012x}7{noise[:3]}{_VARIANT[noise[3]]}{noise[4:19]}"
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit that holds the variant, bits 10, and two random bits."""
 
 
 Hook: TypeAlias = "Callable[[Session, str], Awaitable[object]]"

@@ -382,9 +382,9 @@ class Saving:
         epoch: str | None = None
         revision: int | None = None
         if isinstance(target, Session):
+            id, epoch = target.header.id, target.header.epoch
             if not target.stored:
-                raise NotFound(target.id, "it has not been saved yet")
-            id, epoch = target.id, target.epoch
+                raise NotFound(id, "it has not been saved yet")
             revision = target.revision if conflict == "fail" else None
         else:
             id = check_name("session id", target)
@@ -429,10 +429,13 @@ def _whole(events: Sequence[Event]) -> list[Event]:
     """Return the events that are to be stored. Raises `InvalidQuery` for none, or a non-event."""
     if not events:
         raise InvalidQuery("event", "give at least one event")
+    whole: list[Event] = []
     for event in events:
         if not isinstance(event, Event):
             raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
-    return [event for event in events if not event.partial]
+        if not event.partial:
+            whole.append(event)
+    return whole
 
 
 def _with_partial(events: Sequence[Event], stored: Sequence[Event]) -> list[Event]:

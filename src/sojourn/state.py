@@ -6,6 +6,7 @@ anything else is the session's own. Inside a tier the prefix is dropped.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from sojourn.errors import InvalidId, TooLarge
@@ -25,12 +26,23 @@ _PREFIXED = ("app:", "user:", "temp:")
 _PREFIX_OF: dict[Tier, str] = {"session": "", "user": "user:", "app": "app:", "temp": "temp:"}
 
 
+KEYS_REMEMBERED = 1_024
+"""Keys whose tier is remembered: a program uses the same few all the time."""
+
+
+@lru_cache(maxsize=KEYS_REMEMBERED)
 def tier_of(key: str) -> tuple[Tier, str]:
     """Return the tier of a state key and its name inside that tier."""
     if key.startswith(_PREFIXED):
         tier, _, name = key.partition(":")
         return tier, name  # type: ignore[return-value]  # a prefix is its tier's name and a colon
     return "session", key
+
+
+@lru_cache(maxsize=KEYS_REMEMBERED, typed=True)
+def place(key: object) -> tuple[Tier, str]:
+    """Return the tier and name of what should be a state key. Raises as `check_key` does."""
+    return tier_of(check_key(key))
 
 
 def key_of(tier: Tier, name: str) -> str:

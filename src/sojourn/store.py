@@ -26,16 +26,17 @@ from sojourn.model import (
 from sojourn.timestamps import from_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from sojourn.errors import Corrupt
 
 Durability = Literal["durable", "relaxed"]
 """What a write waits for: the disk (or the stated replicas), or only for others to see it."""
 Order = Literal["created", "-created", "active", "-active"]
+"""How a list is sorted: by start or by last use, `-` for the newest first."""
 
 
-class TierDelta(NamedTuple):
+class TierDelta(msgspec.Struct, frozen=True, gc=False):
     """What a commit does to one tier: keys to set (encoded) and keys to remove."""
 
     set: Encoded
@@ -255,7 +256,9 @@ class Tiers(NamedTuple):
 class DocumentQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Documents of a session (`id`) or, with `id=None`, of the app; keys ascend after `after`.
 
-    `expired` also reads those of a session past its deadline, for its end hooks.
+    `newest` lists them by `number` instead, the highest first, those below `before`. `lead` is how
+    many bytes of each body come along in a listing. `expired` also reads those of a session past
+    its deadline, for its end hooks.
     """
 
     app: str
@@ -265,6 +268,9 @@ class DocumentQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key: str | None = None
     after: str | None = None
     limit: int = 100
+    newest: bool = False
+    before: int | None = None
+    lead: int = 0
     expired: bool = False
 
 
@@ -335,7 +341,10 @@ class Store(Protocol):
         """Return a document with its body, `None` when it or its session is missing or expired."""
 
     async def documents(self, query: DocumentQuery, /) -> Sequence[StoredDocument]:
-        """Return documents of a collection without bodies, ascending by key."""
+        """Return documents of a collection without bodies, ascending by key.
+
+        By place, and with the beginning of each body, where the query says so.
+        """
 
 
 class Subscription(Protocol):
@@ -402,3 +411,131 @@ class SupportsBackup(Protocol):
 
     async def check(self) -> Sequence[str]:
         """Return what is wrong, in words; empty when all is well."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A session exactly as it is kept, or one part of it.
+
+    A large session comes in several parts, counted from 0, and `last` marks the last one. All have
+    the header, only the first has the state. Entries ascend by `seq`; documents come with their
+    bodies, by collection and in their places.
+    """
+
+    header: Header
+    state: Encoded = {}
+    entries: tuple[Entry, ...] = ()
+    documents: tuple[StoredDocument, ...] = ()
+    part: int = 0
+    last: bool = True
+
+
+class Tier(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The whole shared state of a user or, with `user=None`, of the app."""
+
+    user: str | None
+    state: Encoded
+
+
+class Walk(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Sessions of an app: all of them as they were created, or those of `ids`.
+
+    `position` is the store's own: where the page before stopped. Documents past their own deadline
+    at `now` are left out; sessions past theirs are not.
+    """
+
+    app: str
+    now: int
+    ids: tuple[str, ...] | None = None
+    position: str | None = None
+    limit: int = 100
+
+
+class Headers(NamedTuple):
+    """A page of headers, and the position behind it. `corrupt` are those that can not be read."""
+
+    headers: list[Header]
+    position: str | None
+    corrupt: tuple[Corrupt, ...] = ()
+
+
+class Dumped(NamedTuple):
+    """A page of sessions, and the position behind it. `corrupt` are those that can not be read."""
+
+    snapshots: list[Snapshot]
+    position: str | None
+    corrupt: tuple[Corrupt, ...] = ()
+
+
+class Shared(NamedTuple):
+    """A page of what an app's sessions share: tiers, then the app's documents with bodies."""
+
+    items: list[Tier | StoredDocument]
+    position: str | None
+
+
+class Restore(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Put a session, or the next part of one, exactly as it was elsewhere.
+
+    `op` is random and names this restore: its parts belong together. `replace` also takes the place
+    of an older revision of the same incarnation. Parts that are not followed up can be thrown away
+    from `abandoned_at` on.
+    """
+
+    snapshot: Snapshot
+    op: bytes
+    abandoned_at: int
+    replace: bool = False
+    durability: Durability | None = None
+
+
+class RestoreShared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Put tiers and documents of an app exactly as they were elsewhere.
+
+    Keys and documents that are there already stay as they are, unless `replace`: then each tier and
+    document becomes what is given. A tier without keys is none.
+    """
+
+    app: str
+    items: tuple[Tier | StoredDocument, ...]
+    replace: bool = False
+    durability: Durability | None = None
+
+
+@runtime_checkable
+class SupportsTransfer(Protocol):
+    """A store whose sessions can be taken out whole and put back exactly."""
+
+    async def apps(self, after: str, limit: int, /) -> Sequence[str]:
+        """Return the apps that have anything, ascending, those behind `after`."""
+
+    async def headers(self, walk: Walk, /) -> Headers:
+        """Return a page of headers, of sessions that are expired or ended too."""
+
+    async def dump(self, walk: Walk, /) -> Dumped:
+        """Return a page of sessions, each as of one moment; fewer where they are large.
+
+        A session after its parent. One that is too large for a page is its header alone, with
+        `last=False`: read it with `parts`.
+        """
+
+    def parts(self, app: str, id: str, now: int, /) -> AsyncGenerator[Snapshot, None]:
+        """Yield a session part by part, all as of one moment; nothing when it is missing.
+
+        Close the generator when it is not read to its end.
+        """
+
+    async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
+        """Return a page of what the app's sessions share."""
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        """Put a session, wholly or not at all; say what that led to.
+
+        Its lease is not put, its fence is and never falls. Parts are seen by nobody before the last
+        one is there ("partial"). The same epoch and revision again: "unchanged", but activity and
+        deadline catch up. Another epoch, or an older revision without `replace`: `AlreadyExists`. A
+        session that moved on here: `Conflict`. A missing parent, or a part without those before it:
+        `NotFound`. An exclusive claim of another live session: `RoleTaken`.
+        """
+
+    async def restore_shared(self, restore: RestoreShared, /) -> None:
+        """Put tiers and documents, all or nothing. Over `MAX_STATE` bytes in a tier: `TooLarge`."""

@@ -25,7 +25,7 @@ PLAUSIBLE_SECONDS = 100_000_000_000
 
 def to_datetime(instant: int) -> datetime:
     """Return `instant` (microseconds since the epoch) as an aware UTC datetime."""
-    return _EPOCH + timedelta(microseconds=instant)
+    return _EPOCH + timedelta(0, 0, instant)
 
 
 def from_datetime(moment: datetime) -> int:

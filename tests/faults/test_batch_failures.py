@@ -177,7 +177,7 @@ def fail_for(
     monkeypatch: pytest.MonkeyPatch, id: str, error: Exception, moment: str = "when applied"
 ) -> None:
     """Let the driver fail in each transaction that has a commit to a session."""
-    apply, flush = Batch.apply, Batch.flush
+    apply, commit_all = Batch.apply, Batch.commit_all
 
     def failing_apply(self: Batch, operation: Operation) -> Any:
         outcome = apply(self, operation)
@@ -185,13 +185,14 @@ def fail_for(
             raise error
         return outcome
 
-    def failing_flush(self: Batch) -> None:
-        flush(self)
+    def failing_commit(self: Batch) -> None:
         if ("default", id) in self.changed and moment == "when written":
+            self._gathered.flush()
             raise error
+        commit_all(self)
 
     monkeypatch.setattr(Batch, "apply", failing_apply)
-    monkeypatch.setattr(Batch, "flush", failing_flush)
+    monkeypatch.setattr(Batch, "commit_all", failing_commit)
 
 
 async def test_damage_met_by_one_commit_leaves_no_half_of_it_behind(

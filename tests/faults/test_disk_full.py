@@ -158,7 +158,7 @@ async def test_no_space_for_the_index_of_the_log_is_a_full_disk_too(
     sessions = await opened(tmp_path / "a.db")
     await sessions.create(id="s")
     with monkeypatch.context() as patched:
-        patched.setattr(Batch, "flush", grow)
+        patched.setattr(Batch, "commit_all", grow)
         with pytest.raises(StorageFull):
             await sessions.append("s", Event(kind="op"))
     assert (await sessions.append("s", Event(kind="op"))).seq == 1

@@ -8,7 +8,9 @@ from benchmarks.files import APP, IDLE, START, Contents, build
 
 from sojourn.store import Due
 from sojourn.stores.sqlite import connection
+from sojourn.stores.sqlite.recent import Recent
 from sojourn.stores.sqlite.removal import Removal
+from sojourn.stores.sqlite.transaction import Transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +28,7 @@ def steps_to_find(path: Path, sessions: int) -> int:
         return False
 
     db.set_progress_handler(step, 1)
-    removal = Removal(db, lambda *_: None, lambda *_: None)
+    removal = Removal(Transaction(db, Recent(), "a file"), lambda *_: None, lambda *_: None)
     found = removal.due_rows(Due(app=APP, now=START + 10 * IDLE, limit=10))
     db.close()
     assert len(found) == 10
@@ -47,7 +49,7 @@ def test_sessions_used_since_are_put_right_and_not_found(tmp_path: Path) -> None
     db = connection.connect(str(path), vfs=None, writer=True)
     late = START + 100 * IDLE
     db.execute("UPDATE sessions SET due_at = ?, expires_at = ? WHERE row <= 20", (late, late))
-    found = Removal(db, lambda *_: None, lambda *_: None).due_rows(
+    found = Removal(Transaction(db, Recent(), "a file"), lambda *_: None, lambda *_: None).due_rows(
         Due(app=APP, now=START + 10 * IDLE, limit=25)
     )
     assert [row for row, _ in found] == list(range(21, 31))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sojourn import NotFound, Unavailable, batcher
-from sojourn.batcher import Batcher
+from sojourn.batcher import COMPANY, FLIGHTS, Batcher
 from sojourn.limits import BATCH_BYTES, BATCH_OPERATIONS, BATCH_QUEUE
 
 if TYPE_CHECKING:
@@ -117,15 +117,64 @@ async def test_what_arrives_during_a_flight_leaves_together_as_the_next() -> Non
         assert await asyncio.gather(*tasks, *late) == [f"did {op}" for op in "abcde"]
 
 
-async def test_one_batch_is_in_flight_at_a_time() -> None:
-    """However many wait, the store never sees two writes at once."""
+async def test_a_crowd_leaves_in_two_halves() -> None:
+    """While one half is written, the callers of the other half go on."""
+    async with slow_disk() as (disk, target):
+        tasks = submit(target, *(str(n) for n in range(COMPANY * 2 + 1)))
+        await settle()
+        assert [len(batch) for batch in disk.batches] == [COMPANY, COMPANY + 1]
+        assert disk.flying == FLIGHTS
+        await disk.land()
+        assert all(task.done() for task in tasks[:COMPANY])
+        assert not any(task.done() for task in tasks[COMPANY:])
+        again = submit(target, *"abcdefgh")
+        await settle()
+        assert disk.flying == FLIGHTS, "the first half is on its way again"
+        await disk.land()
+        await disk.land()
+        await asyncio.gather(*tasks, *again)
+
+
+async def test_a_few_wait_for_the_batch_in_flight() -> None:
+    """Fewer than `COMPANY` are not worth a write of their own: they leave together, later."""
+    async with slow_disk() as (disk, target):
+        tasks = await submit_behind(target, "lead", *(str(n) for n in range(COMPANY - 1)))
+        await settle()
+        assert disk.batches == [["lead"]]
+        tasks += submit(target, "one more")
+        await settle()
+        assert [len(batch) for batch in disk.batches] == [1, COMPANY]
+        await disk.land()
+        await disk.land()
+        await asyncio.gather(*tasks)
+
+
+async def test_so_many_batches_are_in_flight_at_most() -> None:
+    """However many wait, the store has one write to do and one to do next."""
     async with slow_disk() as (disk, target):
         tasks = submit(target, *(str(n) for n in range(BATCH_OPERATIONS * 3)))
         await settle()
         while disk.flying:
-            assert disk.flying == 1
+            assert disk.flying <= FLIGHTS
             await disk.land()
         assert len(await asyncio.gather(*tasks)) == BATCH_OPERATIONS * 3
+        assert [int(op) for batch in disk.batches for op in batch] == [*range(len(tasks))]
+
+
+async def test_cancelled_in_the_second_flight_waits_for_that_one() -> None:
+    """Its outcome is final when its own batch has landed, not when the first one has."""
+    async with slow_disk() as (disk, target):
+        tasks = submit(target, *(str(n) for n in range(COMPANY * 2)))
+        await settle()
+        tasks[-1].cancel()
+        await settle()
+        await disk.land()
+        await settle()
+        assert not tasks[-1].done()
+        await disk.land()
+        await settle()
+        assert tasks[-1].cancelled()
+        await asyncio.gather(*tasks[:-1])
 
 
 async def test_a_refused_operation_does_not_fail_its_neighbours() -> None:

@@ -12,6 +12,8 @@ from sojourn import errors
 from sojourn.errors import (
     AlreadyBound,
     AlreadyExists,
+    CheckpointInUse,
+    CheckpointMissing,
     Closed,
     Conflict,
     Corrupt,
@@ -21,23 +23,30 @@ from sojourn.errors import (
     InvalidCursor,
     InvalidId,
     InvalidQuery,
+    InvalidSetting,
     InvalidTransition,
     LeaseHeld,
     LeaseLost,
     LogFull,
+    MissingExtra,
     NewerSchema,
     NotFound,
     NotOwner,
+    OutOfScope,
+    PathTaken,
+    QueueFull,
     ReadOnly,
     RoleTaken,
     SojournError,
     StorageFull,
+    SummaryFailed,
     TailMismatch,
     TooLarge,
     Unavailable,
     Unbound,
     Unserializable,
     UnsupportedFilesystem,
+    WouldBlock,
 )
 
 Example = tuple[SojournError, dict[str, Any], str, tuple[type, ...]]
@@ -74,6 +83,12 @@ EXAMPLES: list[Example] = [
         {"id": "s1", "reason": "expired", "expired": True},
         "session 's1': expired",
         (),
+    ),
+    (
+        PathTaken("copy.db", "there is a file already"),
+        {"id": "copy.db", "reason": "there is a file already", "expired": False},
+        "copy.db: there is a file already",
+        (AlreadyExists,),
     ),
     (
         Conflict("s1", ("e1", 2), ("e1", 3)),
@@ -113,6 +128,12 @@ EXAMPLES: list[Example] = [
         {"field": "cursor", "reason": "it is malformed"},
         "invalid cursor: it is malformed",
         (InvalidQuery,),
+    ),
+    (
+        InvalidSetting("idle", "SOJOURN_IDLE", "give a duration"),
+        {"name": "idle", "source": "SOJOURN_IDLE", "reason": "give a duration"},
+        "setting 'idle' (SOJOURN_IDLE): give a duration",
+        (SojournError, ValueError),
     ),
     (
         InvalidTransition("ACTIVE", "SPAWN", "allowed here: TERMINATE"),
@@ -175,6 +196,18 @@ EXAMPLES: list[Example] = [
         (SojournError,),
     ),
     (
+        OutOfScope("carry()"),
+        {"what": "carry()"},
+        "carry() needs a session, and none is ambient here: use it inside a scope",
+        (SojournError,),
+    ),
+    (
+        QueueFull(100),
+        {"limit": 100},
+        "100 jobs wait already, which is the limit of this background runner",
+        (SojournError,),
+    ),
+    (
         Corrupt("session 's1'", "truncated"),
         {"key": "session 's1'", "reason": "truncated"},
         "session 's1' is corrupt: truncated",
@@ -191,6 +224,42 @@ EXAMPLES: list[Example] = [
         {"what": "memory://", "reason": "not open yet"},
         "memory:// is not open yet",
         (),
+    ),
+    (
+        SummaryFailed("s1", "the summariser raised OSError"),
+        {"id": "s1", "reason": "the summariser raised OSError"},
+        "the history of session 's1' was not summarised: the summariser raised OSError",
+        (SojournError,),
+    ),
+    (
+        CheckpointMissing("s1", "c1"),
+        {"id": "s1", "checkpoint": "c1", "reason": "no such checkpoint"},
+        "checkpoint 'c1' of session 's1': no such checkpoint",
+        (NotFound,),
+    ),
+    (
+        CheckpointInUse("s1", "c1", "c2"),
+        {"id": "s1", "checkpoint": "c1", "child": "c2"},
+        (
+            "checkpoint 'c1' of session 's1' is what 'c2' came from; delete that too, "
+            "or say cut=True to let its line end there"
+        ),
+        (SojournError,),
+    ),
+    (
+        WouldBlock("a call"),
+        {"what": "a call"},
+        (
+            "a call would block the event loop that runs in this thread: "
+            "await sojourn.SessionManager here, or call it in another thread (asyncio.to_thread)"
+        ),
+        (SojournError, RuntimeError),
+    ),
+    (
+        MissingExtra("the observer", "otel"),
+        {"what": "the observer", "extra": "otel"},
+        'the observer needs more packages: pip install "sojourn[otel]"',
+        (SojournError, ImportError),
     ),
     *(
         (kind("a.db", "why"), {"store": "a.db", "reason": "why"}, "a.db: why", (above,))

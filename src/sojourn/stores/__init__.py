@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sojourn.errors import InvalidQuery
+from sojourn.spelling import known_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,21 +24,38 @@ def open_store(url: str) -> Store:
     `sqlite:///relative.db` and `sqlite:////absolute.db` are files. Raises `InvalidQuery` for an
     unknown scheme or option, naming the known ones.
     """
-    parts = urlsplit(url)
+    if not isinstance(url, str):
+        raise InvalidQuery("store URL", f"give text, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose message may hold a password
+        reason = "it is malformed: a bracket or a character that no host has"
+        raise InvalidQuery("store URL", reason) from None
     make = SCHEMES.get(parts.scheme)
     if make is None:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise InvalidQuery("store URL", f"unknown scheme {parts.scheme!r}; known are {known}")
+        known = known_names(f"{parts.scheme}://", [f"{scheme}://" for scheme in SCHEMES])
+        raise InvalidQuery("store URL", f"unknown scheme {parts.scheme!r}; {known}")
     if parts.fragment:
         raise InvalidQuery("store URL", "write %23 for a # in a file's name")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return make(parts.netloc, unquote(parts.path), options)
+    return make(parts.netloc, unquote(parts.path), _options(parts.scheme, parts.query))
 
 
-def _memory(host: str, path: str, options: Mapping[str, str]) -> Store:
+def _options(scheme: str, query: str) -> dict[str, str]:
+    """Return the options of a URL's query; unknown ones and repeated ones are refused."""
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in OPTIONS[scheme]:
+            known = known_names(name, OPTIONS[scheme])
+            raise InvalidQuery("store URL", f"unknown option {name!r}; {known}")
+        if name in options:
+            raise InvalidQuery("store URL", f"the option {name!r} is there twice")
+        options[name] = value
+    return options
+
+
+def _memory(host: str, path: str, _options: Mapping[str, str]) -> Store:
     from sojourn.stores.memory import MemoryStore
 
-    _refuse_unknown(options, ())
     return MemoryStore((host + path).strip("/") or None)
 
 
@@ -49,16 +67,8 @@ def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
             "store URL",
             "write sqlite:///relative.db or sqlite:////absolute.db (three slashes first)",
         )
-    _refuse_unknown(options, ("durability",))
     durability = cast("Durability", options.get("durability", "durable"))  # the store checks it
     return SqliteStore(path.removeprefix("/"), durability=durability)
-
-
-def _refuse_unknown(options: Mapping[str, str], known: tuple[str, ...]) -> None:
-    for name in options:
-        if name not in known:
-            listed = ", ".join(known) or "none"
-            raise InvalidQuery("store URL", f"unknown option {name!r}; known are: {listed}")
 
 
 SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
@@ -66,3 +76,6 @@ SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
     "sqlite": _sqlite,
 }
 """What makes a store, by URL scheme."""
+
+OPTIONS: dict[str, tuple[str, ...]] = {"memory": (), "sqlite": ("durability",)}
+"""The options that a URL of each scheme may have behind its question mark."""

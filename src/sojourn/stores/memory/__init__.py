@@ -8,15 +8,16 @@ threads alike.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakValueDictionary
 
 from sojourn.errors import Closed
-from sojourn.stores.memory.vault import Vault
+from sojourn.stores.memory.transfer import TransferVault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
     from sojourn.store import (
@@ -27,14 +28,21 @@ if TYPE_CHECKING:
         Delete,
         DocumentQuery,
         Due,
+        Dumped,
         EventQuery,
         Fork,
         Get,
+        Headers,
         Listed,
         Query,
         Renew,
+        Restore,
+        RestoreShared,
+        Shared,
+        Snapshot,
         Tiers,
         Touch,
+        Walk,
     )
 
 
@@ -42,13 +50,31 @@ class _Shared:
     """What the handles of one memory store share: the data, a lock, and who is waiting."""
 
     def __init__(self) -> None:
-        self.vault = Vault()
+        self.vault = TransferVault()
         self.lock = threading.RLock()
-        self.watchers: dict[tuple[str, str], set[_Wakeup]] = {}
+        # In the order in which they came: a set's would differ from run to run.
+        self.watchers: dict[tuple[str, str], dict[_Wakeup, None]] = {}
 
 
 _named: WeakValueDictionary[str, _Shared] = WeakValueDictionary()
 _named_lock = threading.Lock()
+
+
+def _begin_anew() -> None:
+    """Forget the parent's data; called in a forked child.
+
+    Its lock may be held there by a thread that is not here, and a memory is a process's own.
+    """
+    _named.clear()
+    _named_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_named_lock.acquire,
+        after_in_parent=_named_lock.release,
+        after_in_child=_begin_anew,
+    )
 
 
 class MemoryStore:
@@ -205,6 +231,53 @@ class MemoryStore:
         with shared.lock:
             shared.vault.renew(renew)
 
+    async def apps(self, after: str, limit: int, /) -> Sequence[str]:
+        """Return the apps that have anything."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.apps(after, limit)
+
+    async def headers(self, walk: Walk, /) -> Headers:
+        """Return a page of headers."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.headers(walk)
+
+    async def dump(self, walk: Walk, /) -> Dumped:
+        """Return a page of whole sessions."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.dump(walk)
+
+    async def parts(self, app: str, id: str, now: int, /) -> AsyncGenerator[Snapshot, None]:
+        """Yield a session part by part."""
+        shared = self._open
+        with shared.lock:
+            parts = shared.vault.parts(app, id, now)
+        for part in parts:
+            yield part
+
+    async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
+        """Return a page of what sessions share."""
+        shared = self._open
+        with shared.lock:
+            return shared.vault.shared(app, now, position)
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        """Put a session, or a part of one."""
+        shared = self._open
+        with shared.lock:
+            outcome = shared.vault.restore(restore)
+            if outcome != "partial":
+                _wake(shared, restore.snapshot.header.app, (restore.snapshot.header.id,))
+            return outcome
+
+    async def restore_shared(self, restore: RestoreShared, /) -> None:
+        """Put tiers and documents of an app."""
+        shared = self._open
+        with shared.lock:
+            shared.vault.restore_shared(restore)
+
     def subscribe(self, app: str, id: str, /) -> _Wakeup:
         """Return a subscription to one session's changes; call it in a running event loop."""
         return _Wakeup(self._open, (app, id))
@@ -219,7 +292,7 @@ class _Wakeup:
         self._shared: _Shared | None = shared
         self._key = key
         with shared.lock:
-            shared.watchers.setdefault(key, set()).add(self)
+            shared.watchers.setdefault(key, {})[self] = None
 
     def wake(self) -> None:
         """Make `wait` return; safe from any thread."""
@@ -243,8 +316,8 @@ class _Wakeup:
         if shared is None:
             return
         with shared.lock:
-            group = shared.watchers.get(self._key, set())
-            group.discard(self)
+            group = shared.watchers.get(self._key, {})
+            group.pop(self, None)
             if not group:
                 shared.watchers.pop(self._key, None)
 

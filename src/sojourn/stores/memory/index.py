@@ -61,9 +61,9 @@ class Index:
         self._place(slot, old)
 
     def of_user(self, app: str, user: str) -> list[Slot]:
-        """Return a user's sessions."""
+        """Return a user's sessions, the oldest first."""
         found = self._users.get((app, user), set())
-        return list(found) if isinstance(found, set) else [found]
+        return sorted(found, key=lambda slot: slot.row) if isinstance(found, set) else [found]
 
     def _join_user(self, slot: Slot) -> None:
         """Note a user's session. Most users have one, which needs no set of its own."""

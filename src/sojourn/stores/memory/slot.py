@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sojourn.model import Entry, Header, StoredDocument
+    from sojourn.model import Entry, Header
     from sojourn.store import EventQuery
+    from sojourn.stores.memory.documents import Documents
     from sojourn.stores.memory.log import Log
-
-Documents = dict[tuple[str, str], "StoredDocument"]
-"""Documents by collection and key."""
 
 
 class Slot:

@@ -6,6 +6,7 @@ raises has changed nothing.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,10 +17,11 @@ from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
 from sojourn.model import Record, StoredDocument
 from sojourn.state import rewind
-from sojourn.store import Committed, Create, Listed, Put, Tiers
+from sojourn.store import Committed, Create, Listed, Tiers
+from sojourn.stores.memory.documents import Documents
 from sojourn.stores.memory.index import Index
 from sojourn.stores.memory.log import Log
-from sojourn.stores.memory.slot import Documents, Slot
+from sojourn.stores.memory.slot import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
         Change,
         Delete,
         DocumentQuery,
-        Drop,
         Due,
         EventQuery,
         Fork,
@@ -52,6 +53,7 @@ class Vault:
         self._slots: dict[tuple[str, str], Slot] = {}
         self._tiers: dict[tuple[str, str | None], bytes] = {}
         self._app_documents: dict[str, Documents] = {}
+        self._places = itertools.count(1)
         self._claims: dict[tuple[str, tuple[tuple[str, str], ...]], Slot] = {}
         self._index = Index()
 
@@ -130,7 +132,7 @@ class Vault:
             if entry.seq <= at:
                 self._log(slot).add(entry)
         if source.documents is not None:
-            slot.documents = {k: d for k, d in source.documents.items() if d.seq <= at}
+            slot.documents = source.documents.copied(at)
         return Committed(header=commit.apart(header), revision=header.revision)
 
     def commit(self, change: Change) -> Committed:
@@ -168,8 +170,8 @@ class Vault:
         commit.check_owner("", change.user, change.user_tier)
         shared = self._shared_tiers(change.app, change.user, change.user_tier, change.app_tier)
         self._tiers.update(shared)
-        documents = self._app_documents.setdefault(change.app, {})
-        _apply_documents(documents, change.documents, 0, change.now)
+        documents = self._app_documents.setdefault(change.app, Documents())
+        documents.apply(change.documents, seq=0, now=change.now, numbers=self._places)
         return Committed(header=header, revision=0)
 
     def _repeat(self, slot: Slot, change: Change, known: tuple[int, int]) -> Committed:
@@ -212,8 +214,10 @@ class Vault:
         if not change.documents:
             return
         if slot.documents is None:
-            slot.documents = {}
-        _apply_documents(slot.documents, change.documents, slot.header.seq, change.now)
+            slot.documents = Documents()
+        slot.documents.apply(
+            change.documents, seq=slot.header.seq, now=change.now, numbers=self._places
+        )
 
     def _shared_tiers(
         self, app: str, user: str | None, ours: TierDelta | None, everyones: TierDelta | None
@@ -270,7 +274,7 @@ class Vault:
         self._free_claim(slot)
         self._index.remove(slot)
         removed = [header.id]
-        for child in list(slot.children or ()):
+        for child in sorted(slot.children or (), key=lambda child: child.row):
             removed += self._remove(child)
         return removed
 
@@ -344,27 +348,21 @@ class Vault:
 
     def document(self, query: DocumentQuery) -> StoredDocument | None:
         """Return one document; see `Store.document`."""
-        found = self._documents_of(query).get((query.collection, query.key or ""))
-        return None if found is None or is_past(found.expires_at, query.now) else found
+        documents = self._documents_of(query)
+        return None if documents is None else documents.one(query)
 
     def documents(self, query: DocumentQuery) -> list[StoredDocument]:
-        """Return documents without bodies; see `Store.documents`."""
-        found = sorted(
-            (key, document)
-            for (collection, key), document in self._documents_of(query).items()
-            if collection == query.collection
-            and (query.after is None or key > query.after)
-            and not is_past(document.expires_at, query.now)
-        )
-        return [_without_body(document) for _, document in found[: query.limit]]
+        """Return documents; see `Store.documents`."""
+        documents = self._documents_of(query)
+        return [] if documents is None else documents.several(query)
 
-    def _documents_of(self, query: DocumentQuery) -> Documents:
+    def _documents_of(self, query: DocumentQuery) -> Documents | None:
         if query.id is None:
-            return self._app_documents.get(query.app, {})
+            return self._app_documents.get(query.app)
         slot = self._slots.get((query.app, query.id))
         if slot is None or (is_past(slot.header.expires_at, query.now) and not query.expired):
-            return {}
-        return slot.documents or {}
+            return None
+        return slot.documents
 
     # --- lists and counts ----------------------------------------------------------------------
 
@@ -401,42 +399,3 @@ def _not_stored(_draft: Draft) -> None:
 
 def _no_tail(_count: int) -> tuple[int, ...]:
     return ()
-
-
-def _apply_documents(
-    documents: Documents, changes: tuple[Put | Drop, ...], seq: int, now: int
-) -> None:
-    """Put and drop documents in order."""
-    for change in changes:
-        if isinstance(change, Put):
-            key = (change.collection, change.key)
-            old = documents.get(key)
-            documents[key] = StoredDocument(
-                collection=change.collection,
-                key=change.key,
-                content_type=change.content_type,
-                size=len(change.body),
-                seq=seq,
-                created_at=now if old is None or is_past(old.expires_at, now) else old.created_at,
-                updated_at=now,
-                expires_at=change.expires_at,
-                body=change.body,
-            )
-        elif change.key is not None:
-            documents.pop((change.collection, change.key), None)
-        else:
-            for key in [key for key in documents if key[0] == change.collection]:
-                del documents[key]
-
-
-def _without_body(document: StoredDocument) -> StoredDocument:
-    return StoredDocument(
-        collection=document.collection,
-        key=document.key,
-        content_type=document.content_type,
-        size=document.size,
-        seq=document.seq,
-        created_at=document.created_at,
-        updated_at=document.updated_at,
-        expires_at=document.expires_at,
-    )

@@ -13,21 +13,22 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import apsw
 
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
 from sojourn.stores.sqlite import connection, maintenance, schema, writer
+from sojourn.stores.sqlite.dumping import Dumper, Reading
 from sojourn.stores.sqlite.gate import Gate
 from sojourn.stores.sqlite.operations import FindDue, Forget, Reap, weight
-from sojourn.stores.sqlite.reader import Reader, TooLong
+from sojourn.stores.sqlite.reader import SHORT_BYTES, Reader, TooLong
 from sojourn.stores.sqlite.watch import Wakeup, Watchers
 from sojourn.stores.sqlite.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
     from sojourn.store import (
@@ -38,15 +39,22 @@ if TYPE_CHECKING:
         Delete,
         DocumentQuery,
         Due,
+        Dumped,
         Durability,
         EventQuery,
         Fork,
         Get,
+        Headers,
         Listed,
         Query,
         Renew,
+        Restore,
+        RestoreShared,
+        Shared,
+        Snapshot,
         Tiers,
         Touch,
+        Walk,
     )
     from sojourn.stores.sqlite.operations import Operation
 
@@ -245,17 +253,17 @@ class SqliteStore:
         except connection.DRIVER_ERRORS as error:
             raise connection.mapped(error, self.name) from error
 
-    async def _read_there(self, read: Callable[[Reader], T]) -> T:
+    async def _read_there(self, read: Callable[[Dumper], T]) -> T:
         """Read on a reader thread."""
         self._check_open()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._read_in_pool, read)
 
-    def _read_in_pool(self, read: Callable[[Reader], T]) -> T:
+    def _read_in_pool(self, read: Callable[[Dumper], T]) -> T:
         try:
-            reader: Reader | None = getattr(self._pool_readers, "reader", None)
+            reader: Dumper | None = getattr(self._pool_readers, "reader", None)
             if reader is None:
-                reader = Reader(self._connect(), short=False)
+                reader = Dumper(self._connect(), short=False)
                 self._pool_readers.reader = reader
                 self._opened_readers.append(reader)
             return read(reader)
@@ -338,11 +346,16 @@ class SqliteStore:
         return self._read_here(lambda reader: reader.tiers(app, user))
 
     async def document(self, query: DocumentQuery, /) -> StoredDocument | None:
-        """Return one document."""
-        return await self._read_there(lambda reader: reader.document(query))
+        """Return one document: a short one is read here, a long one there."""
+        try:
+            return self._read_here(lambda reader: reader.document(query))
+        except TooLong:
+            return await self._read_there(lambda reader: reader.document(query))
 
     async def documents(self, query: DocumentQuery, /) -> Sequence[StoredDocument]:
-        """Return documents without bodies."""
+        """Return documents, with as much of their bodies as is asked for."""
+        if query.limit <= SHORT_WINDOW and query.limit * query.lead <= SHORT_BYTES:
+            return self._read_here(lambda reader: reader.documents(query))
         return await self._read_there(lambda reader: reader.documents(query))
 
     async def acquire(self, acquire: Acquire, /) -> int:
@@ -354,6 +367,48 @@ class SqliteStore:
         """Renew or release a lease."""
         await self._write(renew)
 
+    async def apps(self, after: str, limit: int, /) -> Sequence[str]:
+        """Return the apps that have anything."""
+        return await self._read_there(lambda reader: reader.apps(after, limit))
+
+    async def headers(self, walk: Walk, /) -> Headers:
+        """Return a page of headers."""
+        return await self._read_there(lambda reader: reader.headers(walk))
+
+    async def dump(self, walk: Walk, /) -> Dumped:
+        """Return a page of whole sessions."""
+        return await self._read_there(lambda reader: reader.dump(walk))
+
+    async def parts(self, app: str, id: str, now: int, /) -> AsyncGenerator[Snapshot, None]:
+        """Yield a session part by part, from a connection of its own that keeps one snapshot."""
+        self._check_open()
+        reading = Reading(self._connect, self.name, app, id, now)
+        loop = asyncio.get_running_loop()
+        try:
+            last = False
+            while not last:
+                step = loop.run_in_executor(self._pool, reading.next_part)
+                part = await reading.finished(step)
+                if part is None:
+                    return
+                last = part.last
+                yield part
+        finally:
+            reading.close()
+
+    async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
+        """Return a page of what sessions share."""
+        return await self._read_there(lambda reader: reader.shared(app, now, position))
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        """Put a session, or a part of one."""
+        outcome: Literal["restored", "unchanged", "partial"] = await self._write(restore)
+        return outcome
+
+    async def restore_shared(self, restore: RestoreShared, /) -> None:
+        """Put tiers and documents of an app."""
+        await self._write(restore)
+
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""
         self._check_open()
@@ -362,7 +417,7 @@ class SqliteStore:
     async def backup(self, path: str, /) -> None:
         """Write a consistent copy to `path`, while writers go on.
 
-        Raises `AlreadyExists` if there is something, `Unavailable` or `StorageFull` if it can not
+        Raises `PathTaken` if there is something, `Unavailable` or `StorageFull` if it can not
         be written; nothing half-written stays behind.
         """
         self._check_open()

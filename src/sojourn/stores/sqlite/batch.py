@@ -23,20 +23,22 @@ from sojourn.store import (
     Fork,
     Put,
     Renew,
+    Restore,
+    RestoreShared,
     Touch,
 )
 from sojourn.stores.sqlite import rows
 from sojourn.stores.sqlite.gathering import Gathering, Loaded
 from sojourn.stores.sqlite.operations import FindDue, Forget, Operation, Outcome, Reap
 from sojourn.stores.sqlite.removal import Removal
+from sojourn.stores.sqlite.restoring import Restoring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import apsw
-
     from sojourn.model import Draft, Header
     from sojourn.stores.sqlite.recent import Recent
+    from sojourn.stores.sqlite.transaction import Transaction
 
 log = logging.getLogger("sojourn")
 
@@ -52,26 +54,24 @@ APP_ROW = 0
 
 
 class Batch:
-    """Applies operations inside a transaction that the caller began and will commit."""
+    """Applies operations inside a transaction, which begins when it has to."""
 
-    def __init__(self, db: apsw.Connection, recent: Recent, *, durable: bool) -> None:
+    def __init__(self, db: Transaction, recent: Recent, *, durable: bool) -> None:
         """`durable` says what the commit of this transaction reaches."""
         self._db = db
         self._durability: Any = "durable" if durable else "relaxed"
         self._gathered = Gathering(db, recent)
         self._removal = Removal(db, self._gathered.count_at, self._gathered.forget)
+        self._restoring = Restoring(db, self._gathered, self._removal)
 
     @property
     def changed(self) -> set[tuple[str, str]]:
         """The sessions, as (app, id), that were changed or removed."""
         return self._gathered.changed
 
-    def flush(self) -> None:
-        """Write what was gathered; the caller commits."""
-        self._gathered.flush()
-
-    def committed(self) -> None:
-        """Note that the caller has committed."""
+    def commit_all(self) -> None:
+        """Write what was gathered and commit. Raises `Moved`; see `Transaction.commit`."""
+        self._gathered.commit()
         self._gathered.keep()
 
     def apply(self, operation: Operation) -> Outcome:
@@ -317,10 +317,19 @@ class Batch:
             (target, source, at),
         )
 
+    def restore(self, restore: Restore) -> str:
+        """Put a session from elsewhere; see `SupportsTransfer.restore`."""
+        return self._restoring.restore(restore)
+
+    def restore_shared(self, restore: RestoreShared) -> None:
+        """Put tiers and documents from elsewhere; see `SupportsTransfer.restore_shared`."""
+        self._restoring.restore_shared(restore)
+
     # --- removing ------------------------------------------------------------------------------
 
     def delete(self, delete: Delete) -> bool:
         """Remove a session; see `Store.delete`."""
+        self._restoring.drop_staged(delete.app, delete.id)
         try:
             loaded = self._gathered.load(delete.app, delete.id)
         except Corrupt:
@@ -346,6 +355,7 @@ class Batch:
         """Remove a user's sessions and tier; see `Store.forget`."""
         app, user = forget
         self._gathered.flush()
+        self._restoring.forget_staged(app, user)
         found: list[tuple[Any, ...]] = self._db.execute(
             "SELECT row FROM sessions WHERE app = ? AND user = ?", (app, user)
         ).fetchall()
@@ -359,6 +369,7 @@ class Batch:
         """Return due sessions; see `Store.due`."""
         self._gathered.flush()
         self._removal.drop_expired_documents(find.due)
+        self._restoring.drop_abandoned(find.due)
         found: list[Header] = []
         for row in self._removal.due(find.due):
             try:
@@ -374,6 +385,7 @@ class Batch:
         found = self._removal.due_rows(due)
         self._remove([row for row, _ in found])
         self._removal.drop_expired_documents(due)
+        self._restoring.drop_abandoned(due)
         return [id for _, id in found]
 
     def _remove(self, doomed: list[int]) -> None:
@@ -407,5 +419,7 @@ _VERBS: dict[type, Callable[[Batch, Any], Outcome]] = {
     Forget: Batch.forget,
     FindDue: Batch.due,
     Reap: Batch.reap,
+    Restore: Batch.restore,
+    RestoreShared: Batch.restore_shared,
 }
 """Which method applies which operation."""

@@ -22,6 +22,7 @@ from sojourn.errors import (
     Unavailable,
     UnsupportedFilesystem,
 )
+from sojourn.stores.sqlite import forking
 from sojourn.stores.sqlite.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ _HEADER_BYTES = 100
 def connect(path: str, *, vfs: str | None, writer: bool) -> apsw.Connection:
     """Open a connection. The file exists, or `writer` makes it."""
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if writer else 0)
-    db = apsw.Connection(path, flags=flags, vfs=vfs, statementcachesize=256)
+    forking.refuse_inherited(path)
+    with forking.opening(path):
+        db = apsw.Connection(path, flags=flags, vfs=vfs, statementcachesize=256)
+        forking.opened(db, path)
     db.set_busy_timeout(BUSY_MILLISECONDS)
     _configure(db, "trusted_schema=OFF", "temp_store=MEMORY", "cell_size_check=ON")
     if not writer:
@@ -138,6 +142,7 @@ def _header_of(path: str) -> bytes:
 
     Closing any other handle would drop the locks that this process has on the file.
     """
+    forking.refuse_inherited(path)
     try:
         file = apsw.VFSFile("", path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
         try:

@@ -1,7 +1,9 @@
 """The gate: one process writes the file at a time, and each gets its turn.
 
-SQLite's own lock is taken by whoever polls at the right moment, so one process can starve. The
-kernel's `flock` queues its waiters. It is let go by the kernel when its holder dies.
+SQLite's own lock is taken by whoever polls at the right moment, so one process can starve. Here
+whoever wants in first takes the queue, then the gate, and then leaves the queue: so who has just
+let go of the gate can not be back in before one that waited meanwhile. The kernel lets go of both
+when their holder dies.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import struct
 import threading
 import weakref
 
@@ -17,6 +20,9 @@ from sojourn.errors import ReadOnly, Unavailable
 
 SUFFIX = "-gate"
 """The gate is an empty file beside the database, with this at the end of its name."""
+
+MODE = 0o644
+"""The permissions of a gate that is made before its file, where the umask does not take more."""
 
 
 class Gate:
@@ -26,7 +32,7 @@ class Gate:
         """Make the gate file if need be. Raises `ReadOnly` or `Unavailable` if that fails."""
         self._file: int | None = None
         try:
-            self._file = os.open(path + SUFFIX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = _opened(path)
         except PermissionError as error:
             raise ReadOnly(path, f"its folder can not be written: {error.strerror}") from error
         except OSError as error:
@@ -35,9 +41,36 @@ class Gate:
         _gates.add(self)
 
     def acquire(self) -> None:
-        """Wait for the turn of this process."""
-        if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+        """Wait for the turn of this process, or until the gate is closed."""
+        file = self._file
+        if file is None:
+            return
+        try:
+            _queue(file, fcntl.F_WRLCK, wait=True)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            finally:
+                _queue(file, fcntl.F_UNLCK, wait=False)
+        except OSError:
+            if self._file is not None:  # else it was closed meanwhile
+                raise
+
+    def acquire_at_once(self) -> bool:
+        """Return whether it is the turn of this process, without waiting for it."""
+        file = self._file
+        if file is None:
+            return True
+        try:
+            _queue(file, fcntl.F_WRLCK, wait=False)
+        except BlockingIOError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            _queue(file, fcntl.F_UNLCK, wait=False)
+        return True
 
     def acquire_within(self, seconds: float) -> bool:
         """Wait so long at most, and return whether it is the turn of this process; else close.
@@ -61,6 +94,39 @@ class Gate:
         if file is not None:
             with contextlib.suppress(OSError):
                 os.close(file)
+
+
+def _queue(file: int, kind: int, *, wait: bool) -> None:
+    """Take or leave the queue: a lock on the first byte, of the open file and not of the process.
+
+    Where the system has no such locks, there is no queue, and the gate alone is less fair.
+    """
+    if _SET is None or _SET_WAIT is None:
+        return
+    fcntl.fcntl(file, _SET_WAIT if wait else _SET, _LOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
+
+
+_SET: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+_SET_WAIT: int | None = getattr(fcntl, "F_OFD_SETLKW", None)
+_LOCK = struct.Struct("hhqqi4x")
+"""`struct flock`: the kind, where the start counts from, start, length, and no process."""
+
+
+def _opened(path: str) -> int:
+    """Return the gate of a file, opened. One that is made is for whoever the file is for.
+
+    Else the first visit of an administrator would lock out the program that owns the file.
+    """
+    try:
+        return os.open(path + SUFFIX, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        gate = os.open(path + SUFFIX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+    with contextlib.suppress(OSError):  # there is no file yet, or it is not ours to give away
+        file = os.stat(path)  # noqa: PTH116 - beside os.open and os.fchown
+        os.fchmod(gate, file.st_mode & 0o666)
+        if os.geteuid() == 0:
+            os.fchown(gate, file.st_uid, file.st_gid)
+    return gate
 
 
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from sojourn import commit
 from sojourn.errors import TooLarge
-from sojourn.lifecycle import OVER
+from sojourn.lifecycle import OVER, Phase
 from sojourn.limits import MAX_SEQ, MAX_STATE
-from sojourn.stores.sqlite import rows
+from sojourn.stores.sqlite import rows, tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import apsw
-
     from sojourn.model import Draft, Entry, Header
     from sojourn.store import TierDelta
     from sojourn.stores.sqlite.recent import Recent
+    from sojourn.stores.sqlite.transaction import Transaction
 
 TIER_CHECK_BYTES = 4096
 """Only a write of this size makes the size of a shared tier worth adding up."""
@@ -32,15 +31,10 @@ _INSERT = (
     f"INSERT INTO sessions({rows.SESSION.replace('row, ', '')}, parent_row) "
     f"VALUES ({', '.join('?' * rows.COLUMNS)})"
 )
-_UPDATE = """UPDATE sessions SET revision = ?, seq = ?, active_at = ?, expires_at = ?, due_at = ?,
-    remembered = ?, peak = ?, state = ? WHERE row = ?"""
 _UPDATE_WAKE = "UPDATE sessions SET wake_at = ? WHERE row = ?"
 _UPDATE_REST = """UPDATE sessions SET user = ?, phase = ?, reason = ?, idle = ?, absolute_at = ?,
     retain = ?, attempts = ?, labels = ?, fence = ?, holder = ?, leased_until = ? WHERE row = ?"""
-_INSERT_EVENT = f"INSERT INTO events({rows.EVENT}, peak) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND_EVENTS = f"SELECT {rows.EVENT} FROM events WHERE session = ? AND id = ? ORDER BY key"
-_UPSERT_TIER = """INSERT INTO tiers(app, owner, name, value) VALUES (?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET value = excluded.value"""
 _DELETE_TIER = "DELETE FROM tiers WHERE app = ? AND owner = ? AND name = ?"
 _TIER_BYTES = """SELECT coalesce(sum(length(name) + length(value) + 4), 0) FROM tiers
     WHERE app = ? AND owner = ?"""
@@ -62,6 +56,7 @@ class Loaded:
         "rest",
         "row",
         "state",
+        "stored",
         "wake_at",
         "wakes",
     )
@@ -78,6 +73,7 @@ class Loaded:
         self.rest = False
         self.wakes = False
         self.labels_at = header.active_at
+        self.stored = header.revision
 
     def replace(self, header: Header, now: int, *, rest: bool) -> None:
         """Take over a new header, to be written; `rest` when more than the counters changed."""
@@ -85,8 +81,9 @@ class Loaded:
         self.dirty = True
         self.rest = self.rest or rest
         wake_at = _wake_at(header, self.wake_at, now)
-        self.wakes = self.wakes or wake_at != self.wake_at
-        self.wake_at = wake_at
+        if wake_at != self.wake_at:
+            self.wake_at = wake_at
+            self.wakes = True
 
 
 def _wake_at(header: Header, old: int | None, now: int) -> int | None:
@@ -96,21 +93,21 @@ def _wake_at(header: Header, old: int | None, now: int) -> int | None:
     keeps an earlier time and is put right when that time has come.
     """
     due_at = header.due_at
-    if due_at is None or old is None or not header.live or due_at < old or old <= now:
+    if due_at is None or old is None or due_at < old or old <= now:
         return due_at
-    return old
+    return old if header.phase is Phase.OPEN or header.live else due_at
 
 
 class Gathering:
     """The rows of one transaction, which the caller began and will commit."""
 
-    def __init__(self, db: apsw.Connection, recent: Recent) -> None:
+    def __init__(self, db: Transaction, recent: Recent) -> None:
         """Start with nothing to write, and nothing read but what is kept of the last time."""
         self.changed: set[tuple[str, str]] = set()
         self._db = db
         self._recent = recent
         self._loaded: dict[tuple[str, str], Loaded | None] = {}
-        self._entries: list[tuple[Any, ...]] = []
+        self._entries: list[tally.Row] = []
         self._by_id: dict[tuple[int, str], list[Entry]] = {}
         self._tiers: dict[tuple[str, str, str], str | None] = {}
         self._counts: Counter[tuple[str, str, str]] = Counter()
@@ -173,6 +170,8 @@ class Gathering:
 
         New ones count on from `top`; what is in the log behind `cut` does not count as there.
         """
+        if len(drafts) == 1 and drafts[0].fresh:
+            return (top + 1,), 1
         last = top if cut is None else min(top, cut)
 
         def stored(draft: Draft) -> int | None:
@@ -190,9 +189,11 @@ class Gathering:
                 self._add(loaded, draft, seq)
 
     def _add(self, loaded: Loaded, draft: Draft, seq: int) -> None:
-        loaded.peak = max(loaded.peak, draft.at)
+        if draft.at > loaded.peak:  # noqa: PLR1730 - max() costs a call for each event
+            loaded.peak = draft.at
         self._entries.append(
             (
+                tally.EVENT,
                 rows.event_key(loaded.row, seq),
                 draft.id,
                 draft.kind,
@@ -202,6 +203,7 @@ class Gathering:
                 draft.changes,
                 draft.deleted,
                 loaded.peak,
+                None,
             )
         )
         if not draft.fresh:
@@ -225,7 +227,9 @@ class Gathering:
         """Raise `TooLarge` if a delta would make a shared tier larger than `MAX_STATE`."""
         if delta is None:
             return
-        added = sum(len(name) + len(bytes(value)) for name, value in delta.set.items())
+        added = 0
+        for name, value in delta.set.items():
+            added += len(name) + len(bytes(value))
         if added < TIER_CHECK_BYTES:
             return
         self.flush()
@@ -236,7 +240,7 @@ class Gathering:
     def write_tier(self, app: str, owner: str, delta: TierDelta) -> None:
         """Gather a delta of a shared tier."""
         for name, value in delta.set.items():
-            self._tiers[app, owner, name] = bytes(value).decode()
+            self._tiers[app, owner, name] = str(value, "utf-8")  # type: ignore[call-overload]  # a buffer
         for name in delta.drop:
             self._tiers[app, owner, name] = None
 
@@ -296,32 +300,46 @@ class Gathering:
 
     def flush(self) -> None:
         """Write the rows gathered so far."""
+        self._flush_rest()
+        self._db.write(self._take_rows())
+
+    def commit(self) -> None:
+        """Write the rows gathered so far and commit. Raises `Moved`; see `Transaction.commit`."""
+        self._flush_rest()
+        self._db.commit(self._take_rows())
+
+    def _take_rows(self) -> list[tally.Row]:
+        """Return what most batches consist of: counters of sessions, events, keys of tiers."""
+        taken: list[tally.Row] = []
+        for item in self._loaded.values():
+            if item is not None and item.dirty:
+                taken.append(_counters(item))
+                item.dirty = False
+                item.stored = item.header.revision
+        taken += self._entries
+        taken += [
+            (tally.TIER, *key, value, None, None, None, None, None, None)
+            for key, value in self._tiers.items()
+            if value is not None
+        ]
+        self._entries = []
+        self._by_id = {}
+        self._tiers = {}
+        return taken
+
+    def _flush_rest(self) -> None:
+        """Write what is rarer; dirty sessions stay dirty."""
         self._flush_sessions([item for item in self._loaded.values() if item and item.dirty])
-        if self._entries:
-            self._db.executemany(_INSERT_EVENT, self._entries)
-            self._entries = []
-            self._by_id = {}
-        if self._tiers:
-            self._flush_tiers()
+        dropped = [key for key, value in self._tiers.items() if value is None]
+        if dropped:
+            self._db.executemany(_DELETE_TIER, dropped)
         if self._counts:
             changed = [(*key, by) for key, by in self._counts.items() if by]
             self._db.executemany(_COUNT, changed)
             self._db.executemany(_UNCOUNT, [item[:3] for item in changed if item[3] < 0])
             self._counts.clear()
 
-    def _flush_tiers(self) -> None:
-        written = [(*key, value) for key, value in self._tiers.items() if value is not None]
-        dropped = [key for key, value in self._tiers.items() if value is None]
-        self._tiers = {}
-        if written:
-            self._db.executemany(_UPSERT_TIER, written)
-        if dropped:
-            self._db.executemany(_DELETE_TIER, dropped)
-
     def _flush_sessions(self, dirty: list[Loaded]) -> None:
-        if not dirty:
-            return
-        self._db.executemany(_UPDATE, [_counters(item) for item in dirty])
         wakes = [(item.wake_at, item.row) for item in dirty if item.wakes]
         if wakes:
             self._db.executemany(_UPDATE_WAKE, wakes)
@@ -337,13 +355,16 @@ class Gathering:
         if moved:
             self._db.executemany(_MOVE_LABEL, moved)
         for item in dirty:
-            item.dirty = item.rest = item.wakes = False
+            item.rest = item.wakes = False
             item.labels_at = item.header.active_at
 
 
-def _counters(item: Loaded) -> tuple[Any, ...]:
+def _counters(item: Loaded) -> tally.Row:
     header, state = item.header, item.state
     return (
+        tally.SESSION,
+        item.row,
+        item.stored,
         header.revision,
         header.seq,
         header.active_at,
@@ -352,7 +373,6 @@ def _counters(item: Loaded) -> tuple[Any, ...]:
         header.remembered,
         item.peak,
         state if isinstance(state, str) else state.decode(),
-        item.row,
     )
 
 

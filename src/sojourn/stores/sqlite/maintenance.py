@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from sojourn.errors import AlreadyExists
+from sojourn.errors import PathTaken
 from sojourn.stores.sqlite import connection
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def backup(connect: Callable[[], apsw.Connection], path: str, name: str) -> None
     """Copy the file as of one moment to `path`; nothing stays behind when that fails."""
     target = Path(path)
     if os.path.lexists(target):
-        raise AlreadyExists(path, "there is a file already; a backup does not overwrite it")
+        raise PathTaken(path, "there is a file already; a backup does not overwrite it")
     source = connect()
     try:
         _copy(source, target)

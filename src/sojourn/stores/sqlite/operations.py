@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from sojourn.store import Acquire, Change, Create, Delete, Due, Fork, Put, Renew, Touch
+from sojourn import restoring
+from sojourn.store import (
+    Acquire,
+    Change,
+    Create,
+    Delete,
+    Due,
+    Fork,
+    Put,
+    Renew,
+    Restore,
+    RestoreShared,
+    Touch,
+)
 
 if TYPE_CHECKING:
     from sojourn.store import Durability
@@ -30,7 +43,18 @@ class Reap(NamedTuple):
 
 
 Operation: TypeAlias = (
-    Change | Create | Fork | Touch | Delete | Acquire | Renew | Forget | FindDue | Reap
+    Change
+    | Create
+    | Fork
+    | Touch
+    | Delete
+    | Acquire
+    | Renew
+    | Forget
+    | FindDue
+    | Reap
+    | Restore
+    | RestoreShared
 )
 Outcome: TypeAlias = Any
 """The result of an operation's verb, or the exception that refuses it."""
@@ -52,10 +76,16 @@ def durability_of(operation: Operation, default: Durability) -> Durability:
 
 def weight(operation: Operation) -> int:
     """Return about how many bytes of payload an operation carries."""
+    if isinstance(operation, Restore):
+        return restoring.weight(operation.snapshot)
+    if isinstance(operation, RestoreShared):
+        return sum(map(restoring.item_weight, operation.items))
     if not isinstance(operation, Change | Create):
         return 64
-    size = 64 + sum(len(draft.body) + len(draft.changes or "") for draft in operation.events)
-    if isinstance(operation, Change):
+    size = 64
+    for draft in operation.events:
+        size += len(draft.body) + len(draft.changes or "")
+    if isinstance(operation, Change) and operation.documents:
         size += sum(len(part.body) for part in operation.documents if isinstance(part, Put))
     if not operation.events:  # else the state is counted with the events that it came with
         tiers = (operation.session, operation.user_tier, operation.app_tier)

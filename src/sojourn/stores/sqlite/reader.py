@@ -38,6 +38,20 @@ _GET = f"""SELECT 0, {rows.SESSION} FROM sessions WHERE app = ?1 AND id = ?2
         (SELECT user FROM sessions WHERE app = ?1 AND id = ?2)"""
 _HEAD = "SELECT row, expires_at FROM sessions WHERE app = ? AND id = ?"
 _TIER = "SELECT name, value FROM tiers WHERE app = ? AND owner = ?"
+_OWNED = """FROM documents WHERE session = iif(:id IS NULL, 0, (
+        SELECT row FROM sessions WHERE app = :app AND id = :id
+        AND (:expired OR expires_at IS NULL OR expires_at > :now)))
+    AND app = :app AND collection = :collection AND (expires_at IS NULL OR expires_at > :now)"""
+_DOCUMENT = f"SELECT {rows.DOCUMENT}, iif(size > :most, NULL, body) {_OWNED} AND key = :key"
+_LEAD = ", coalesce(substr(body, 1, :lead), x'')"
+_BY_KEY = f"{_OWNED} AND key > :after ORDER BY key LIMIT :limit"
+_BY_PLACE = f"{_OWNED} AND row < :before ORDER BY row DESC LIMIT :limit"
+_DOCUMENTS = {
+    (newest, lead): f"SELECT {rows.DOCUMENT}{_LEAD if lead else ''} {order}"
+    for newest, order in ((False, _BY_KEY), (True, _BY_PLACE))
+    for lead in (False, True)
+}
+"""Listings of documents, by whether they are newest first and whether bodies come along."""
 
 
 class TooLong(Exception):
@@ -142,36 +156,27 @@ class Reader:
 
     def document(self, query: DocumentQuery) -> StoredDocument | None:
         """Return one document; see `Store.document`."""
-        with self._snapshot():
-            owner = self._document_owner(query)
-            found = self._db.execute(
-                f"SELECT {rows.DOCUMENT}, body FROM documents "
-                "WHERE session = ? AND app = ? AND collection = ? AND key = ? "
-                "AND (expires_at IS NULL OR expires_at > ?)",
-                (owner, query.app, query.collection, query.key, query.now),
-            ).fetchone()
-        return None if found is None else rows.to_document(found)
+        most = SHORT_BYTES if self._short else MAX_INTEGER
+        bindings = {**_document_bindings(query), "key": query.key, "most": most}
+        found = self._db.execute(_DOCUMENT, bindings).fetchone()
+        if found is None:
+            return None
+        document = rows.to_document(found)
+        if document.size > most:
+            raise TooLong
+        return document
 
     def documents(self, query: DocumentQuery) -> list[StoredDocument]:
         """Return documents without bodies; see `Store.documents`."""
-        with self._snapshot():
-            owner = self._document_owner(query)
-            found = self._db.execute(
-                f"SELECT {rows.DOCUMENT} FROM documents "
-                "WHERE session = ? AND app = ? AND collection = ? AND key > ? "
-                "AND (expires_at IS NULL OR expires_at > ?) ORDER BY key LIMIT ?",
-                (owner, query.app, query.collection, query.after or "", query.now, query.limit),
-            ).fetchall()
+        bindings = {
+            **_document_bindings(query),
+            "after": query.after or "",
+            "before": MAX_INTEGER if query.before is None else query.before,
+            "lead": query.lead,
+            "limit": query.limit,
+        }
+        found = self._db.execute(_DOCUMENTS[query.newest, query.lead > 0], bindings)
         return [rows.to_document(row) for row in found]
-
-    def _document_owner(self, query: DocumentQuery) -> int | None:
-        """Return the session number that owns the documents; 0 for the app, `None` for nobody."""
-        if query.id is None:
-            return 0
-        row = self._db.execute(_HEAD, (query.app, query.id)).fetchone()
-        if row is None or (is_past(row[1], query.now) and not query.expired):
-            return None
-        return int(row[0])
 
     # --- lists and counts ----------------------------------------------------------------------
 
@@ -248,6 +253,16 @@ class Reader:
                 bindings,
             ).get
         )
+
+
+def _document_bindings(query: DocumentQuery) -> dict[str, Any]:
+    return {
+        "app": query.app,
+        "id": query.id,
+        "collection": query.collection,
+        "now": query.now,
+        "expired": query.expired,
+    }
 
 
 def _state_in(row: Any) -> Encoded:

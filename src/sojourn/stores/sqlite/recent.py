@@ -27,13 +27,14 @@ class Recent:
 
     def __init__(self) -> None:
         self._sessions: dict[Key, Loaded] = {}
-        self._version: int | None = None
+        self.version: int | None = None
+        """The file's data version that the sessions are of, `None` if nothing was looked at."""
 
     def is_current(self, version: int) -> bool:
         """Return whether nobody else has committed since the last time; if not, forget all."""
-        if version == self._version:
+        if version == self.version:
             return True
-        self._version = version
+        self.version = version
         self._sessions.clear()
         return False
 
@@ -51,5 +52,5 @@ class Recent:
 
     def clear(self) -> None:
         """Forget all, and that anything was looked at: the next transaction looks again."""
-        self._version = None
+        self.version = None
         self._sessions.clear()

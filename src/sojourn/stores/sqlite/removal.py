@@ -12,9 +12,8 @@ from sojourn.stores.sqlite import rows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import apsw
-
     from sojourn.store import Due
+    from sojourn.stores.sqlite.transaction import Transaction
 
 EXPIRED_DOCUMENTS = 1_000
 """Documents removed at a time: most are small, and they must go faster than they come."""
@@ -38,7 +37,7 @@ class Removal:
 
     def __init__(
         self,
-        db: apsw.Connection,
+        db: Transaction,
         count: Callable[[str, str, tuple[str, ...], int], None],
         repaired: Callable[[], None],
     ) -> None:

@@ -29,7 +29,7 @@ ROW, WAKE_AT, PEAK, STATE = range(COLUMNS - 4, COLUMNS)
 EVENT = "key, id, kind, author, at, body, changes, deleted"
 """The columns of an event, in the order that `to_entry` reads them."""
 
-DOCUMENT = "collection, key, content_type, size, seq, created_at, updated_at, expires_at"
+DOCUMENT = "collection, key, content_type, size, seq, created_at, updated_at, expires_at, row"
 """The columns of a document without its body, in the order that `to_document` reads them."""
 
 _labels = msgspec.json.Decoder(dict[str, str])
@@ -129,7 +129,8 @@ def to_document(row: Sequence[Any]) -> StoredDocument:
         created_at=row[5],
         updated_at=row[6],
         expires_at=row[7],
-        body=row[8] if len(row) > 8 else None,  # noqa: PLR2004 - behind the listed columns
+        number=row[8],
+        body=row[9] if len(row) > 9 else None,  # noqa: PLR2004 - behind the listed columns
     )
 
 

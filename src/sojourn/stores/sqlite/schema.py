@@ -97,7 +97,18 @@ SELECT s.app, s.id AS session, e.seq, e.kind, e.author,
 FROM events AS e JOIN sessions AS s ON s.row = e.session;
 """
 
-MIGRATIONS: Sequence[str] = (_FIRST,)
+_SECOND = """
+DROP INDEX document_by_key;
+CREATE UNIQUE INDEX document_by_key ON documents(collection, session, app, key);
+CREATE INDEX document_by_place ON documents(session, app, collection);
+"""
+"""Documents in the order in which they were put: by their row number, which every index ends with.
+
+The index of keys starts with the collection, so that it can not serve a search by session alone: a
+fork copies what such a search finds, and has to find it in that order.
+"""
+
+MIGRATIONS: Sequence[str] = (_FIRST, _SECOND)
 """Scripts in order: number n turns a file of version n into one of version n + 1."""
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import apsw
 
 from sojourn.errors import SojournError, Unavailable
-from sojourn.stores.sqlite import connection, schema
+from sojourn.stores.sqlite import connection, tally
 from sojourn.stores.sqlite.batch import Batch
 from sojourn.stores.sqlite.operations import durability_of
 from sojourn.stores.sqlite.recent import Recent
+from sojourn.stores.sqlite.transaction import Moved, Transaction
 
 if TYPE_CHECKING:
     import asyncio
@@ -77,6 +79,8 @@ class Writer:
         self._synchronous = "FULL"
         self._recent = Recent()
         self._log_pages = 0
+        self._untold: Callable[[], None] | None = None
+        tally.prepare(db)
         db.set_wal_hook(self._note_log)
         self._thread = threading.Thread(target=self._run, name=f"sojourn {name}", daemon=True)
         self._thread.start()
@@ -107,16 +111,17 @@ class Writer:
         await self._loop.run_in_executor(None, self._thread.join, GATE_SECONDS)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next_job()) is not None:
             try:
-                self._gate.acquire()
+                self._take_turn()
                 outcomes, changed = self._work(job)
             except OSError as error:  # of the gate: the kernel has no lock to give
                 outcomes, changed = self._refused(job, error), set()
             finally:
                 self._gate.release()
+            self._tell()
             if outcomes is not None:
-                self._report(job, outcomes, changed)
+                self._untold = partial(self._report, job, outcomes, changed)
             del job, outcomes, changed  # waiting must not keep the last batch alive
         self._gate.acquire()
         try:
@@ -124,6 +129,28 @@ class Writer:
                 self._db.close()
         finally:
             self._gate.release()
+
+    def _next_job(self) -> _Job | None:
+        """Return what is to be done next; nobody waits to be told while this thread waits."""
+        with contextlib.suppress(queue.Empty):
+            return self._jobs.get_nowait()
+        self._tell()
+        return self._jobs.get()
+
+    def _take_turn(self) -> None:
+        if not self._gate.acquire_at_once():
+            self._tell()
+            self._gate.acquire()
+
+    def _tell(self) -> None:
+        """Tell the callers of the last batch what came of it.
+
+        If another batch waits, this is put off until that one is decided: then SQLite writes it,
+        without the GIL held, while the callers of this one go on.
+        """
+        tell, self._untold = self._untold, None
+        if tell is not None:
+            tell()
 
     def _refused(self, job: _Job, error: OSError) -> list[Outcome] | None:
         """Fail a batch whose turn could not be taken, unless it was given up."""
@@ -179,29 +206,39 @@ class Writer:
         durable = any(durability_of(op, self._durability) == "durable" for op in operations)
         try:
             self._set_synchronous("FULL" if durable else "NORMAL")
-            self._db.execute("BEGIN IMMEDIATE")
-            if not self._recent.is_current(self._db.pragma("data_version")):
-                # A newer Sojourn may have migrated the file while this one had it open.
-                schema.check_version(self._db, self._name, schema.MIGRATIONS)
-            batch = Batch(self._db, self._recent, durable=durable)
-            outcomes = [batch.apply(operation) for operation in operations]
-            batch.flush()
-            self._db.execute("COMMIT")
-            batch.committed()
+            try:
+                return self._attempt(operations, durable=durable)
+            except Moved:
+                self._recent.clear()
+                self._roll_back()
+                return self._attempt(operations, durable=durable, at_once=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told
             self._recent.clear()
             return self._failed(error, operations), set()
+
+    def _attempt(
+        self, operations: Sequence[Operation], *, durable: bool, at_once: bool = False
+    ) -> tuple[list[Outcome], set[tuple[str, str]]]:
+        """Decide and write operations. Raises `Moved` if what was known of the file is old."""
+        transaction = Transaction(self._db, self._recent, self._name, at_once=at_once)
+        batch = Batch(transaction, self._recent, durable=durable)
+        outcomes = [batch.apply(operation) for operation in operations]
+        self._tell()
+        batch.commit_all()
         return outcomes, batch.changed
 
     def _failed(self, error: Exception, operations: Sequence[Operation]) -> list[Outcome] | None:
         """Undo a transaction; return the outcomes, or `None` if the neighbours may be innocent."""
-        with contextlib.suppress(apsw.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+        self._roll_back()
         reason = self._cause(error)
         if self.poison is None and len(operations) > 1:
             return None
         return [reason] * len(operations)
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(apsw.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def _cause(self, error: Exception) -> SojournError:
         """Map an error; a failed disk poisons the engine, for a retry could lie."""
