@@ -1,0 +1,247 @@
+"""Summaries: events that speak for the messages before them; how they are found, made and kept.
+
+A summary names the last message that it speaks for, by number and id. It counts as long as that
+message is there: a log is only ever cut at its end, so then all before it are there as well. Of
+several, the one that speaks for most counts, in whatever order they were written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from sojourn.errors import SummaryFailed
+from sojourn.history.transcript import CutMeanwhile, Transcript
+from sojourn.history.windows import Window, clean_cut
+from sojourn.model import Event
+from sojourn.session import Session
+from sojourn.store import EventQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sojourn.history.messages import Message, Numbered
+    from sojourn.history.strategies import RollingSummary, Summarize
+    from sojourn.lease import Lease
+    from sojourn.reading import Reading
+    from sojourn.saving import Saving
+
+SUMMARY = "summary"
+"""The kind of the events that summaries are."""
+
+SUMMARIES_PAGE = 4
+"""Summaries read at a time: mostly the newest is the one that counts."""
+
+MESSAGES_AT_ONCE = 500
+"""Messages given to a summariser at a time; a longer backlog takes several summaries."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored summary: it speaks for all messages up to number `covers`, and lies at `seq`."""
+
+    text: str
+    covers: int
+    seq: int
+    at: datetime
+
+
+class _Candidate(NamedTuple):
+    summary: Summary
+    covers_id: str
+
+
+class Excerpt(NamedTuple):
+    """What a rolling summary is about: the preamble, the summary, and the messages since."""
+
+    preamble: list[Numbered]
+    summary: Summary | None
+    since: list[Numbered]
+
+    def shown(self, strategy: RollingSummary) -> list[Message]:
+        """Return the messages to show: nothing is left out but results without a call."""
+        window = Window(None, strategy.weigh)
+        for item in reversed(self.since):
+            window.add(item)
+        head = [item.message for item in self.preamble]
+        middle = [] if self.summary is None else [strategy.shown(self.summary.text)]
+        return [*head, *middle, *(item.message for item in window.shown())]
+
+    def due(self, strategy: RollingSummary) -> Sequence[Numbered]:
+        """Return the oldest messages, if it is time to summarise them."""
+        if sum(strategy.weigh(item.message) for item in self.since) <= strategy.bound:
+            return ()
+        window = Window(strategy.keep, strategy.weigh)
+        for item in reversed(self.since):
+            window.add(item)
+            if window.full:
+                break
+        first_kept = self.since.index(window.shown()[0])
+        return self.since[: clean_cut(self.since, min(first_kept, MESSAGES_AT_ONCE))]
+
+
+class Summaries:
+    """The summaries of one session."""
+
+    def __init__(
+        self, reading: Reading, saving: Saving, target: Session | str, *, expired: bool = False
+    ) -> None:
+        """`expired` also reads a session past its deadline."""
+        self._reading = reading
+        self._saving = saving
+        self._target = target
+        self._id = id = target.id if isinstance(target, Session) else target
+        self._expired = expired
+        self._transcript = Transcript(reading, id, expired=expired)
+
+    async def newest(self) -> Summary | None:
+        """Return the summary that counts, `None` when there is none."""
+        found = await self._newest()
+        return None if found is None else found.summary
+
+    async def _newest(self) -> _Candidate | None:
+        best: _Candidate | None = None
+        before: int | None = None
+        while True:
+            covered = best.summary.covers if best else 0
+            page = await self._page(before, after=covered)
+            for event in reversed(page):
+                found = _candidate(event)
+                if found is None or found.summary.covers <= covered:
+                    continue
+                if await self._transcript.has(found.summary.covers, found.covers_id):
+                    best, covered = found, found.summary.covers
+            # What lies before a message cannot speak for it.
+            if len(page) < SUMMARIES_PAGE or (page[0].seq or 0) <= covered + 1:
+                return best
+            before = page[0].seq
+
+    async def _page(self, before: int | None, *, after: int) -> list[Event]:
+        window = EventQuery(
+            last=SUMMARIES_PAGE, before_seq=before, after_seq=after, kinds=(SUMMARY,)
+        )
+        return await self._reading.events(self._id, window, expired=self._expired)
+
+    async def excerpt(self) -> Excerpt:
+        """Return what there is to show. Read again if the log is cut meanwhile."""
+        while True:
+            try:
+                return await self._excerpt()
+            except CutMeanwhile:
+                continue
+
+    async def _excerpt(self) -> Excerpt:
+        preamble = await self._transcript.preamble()
+        head = preamble[-1].seq if preamble else 0
+        found = await self._newest()
+        if found is None:
+            excerpt = Excerpt(preamble, None, await self._transcript.behind(head))
+        else:
+            # From the last message that it speaks for: while that is there, the summary counts.
+            since = await self._transcript.behind(found.summary.covers - 1)
+            if not since or since[0][:2] != (found.summary.covers, found.covers_id):
+                raise CutMeanwhile
+            later = [item for item in since[1:] if item.seq > head]
+            excerpt = Excerpt(preamble, found.summary, later)
+        await self._transcript.check(preamble)
+        return excerpt
+
+    async def extend(self, strategy: RollingSummary, lease: Lease | None) -> Summary | None:
+        """Summarise once if it is time, and return the new summary once it is stored.
+
+        `None` if it is not time, or if what it speaks for is summarised or gone by then.
+        """
+        assert strategy.summarize is not None  # who calls has looked
+        # First, so that nothing read from here on can end up in a later session with the same id.
+        session = await loaded(self._reading, self._target)
+        excerpt = await self.excerpt()
+        due = excerpt.due(strategy)
+        if not due:
+            return None
+        previous = None if excerpt.summary is None else excerpt.summary.text
+        messages = [item.message for item in due]
+        last = due[-1]
+        text = await _asked(self._id, strategy.summarize, previous, messages, strategy.seconds)
+        return await self._keep(session, text, last, lease)
+
+    async def _keep(
+        self, session: Session, text: str, last: Numbered, lease: Lease | None
+    ) -> Summary | None:
+        newest = await self.newest()
+        if newest is not None and newest.covers >= last.seq:
+            return None
+        if not await self._transcript.has(last.seq, last.id):
+            return None
+        event = Event(kind=SUMMARY, body={"text": text, "covers": last.seq, "covers_id": last.id})
+        (stored,) = await self._saving.append(
+            session, [event], state=None, conflict="merge", lease=lease, durability=None
+        )
+        found = _candidate(stored)
+        return None if found is None else found.summary
+
+
+async def loaded(reading: Reading, target: Session | str) -> Session:
+    """Return the caller's copy of a session, or one of our own. Raises `NotFound`."""
+    if isinstance(target, Session):
+        return target
+    return await reading.require(target, user=None, events=None, touch=False)
+
+
+def _candidate(event: Event) -> _Candidate | None:
+    """Return the summary in an event, `None` for an event of that kind that is none."""
+    body = event.body
+    if not isinstance(body, dict) or event.seq is None or event.at is None:
+        return None
+    text, covers, covers_id = body.get("text"), body.get("covers"), body.get("covers_id")
+    if not isinstance(text, str) or not isinstance(covers_id, str) or type(covers) is not int:
+        return None
+    if not 0 < covers < event.seq:
+        return None
+    return _Candidate(Summary(text=text, covers=covers, seq=event.seq, at=event.at), covers_id)
+
+
+async def _asked(
+    id: str, summarize: Summarize, previous: str | None, messages: list[Message], seconds: float
+) -> str:
+    """Return what the summariser makes of the messages, or raise `SummaryFailed`.
+
+    It runs in a task of its own, so that its cancellation is told from the caller's, and it is
+    not waited for beyond its time, whatever it does.
+    """
+    task = asyncio.ensure_future(_called(summarize, previous, messages))
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        if not task.done():
+            task.add_done_callback(_retrieve)
+            task.cancel()
+    if not task.done():
+        raise SummaryFailed(id, f"the summariser took longer than {seconds:g} s")
+    if task.cancelled():
+        raise SummaryFailed(id, "the summariser was cancelled")
+    error = task.exception()
+    if isinstance(error, Exception):
+        raise SummaryFailed(id, f"the summariser raised {type(error).__name__}") from error
+    text = task.result()
+    if type(text) is not str or not text.strip():
+        raise SummaryFailed(id, "the summariser returned no text")
+    return text
+
+
+async def _called(summarize: Summarize, previous: str | None, messages: list[Message]) -> object:
+    if inspect.iscoroutinefunction(summarize) or inspect.iscoroutinefunction(
+        getattr(summarize, "__call__", None)  # noqa: B004 - an object may be async to call
+    ):
+        made = summarize(previous, messages)
+    else:
+        made = await asyncio.to_thread(summarize, previous, messages)
+    return await made if inspect.isawaitable(made) else made
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    """Look at how an abandoned task ended, so that nobody complains that no one did."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,145 @@
+"""Forking from a checkpoint: a session that starts where it was saved."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.checkpoints.contents import bodies, ids
+from tests.manager.watched_store import watched
+
+from sojourn import AlreadyExists, CheckpointMissing, Event, Expiry, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from sojourn import SessionManager
+
+    Opener = Callable[..., AbstractAsyncContextManager[SessionManager]]
+
+
+@pytest.mark.parametrize("size", [1, 40, 200])
+async def test_a_fork_starts_from_its_checkpoint(opened: Opener, small: None, size: int) -> None:
+    """It is the latest there, with its line; log and state are as it was saved; later ones stay."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s", user="u", labels={"a": "b"})
+        checkpoints = sessions.checkpoints(session)
+        parent = None
+        for number in range(5):
+            event = Event(kind="step", body=number, delta={"n": number})
+            await sessions.append(session, event)
+            parent = await checkpoints.save(bytes([number]) * size, id=f"c{number}", parent=parent)
+        await checkpoints.save(b"aside", id="aside", parent="c1")
+        fork = await checkpoints.fork("c2", new_id="f", expiry=Expiry(idle=60))
+        assert (fork.id, fork.user, fork.forked_from, dict(fork.labels)) == (
+            "f",
+            "u",
+            "s",
+            {"a": "b"},
+        )
+        assert fork.expires_at is not None
+        assert fork.state["n"] == 2
+        assert [event.body for event in await sessions.events("f")] == [0, 1, 2]
+        there = sessions.checkpoints("f")
+        assert await ids(there) == ["c2", "c1", "c0"]
+        latest = await there.latest()
+        assert latest is not None
+        assert (latest.id, latest.body) == ("c2", b"\x02" * size)
+        assert [item.id for item in await there.lineage("c2")] == ["c2", "c1", "c0"]
+        assert await ids(checkpoints) == ["aside", "c4", "c3", "c2", "c1", "c0"]
+
+
+@pytest.mark.parametrize("size", [1, 40, 200])
+async def test_those_saved_later_at_the_same_event_do_not_come_along(
+    opened: Opener, small: None, size: int
+) -> None:
+    """Nor do their bodies; what both have is not shared between the sessions."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        for number in range(6):
+            await checkpoints.save(bytes([number % 4]) * size, id=f"c{number}")
+        fork = await checkpoints.fork("c2")
+        there = sessions.checkpoints(fork)
+        assert await ids(there) == ["c2", "c1", "c0"]
+        assert len(await bodies(sessions, fork.id)) == (3 if size > 16 else 0)
+        fork.state["x"] = 1
+        await sessions.save(fork, conflict="fail")  # what it returned knows all of its commits
+        await sessions.delete(session.id)
+        for number in range(3):
+            found = await there.get(f"c{number}")
+            assert found is not None
+            assert found.body == bytes([number]) * size
+        await there.save(b"\x03" * size, id="c3", parent="c2")
+        latest = await there.latest()
+        assert latest is not None
+        assert latest.body == b"\x03" * size
+
+
+async def test_an_ancestor_that_was_saved_anew_comes_along(opened: Opener) -> None:
+    """Even if that was later, in log and order: the line is whole, and the latest is right."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        await checkpoints.save(b"first", id="root")
+        await checkpoints.save(b"child", id="child", parent="root")
+        await sessions.append(session, Event(kind="step"))
+        await checkpoints.save(b"later", id="later", parent="child")
+        await checkpoints.save(b"anew", id="root")
+        fork = await checkpoints.fork("child")
+        there = sessions.checkpoints(fork)
+        assert await ids(there) == ["child", "root"]
+        assert [item.id for item in await there.lineage("child")] == ["child", "root"]
+        found = await there.latest()
+        assert found is not None
+        assert found.body == b"child"
+
+
+async def test_forking_from_what_is_not_there(opened: Opener) -> None:
+    """No checkpoint, no session, an id that is taken: typed errors, and no session more."""
+    async with opened() as sessions:
+        await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        await checkpoints.save(b"", id="a")
+        for id in ("unknown", "", "a\nb"):
+            with pytest.raises(CheckpointMissing):
+                await checkpoints.fork(id)
+        for session in ("unknown", "\n"):
+            with pytest.raises(NotFound, match="no such session"):
+                await sessions.checkpoints(session).fork("a")
+        with pytest.raises(AlreadyExists):
+            await checkpoints.fork("a", new_id="s")
+        assert await sessions.count() == 1
+
+
+async def test_a_fork_that_fails_on_the_way_is_no_session(url: str) -> None:
+    """The store fails, or the caller is cancelled, between the copy and what is taken off it."""
+    async with watched(url) as (sessions, store):
+        await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        for name in ("a", "b"):
+            await checkpoints.save(b"", id=name)
+        store.fail("commit", Unavailable("test", "trouble"))
+        with pytest.raises(Unavailable):
+            await checkpoints.fork("a", new_id="f")
+        assert await sessions.get("f") is None
+
+        gate = store.hold("commit", "before")
+        forking = asyncio.create_task(checkpoints.fork("a", new_id="f"))
+        await gate.arrived.wait()
+        forking.cancel()
+        gate.go()
+        with pytest.raises(asyncio.CancelledError):
+            await forking
+        assert await sessions.get("f") is None
+
+        gate = store.hold("fork", "before")
+        forking = asyncio.create_task(checkpoints.fork("a", new_id="f"))
+        await gate.arrived.wait()
+        await checkpoints.delete("a")
+        gate.go()
+        with pytest.raises(CheckpointMissing):
+            await forking
+        assert await sessions.count() == 1
