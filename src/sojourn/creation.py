@@ -25,14 +25,14 @@ from sojourn.errors import (
 )
 from sojourn.events import by_tier, changes_of, encode_delta, prepare, stored_event
 from sojourn.expiry import Expiry, absolute_deadline, deadline, idle_span, is_past
-from sojourn.lifecycle import FIRST, PRESETS
+from sojourn.lifecycle import ENDING, FIRST, LIVE, PRESETS
 from sojourn.limits import CREATE_ATTEMPTS, MAX_EVENTS_PER_COMMIT, MAX_LABELS
 from sojourn.model import Event, Header
 from sojourn.names import check_name
 from sojourn.reading import check_labels
-from sojourn.session import Session
+from sojourn.session import Session, session_from
 from sojourn.state import merge
-from sojourn.store import Create, Fork
+from sojourn.store import Create, Fork, Query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,6 +42,57 @@ if TYPE_CHECKING:
     from sojourn.events import Changes, Prepared
     from sojourn.reading import Reading
     from sojourn.store import Durability
+
+
+USER_LABEL = "sojourn:user"
+"""The exclusive label of a user's one current session; its value is the user."""
+
+KEY_LABEL = "sojourn:key"
+"""The exclusive label of the one live session of a key; its value is the key."""
+
+REUSABLE_LABEL = "sojourn:reusable"
+"""The label of anonymous sessions that `get_or_create(reuse=True)` may hand out again."""
+
+HOLDERS_PAGE = 16
+"""Sessions looked at at a time to find who holds a claim: forks carry the label without it."""
+
+
+class Wanted:
+    """Which session is wanted when no id is given: a user's, a key's, or any reusable one."""
+
+    def __init__(
+        self,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+        reuse: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises `InvalidId` for none of them or a bad one, `InvalidQuery` for too many."""
+        facts = facts or {}
+        self.user = None if user is None else check_name("user", user)
+        self.label, self.value = REUSABLE_LABEL, "yes"
+        if reuse and (key is not None or user is not None):
+            raise InvalidQuery("reuse", "only anonymous sessions without a key are reused")
+        if facts.get("exclusive"):
+            raise InvalidQuery(
+                "exclusive", "only a session that is got by id has claims of its own"
+            )
+        if key is not None:
+            self.label, self.value = KEY_LABEL, check_name("key", key)
+        elif user is not None:
+            self.label, self.value = USER_LABEL, user
+        elif not reuse:
+            raise InvalidId("session id", "give one, or a key, or a user")
+        self.reuse = reuse
+        self.labels = {**(facts.get("labels") or {}), self.label: self.value}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a session that is made for this has, so that the next call finds it."""
+        if self.reuse:
+            return {"labels": self.labels}
+        return {"labels": self.labels, "exclusive": (self.label,)}
 
 
 class Creation:
@@ -278,10 +329,83 @@ class Creation:
                     if error.expired:
                         raise
                     continue
-            if user is not None and session.user != user:
-                raise NotOwner(id)
-            return session
+            return _of_user(session, user)
         raise AlreadyExists(id, "it is being created and removed over and over")
+
+    async def get_or_create_wanted(
+        self, wanted: Wanted, make: Callable[..., Awaitable[Session]]
+    ) -> Session:
+        """Return the session that is wanted, made if there is none. It counts as used."""
+        refusal: SojournError | None = None
+        for _attempt in range(CREATE_ATTEMPTS):
+            session = await (self._reusable(wanted) if wanted.reuse else self.find(wanted))
+            if session is None:
+                try:
+                    return await make(**wanted.facts)
+                except RoleTaken as error:
+                    refusal = error
+                    session = await self._holder(error)
+            if session is not None:
+                _of_user(session, wanted.user)
+                try:
+                    await self._reading.touch(session)
+                except NotFound as error:  # it went between the look and the touch: look again
+                    refusal = error
+                else:
+                    return session
+        assert refusal is not None  # the loop goes on only after one
+        raise refusal
+
+    async def find(self, wanted: Wanted) -> Session | None:
+        """Return the live session that holds the claim, `None` when nobody does."""
+        position: str | None = None
+        while True:
+            query = self._wanted_query(wanted, limit=HOLDERS_PAGE, position=position)
+            listed = await self._context.store.list(query)
+            for record in listed.records:
+                if record.header.exclusive == (wanted.label,):
+                    return _of_user(session_from(record), wanted.user)
+            if listed.corrupt:  # it may be the one: corrupt is not missing
+                raise listed.corrupt[0]
+            if listed.position is None:
+                return None
+            position = listed.position
+
+    async def _reusable(self, wanted: Wanted) -> Session | None:
+        """Return the reusable session that was used last, `None` without one."""
+        query = self._wanted_query(wanted, limit=1, position=None)
+        listed = await self._context.store.list(query)
+        return session_from(listed.records[0]) if listed.records else None
+
+    def _wanted_query(self, wanted: Wanted, *, limit: int, position: str | None) -> Query:
+        query = self._reading.query(
+            user=None,
+            anonymous=wanted.reuse,
+            phase=LIVE,
+            labels=wanted.labels if wanted.reuse else {wanted.label: wanted.value},
+            parent=None,
+            order="-active" if wanted.reuse else "created",
+            limit=limit,
+        )
+        return msgspec.structs.replace(query, position=position)
+
+    async def _holder(self, taken: RoleTaken) -> Session | None:
+        """Return the session that holds a claim; `None` once it is gone, ending is waited for.
+
+        Raises the refusal if the holder cannot be ended, with the reason as its cause.
+        """
+        if taken.__cause__ is not None:  # it is past its deadline, and its end failed
+            raise taken
+        record = await self._reading.record(taken.holder, expired=True)
+        if record is None:
+            return None
+        if record.header.phase in ENDING:
+            try:
+                await self._ending.finish(taken.holder, epoch=record.header.epoch)
+            except SojournError as error:
+                raise taken from error
+            return None
+        return session_from(record) if record.header.live else None
 
     async def fork(self, source: str, header: Header, *, at: int | None, given_id: bool) -> Session:
         """Copy a session. See `SessionManager.fork`."""
@@ -309,6 +433,13 @@ class Creation:
                 raise NotFound(header.id, "the fork was removed at once")
             return session
         raise AlreadyExists(header.id, f"{CREATE_ATTEMPTS} generated ids were taken")
+
+
+def _of_user(session: Session, user: str | None) -> Session:
+    """Return the session. Raises `NotOwner` if a user is named and it is not this one's."""
+    if user is not None and session.user != user:
+        raise NotOwner(session.id)
+    return session
 
 
 def restamped(header: Header, now: int) -> Header:
