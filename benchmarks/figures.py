@@ -92,6 +92,7 @@ class Bench:
             "append-user-app": lambda: self._append("append-user-app", "user+app"),
             "callers": lambda: self._callers("callers", "session+user"),
             "callers-user-app": lambda: self._callers("callers-user-app", "user+app"),
+            "callers-bare": lambda: self._callers("callers-bare", "session+user", crowd=False),
             "tail": self._tail,
             "page": self._page,
             "sweep": lambda: self._sweep("sweep", 0),
@@ -113,12 +114,14 @@ class Bench:
         keywords = {"count": sizes.appends, "warm": sizes.warm, "tiers": tiers}
         return self._beside_the_floor(figure, "append_one", Contents(1, 1), keywords)
 
-    def _callers(self, name: str, tiers: str) -> Figure:
+    def _callers(self, name: str, tiers: str, *, crowd: bool = True) -> Figure:
+        """`crowd`: the floor has as many callers too, and one thread that commits in groups."""
         sizes = self._sizes
+        floor = "as many callers, groups" if crowd else f"{sizes.callers} in a transaction"
         figure = Figure(
             name,
             f"the same from {sizes.callers} callers at once ({tiers})",
-            f"x the floor, {sizes.callers} in a transaction",
+            f"x the floor, {floor}",
             1.6,
         )
         keywords = {
@@ -128,20 +131,27 @@ class Bench:
             "tiers": tiers,
         }
         contents = Contents(sizes.callers, sizes.callers)
-        return self._beside_the_floor(figure, "append_many", contents, keywords)
+        work = "append_crowd" if crowd else "append_many"
+        return self._beside_the_floor(figure, "append_many", contents, keywords, floor=work)
 
     def _beside_the_floor(
-        self, figure: Figure, work: str, contents: Contents, keywords: dict[str, Any]
+        self,
+        figure: Figure,
+        work: str,
+        contents: Contents,
+        keywords: dict[str, Any],
+        *,
+        floor: str = "",
     ) -> Figure:
         def fresh() -> dict[str, Any]:
             return {"path": str(self._copy(contents)), **keywords}
 
-        self._compare(figure, Side(f"ours.{work}", fresh), Side(f"floor.{work}", fresh))
-        ours, floor = (
+        self._compare(figure, Side(f"ours.{work}", fresh), Side(f"floor.{floor or work}", fresh))
+        mine, least = (
             median(1e6 * each[side] for each in figure.rounds) for side in ("ours", "floor")
         )
         cpu = median(each["cpu_ratio"] for each in figure.rounds)
-        figure.note = f"{ours:.0f} µs against {floor:.0f} µs; CPU {cpu:.2f}x"
+        figure.note = f"{mine:.0f} µs against {least:.0f} µs; CPU {cpu:.2f}x"
         return figure
 
     def _compare(self, figure: Figure, left: Side, right: Side) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from sojourn.background import Background, parallel_map
+from sojourn.checkpoints import Checkpoint, Checkpoints
 from sojourn.documents import Documents
 from sojourn.errors import (
     AlreadyBound,
     AlreadyExists,
+    CheckpointInUse,
+    CheckpointMissing,
     Closed,
     Conflict,
     Corrupt,
@@ -15,40 +19,54 @@ from sojourn.errors import (
     InvalidCursor,
     InvalidId,
     InvalidQuery,
+    InvalidSetting,
     InvalidTransition,
     LeaseHeld,
     LeaseLost,
     LogFull,
+    MissingExtra,
     NewerSchema,
     NotFound,
     NotOwner,
+    OutOfScope,
+    PathTaken,
+    QueueFull,
     ReadOnly,
     RoleTaken,
     SojournError,
     StorageFull,
+    SummaryFailed,
     TailMismatch,
     TooLarge,
     Unavailable,
     Unbound,
     Unserializable,
     UnsupportedFilesystem,
+    WouldBlock,
 )
 from sojourn.expiry import Expiry
+from sojourn.history import History, LastMessages, RollingSummary, Summary, TokenBudget
 from sojourn.lease import Lease
 from sojourn.lifecycle import TRANSITIONS, Phase, Trigger
 from sojourn.manager import SessionManager
 from sojourn.model import DELETE, Document, Event, Page
 from sojourn.reaper import Reaper
-from sojourn.scopes import current_session
+from sojourn.scopes import Scope, carry, current_scope, current_session
 from sojourn.session import Session
 from sojourn.store import EventQuery
 from sojourn.stores import open_store
+from sojourn.threads import ScopedExecutor, in_scope, run_in_scope
 
 __all__ = [
     "DELETE",
     "TRANSITIONS",
     "AlreadyBound",
     "AlreadyExists",
+    "Background",
+    "Checkpoint",
+    "CheckpointInUse",
+    "CheckpointMissing",
+    "Checkpoints",
     "Closed",
     "Conflict",
     "Corrupt",
@@ -60,33 +78,52 @@ __all__ = [
     "EventQuery",
     "Expiry",
     "ForeignFile",
+    "History",
     "InvalidCursor",
     "InvalidId",
     "InvalidQuery",
+    "InvalidSetting",
     "InvalidTransition",
+    "LastMessages",
     "Lease",
     "LeaseHeld",
     "LeaseLost",
     "LogFull",
+    "MissingExtra",
     "NewerSchema",
     "NotFound",
     "NotOwner",
+    "OutOfScope",
     "Page",
+    "PathTaken",
     "Phase",
+    "QueueFull",
     "ReadOnly",
     "Reaper",
     "RoleTaken",
+    "RollingSummary",
+    "Scope",
+    "ScopedExecutor",
     "Session",
     "SessionManager",
     "SojournError",
     "StorageFull",
+    "Summary",
+    "SummaryFailed",
     "TailMismatch",
+    "TokenBudget",
     "TooLarge",
     "Trigger",
     "Unavailable",
     "Unbound",
     "Unserializable",
     "UnsupportedFilesystem",
+    "WouldBlock",
+    "carry",
+    "current_scope",
     "current_session",
+    "in_scope",
     "open_store",
+    "parallel_map",
+    "run_in_scope",
 ]

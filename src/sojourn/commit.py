@@ -68,9 +68,7 @@ def forbid(header: Header | None, change: Change, tail: Callable[[int], tuple[in
     if header is None or change.id is None:
         raise NotFound(change.id or "")
     if change.epoch is not None and change.epoch != header.epoch:
-        if change.revision is not None:
-            raise _conflict(header, change)
-        raise NotFound(header.id, "this handle is of an earlier session that was deleted")
+        raise _earlier(header, change)
     if header.expires_at is not None or change.expired == "require":
         _forbid_deadline(header, change)
     if header.phase is not Phase.OPEN or change.move is not None:
@@ -79,14 +77,7 @@ def forbid(header: Header | None, change: Change, tail: Callable[[int], tuple[in
         raise _conflict(header, change)
     if change.fence is not None and (change.fence != header.fence or header.holder is None):
         raise LeaseLost(header.id, change.fence)
-    if change.user is not None and header.user not in (None, change.user):
-        raise AlreadyBound(header.id)
-    if change.user_tier is not None:
-        check_owner(header.id, change.user or header.user, change.user_tier)
-    if header.seq + len(change.events) > MAX_SEQ:
-        raise LogFull("events in a log", header.seq + len(change.events), MAX_SEQ)
-    if change.labels is not None:
-        _forbid_labels(header, change.labels)
+    _forbid_contents(header, change)
     if change.expect_tail is not None:
         actual = tail(len(change.expect_tail))
         if actual != change.expect_tail:
@@ -98,6 +89,13 @@ def forbid(header: Header | None, change: Change, tail: Callable[[int], tuple[in
 
 def _conflict(header: Header, change: Change) -> Conflict:
     return Conflict(header.id, (change.epoch, change.revision), (header.epoch, header.revision))
+
+
+def _earlier(header: Header, change: Change) -> Conflict | NotFound:
+    """Return what refuses a handle of an earlier session with the same id."""
+    if change.revision is not None:
+        return _conflict(header, change)
+    return NotFound(header.id, "this handle is of an earlier session that was deleted")
 
 
 def _forbid_deadline(header: Header, change: Change) -> None:
@@ -119,6 +117,18 @@ def _forbid_phase(header: Header, change: Change) -> None:
     if not header.live:
         reason = header.reason or "no reason given"
         raise Ended(header.id, header.phase, reason)
+
+
+def _forbid_contents(header: Header, change: Change) -> None:
+    """Refuse another user, shared keys without an owner, bad labels, a log without numbers left."""
+    if change.user is not None and header.user not in (None, change.user):
+        raise AlreadyBound(header.id)
+    if change.user_tier is not None:
+        check_owner(header.id, change.user or header.user, change.user_tier)
+    if header.seq + len(change.events) > MAX_SEQ:
+        raise LogFull("events in a log", header.seq + len(change.events), MAX_SEQ)
+    if change.labels is not None:
+        _forbid_labels(header, change.labels)
 
 
 def _forbid_labels(header: Header, patch: dict[str, str | None]) -> None:

@@ -144,6 +144,8 @@ class TransferVault(Vault):
     ) -> Iterator[tuple[str, Tier | StoredDocument]]:
         """Yield (position behind it, item) of tiers and then of documents."""
         kind, _, rest = (position or "t:").partition(":")
+        if kind not in ("t", "d"):
+            raise _nowhere()
         if kind == "t":
             for owner in self._owners_behind(app, rest if position else None):
                 state = self._tier(app, owner or None)
@@ -194,7 +196,8 @@ class TransferVault(Vault):
             self._staged[key] = _Staged(restore)
         staged = self._staged.get(key)
         op, expected = (staged.op, staged.next) if staged else (None, 0)
-        wanted = restoring.check_part(op, expected, restore)
+        last = staged.entries[-1].seq if staged and staged.entries else 0
+        wanted = restoring.check_part(op, expected, last, restore)
         assert staged is not None  # else its part was refused
         if wanted:
             staged.add(restore.snapshot)
@@ -317,4 +320,8 @@ def _number(position: str | None) -> int:
     try:
         return int(position or 0)
     except ValueError:
-        raise InvalidCursor("its position is not one of this store's") from None
+        raise _nowhere() from None
+
+
+def _nowhere() -> InvalidCursor:
+    return InvalidCursor("its position is not one of this store's")

@@ -313,7 +313,7 @@ class Batch:
             "INSERT INTO documents(app, session, collection, key, content_type, size, seq, "
             "created_at, updated_at, expires_at, body) "
             "SELECT app, ?, collection, key, content_type, size, seq, created_at, updated_at, "
-            "expires_at, body FROM documents WHERE session = ? AND seq <= ?",
+            "expires_at, body FROM documents WHERE session = ? AND seq <= ? ORDER BY row",
             (target, source, at),
         )
 

@@ -242,6 +242,8 @@ class Dumper(Reader):
     ) -> Iterator[tuple[str, int, Tier | StoredDocument]]:
         """Yield (position behind it, weight, item) of tiers and then of documents."""
         kind, _, rest = (position or "t:").partition(":")
+        if kind not in ("t", "d"):
+            raise _nowhere()
         if kind == "t":
             compare = ">=" if position is None else ">"
             for owner, state in self._tiers_of(app, rest, compare):
@@ -316,4 +318,8 @@ def _number(position: str | None) -> int:
     try:
         return int(position or 0)
     except ValueError:
-        raise InvalidCursor("its position is not one of this store's") from None
+        raise _nowhere() from None
+
+
+def _nowhere() -> InvalidCursor:
+    return InvalidCursor("its position is not one of this store's")

@@ -40,6 +40,7 @@ _HOLDER = """SELECT s.row, s.id FROM claims AS c JOIN sessions AS s ON s.row = c
     WHERE c.app = ? AND c.claim = ?"""
 _STAGED = "SELECT row, holder, attempts FROM sessions WHERE app = ? AND id = ?"
 _CONTENTS = "SELECT peak, state FROM sessions WHERE row = ?"
+_LAST = "SELECT max(key) FROM events WHERE key BETWEEN ? AND ?"
 _EVENTS = Bulk(f"INSERT INTO events({rows.EVENT}, peak) {{rows}}", columns=9)
 _DOCUMENT = """INSERT INTO documents(app, session, collection, key, content_type, size, seq,
         created_at, updated_at, expires_at, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -133,7 +134,9 @@ class Restoring:
             _EVENTS.run(self._db, events)
             self._db.execute("UPDATE sessions SET peak = ? WHERE row = ?", (peak, row))
         app = snapshot.header.app
-        self._db.executemany(_DOCUMENT, [_document(app, row, item) for item in snapshot.documents])
+        self._db.executemany(
+            _REPLACE_DOCUMENT, [_document(app, row, item) for item in snapshot.documents]
+        )
 
     def _empty(self, row: int, state: str) -> None:
         """Remove the log and the documents of a session, to be put again; set its state."""
@@ -178,7 +181,9 @@ class Restoring:
             self.drop_staged(header.app, header.id)
             self._begin(restore)
         row, op, expected = self._staged(header.app, header.id) or (0, None, 0)
-        if restoring.check_part(op, expected, restore):
+        span = (rows.event_key(row, 0), rows.event_key(row, MAX_SEQ))
+        last = (self._db.execute(_LAST, span).get or 0) & MAX_SEQ if expected else 0
+        if restoring.check_part(op, expected, last, restore):
             self._append(row, snapshot)
             sql = "UPDATE sessions SET attempts = ? WHERE row = ?"
             self._db.execute(sql, (snapshot.part + 1, row))

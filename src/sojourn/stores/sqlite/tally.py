@@ -30,29 +30,44 @@ _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 MOST = _SIZES[-1]
 """Most rows in one statement. Larger ones gain nothing and would not stay prepared."""
 
+FEW = 8
+"""So few rows are written one by one, in a transaction: that is cheaper than the triggers."""
+
 _FILLER: Row = (0, *[None] * COLUMNS)
 
+_UPDATE = """UPDATE sessions SET revision = {c}, seq = {d}, active_at = {e}, expires_at = {f},
+    due_at = {g}, remembered = {h}, peak = {i}, state = {j} WHERE row = {a} AND revision = {b}"""
+_INSERT = """INSERT INTO events(key, id, kind, author, at, body, changes, deleted, peak)
+    VALUES ({a}, {b}, {c}, {d}, {e}, {f}, {g}, {h}, {i})"""
+_UPSERT = """INSERT INTO tiers(app, owner, name, value) VALUES ({a}, {b}, {c}, {d})
+    ON CONFLICT DO UPDATE SET value = excluded.value"""
+
+_NEW = {letter: f"NEW.{letter}" for letter in "abcdefghij"}
 _VIEW = f"""
 CREATE TEMP VIEW tally(kind, a, b, c, d, e, f, g, h, i, j) AS
     SELECT 0, {", ".join(["NULL"] * COLUMNS)};
 CREATE TEMP TRIGGER tally_session INSTEAD OF INSERT ON tally WHEN NEW.kind = {SESSION}
 BEGIN
-    UPDATE sessions SET revision = NEW.c, seq = NEW.d, active_at = NEW.e, expires_at = NEW.f,
-        due_at = NEW.g, remembered = NEW.h, peak = NEW.i, state = NEW.j
-        WHERE row = NEW.a AND revision = NEW.b;
+    {_UPDATE.format(**_NEW)};
     SELECT RAISE(ABORT, 'the session was changed by another program') WHERE changes() = 0;
 END;
 CREATE TEMP TRIGGER tally_event INSTEAD OF INSERT ON tally WHEN NEW.kind = {EVENT}
 BEGIN
-    INSERT INTO events(key, id, kind, author, at, body, changes, deleted, peak)
-        VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i);
+    {_INSERT.format(**_NEW)};
 END;
 CREATE TEMP TRIGGER tally_tier INSTEAD OF INSERT ON tally WHEN NEW.kind = {TIER}
 BEGIN
-    INSERT INTO tiers(app, owner, name, value) VALUES (NEW.a, NEW.b, NEW.c, NEW.d)
-        ON CONFLICT DO UPDATE SET value = excluded.value;
+    {_UPSERT.format(**_NEW)};
 END;
 """
+
+_NUMBERED = {letter: f"?{number}" for number, letter in enumerate("abcdefghij", 1)}
+_ALONE = {
+    SESSION: (_UPDATE.format(**_NUMBERED), 10),
+    EVENT: (_INSERT.format(**_NUMBERED), 9),
+    TIER: (_UPSERT.format(**_NUMBERED), 4),
+}
+"""The statement for a single row of a kind, and how many of its values it takes."""
 
 
 def prepare(db: apsw.Connection) -> None:
@@ -62,6 +77,11 @@ def prepare(db: apsw.Connection) -> None:
 
 def write(db: apsw.Connection, rows: Sequence[Row]) -> None:
     """Write rows, `MOST` in a statement."""
+    if len(rows) <= FEW:
+        for row in rows:
+            statement, count = _ALONE[row[0]]
+            db.execute(statement, row[1 : count + 1])
+        return
     for first in range(0, len(rows), MOST):
         some = rows[first : first + MOST]
         size = _SIZES[bisect_left(_SIZES, len(some))]

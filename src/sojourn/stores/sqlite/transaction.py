@@ -62,7 +62,7 @@ class Transaction:
 
     def commit(self, rows: Sequence[tally.Row]) -> None:
         """Write the last rows and commit. Raises `Moved` if they were decided by what is old."""
-        if self._begun or len(rows) > tally.MOST:
+        if self._begun or not tally.FEW < len(rows) <= tally.MOST:
             self.write(rows)
         elif rows:
             try:
@@ -82,4 +82,4 @@ class Transaction:
             raise Moved
 
     def _is_current(self) -> bool:
-        return self._recent.is_current(self._db.pragma("data_version"))
+        return self._recent.is_current(self._db.execute("PRAGMA data_version").get)

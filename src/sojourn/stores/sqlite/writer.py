@@ -123,6 +123,7 @@ class Writer:
             if outcomes is not None:
                 self._untold = partial(self._report, job, outcomes, changed)
             del job, outcomes, changed  # waiting must not keep the last batch alive
+        self._tell()
         self._gate.acquire()
         try:
             with contextlib.suppress(apsw.Error):
