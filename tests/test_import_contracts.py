@@ -22,7 +22,14 @@ MODULES = sorted(path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py"))
 CORE = {"msgspec", "sojourn"}
 """What any module may import beyond the standard library."""
 
-ALLOWED = {"stores/sqlite": {"apsw"}, "testing": {"hypothesis", "pytest"}}
+ALLOWED = {
+    "cli": {"rich", "typer"},
+    "dishka": {"dishka"},
+    "stores/sqlite": {"apsw"},
+    "telemetry/opentelemetry": {"opentelemetry"},
+    "telemetry/prometheus": {"prometheus_client"},
+    "testing": {"hypothesis", "pytest"},
+}
 """What the modules below a folder may import as well."""
 
 FACE_USERS = {"sojourn.demo"}
@@ -32,16 +39,21 @@ NEVER_LOADED = [
     "anyio",
     "apsw",
     "asyncpg",
+    "dishka",
     "django",
     "flask",
     "hypothesis",
     "langgraph",
     "litestar",
+    "opentelemetry",
+    "prometheus_client",
     "pydantic",
     "pytest",
     "redis",
+    "rich",
     "sqlite3",
     "starlette",
+    "typer",
     "uvicorn",
     "websockets",
 ]

@@ -41,9 +41,13 @@ class Lease:
     def __init__(self, context: Context, store: SupportsLease, grant: Acquire, token: int) -> None:
         """Made by `SessionManager.lease`."""
         self.id = grant.id
+        """The id of the session."""
         self.epoch = grant.epoch
+        """The incarnation of the session that it is of."""
         self.token = token
+        """The number that rises with every holder."""
         self.lost = False
+        """Whether it is known to be another's by now."""
         self._context = context
         self._store = store
         self._holder = grant.holder

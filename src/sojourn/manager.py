@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from sojourn.checkpoints import Checkpoints
 from sojourn.context import Context, completed
-from sojourn.creation import Creation
+from sojourn.creation import Creation, Wanted
 from sojourn.documents import Documents
 from sojourn.ending import Ending
-from sojourn.errors import InvalidQuery
+from sojourn.errors import InvalidId, InvalidQuery
 from sojourn.expiry import NEVER, Expiry
+from sojourn.history import History
 from sojourn.lease import Lease, hold
 from sojourn.names import check_name
 from sojourn.ports import RandomIds, SystemClock
 from sojourn.reading import Reading
-from sojourn.saving import Policy, Saving
+from sojourn.saving import Policy, Saving, key_is_shared
 from sojourn.scopes import Scopes
 from sojourn.session import Session
+from sojourn.state import check_key
 from sojourn.store import EventQuery, Touch
 from sojourn.timestamps import to_datetime
 from sojourn.watch import Watches
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from sojourn.model import Event, Page
     from sojourn.ports import Cleaner, Clock, Hook, IdSource
     from sojourn.store import Durability, Order, Store
+    from sojourn.telemetry import Observer
 
 Window = int | EventQuery | None
 """Which events to load: the last so many, a query, or none."""
@@ -82,18 +87,33 @@ class SessionManager:
         self.ending = Ending(self._context, self._reading, self._watches, cleaners)
         self._creation = Creation(self._context, self._reading, self.ending)
         self._saving = Saving(self._context, self._reading, self._creation, self.ending)
-        self.scopes = Scopes(self._reading, self._saving)
+        self.scopes = Scopes(self._context, self._reading, self._saving, self.ending)
 
     @classmethod
-    def open(cls, url: str, **collaborators: Any) -> Self:
+    def open(
+        cls,
+        url: str,
+        *,
+        observers: Sequence[Observer] = (),
+        observer_key: bytes | None = None,
+        **collaborators: Any,
+    ) -> Self:
         """Return a manager that owns the store of `url`: `async with` opens and closes both.
 
         `collaborators` are the arguments of `SessionManager` but the store. URLs are explained at
-        `open_store`.
+        `open_store`. `observers` are told of every call of the store; `observer_key` makes the
+        fingerprints that they see instead of ids (see `sojourn.telemetry`). Raises `InvalidQuery`
+        for a URL or a collaborator that makes no sense; entering it raises what the store's `open`
+        does, a subclass of `Unavailable` or `Corrupt`.
         """
         from sojourn.stores import open_store
 
-        manager = cls(open_store(url), **collaborators)
+        store = open_store(url)
+        if observers:  # else nothing stands between the manager and its store
+            from sojourn.telemetry import ObservedStore
+
+            store = ObservedStore(store, observers, key=observer_key)
+        manager = cls(store, **collaborators)
         manager._owns_store = True
         return manager
 
@@ -187,7 +207,10 @@ class SessionManager:
         labels: Mapping[str, str] | None = None,
         expiry: Expiry | None = None,
     ) -> Session:
-        """Return a session that is not stored until it is changed and saved."""
+        """Return a session that is not stored until it is changed and saved.
+
+        Raises `InvalidId`, `Unbound`, `TooLarge`; values are checked when it is saved.
+        """
         header = self._creation.header(id=id, user=user, labels=labels, expiry=expiry)
         session = Session(header, {}, stored=False)
         session.state.update(state or {})
@@ -195,21 +218,41 @@ class SessionManager:
 
     async def get_or_create(
         self,
-        id: str,
+        id: str | None = None,
         *,
         user: str | None = None,
+        key: str | None = None,
+        reuse: bool = False,
         state: Mapping[str, Any] | None = None,
         **facts: Any,
     ) -> Session:
         """Return the session, created with these facts if it is missing.
 
-        Of many calls at once, one creates it. It is created only when it is missing: trouble with
-        the store is raised as what it is. Raises `NotOwner` when it is not `user`'s.
+        By `id`; or by `key`, a name of your own of which the app has one live session at a time; or
+        by `user` alone: the user's one current session. Of many calls at once, one creates it, in
+        whichever process. What is found by key or user counts as used; one that is ending is waited
+        for, and followed by a new one. With `reuse=True` instead: an anonymous session that such a
+        call made, with these labels, the one used last; never a visitor's.
+
+        It is created only when it is missing: trouble with the store is raised as what it is.
+        Raises `NotOwner` when it is not `user`'s, and `RoleTaken` while the end of the one before
+        it fails.
         """
+        make = partial(self.create, user=user, state=state, **facts)
+        if id is None:
+            wanted = Wanted(user=user, key=key, reuse=reuse, facts=facts)
+            return await self._creation.get_or_create_wanted(wanted, make)
+        if key is not None or reuse:
+            raise InvalidQuery("key" if key is not None else "reuse", "an id is given already")
         check_name("session id", id)
-        return await self._creation.get_or_create(
-            id, user=user, make=lambda: self.create(id=id, user=user, state=state, **facts)
-        )
+        return await self._creation.get_or_create(id, user=user, make=partial(make, id=id))
+
+    async def find(self, *, user: str | None = None, key: str | None = None) -> Session | None:
+        """Return the live session that `get_or_create` made for a key or a user, `None` without.
+
+        It does not touch. With both, the key is looked for: `NotOwner` when it is not `user`'s.
+        """
+        return await self._creation.find(Wanted(user=user, key=key))
 
     async def fork(
         self,
@@ -289,9 +332,10 @@ class SessionManager:
     ) -> Page[Session]:
         """Return a page of sessions that match every filter, with state and without events.
 
-        Expired sessions are left out. `cursor` is the one of the page before; raises
-        `InvalidCursor` if it came from another query. A record that cannot be read back is in
-        `page.corrupt` and does not hide the others.
+        Expired sessions are left out. `limit` is how many a page may have, from 1 to `MAX_PAGE`.
+        `cursor` is the one of the page before; raises `InvalidCursor` if it came from another
+        query, `InvalidQuery` or `InvalidId` for a filter that makes no sense. A record that cannot
+        be read back is in `page.corrupt` and does not hide the others.
         """
         query = self._reading.query(
             user=user,
@@ -313,7 +357,10 @@ class SessionManager:
         labels: Mapping[str, str] | None = None,
         parent: str | None = None,
     ) -> int:
-        """Return how many sessions match every filter, expired ones left out."""
+        """Return how many sessions match every filter, expired ones left out.
+
+        Raises `InvalidQuery` or `InvalidId` for a filter that makes no sense.
+        """
         query = self._reading.query(
             user=user, anonymous=anonymous, phase=phase, labels=labels, parent=parent
         )
@@ -330,7 +377,10 @@ class SessionManager:
         return self._watches.watch(id, after)
 
     async def user_state(self, user: str) -> dict[str, Any]:
-        """Return what a user's sessions share, keys without prefix; `{}` for an unknown user."""
+        """Return what a user's sessions share, keys without prefix; `{}` for an unknown user.
+
+        Raises `InvalidId`.
+        """
         return (await self._reading.shared(check_name("user", user)))[0]
 
     async def app_state(self) -> dict[str, Any]:
@@ -338,7 +388,14 @@ class SessionManager:
         return (await self._reading.shared(None))[1]
 
     async def share(self, changes: Mapping[str, Any], *, user: str | None = None) -> None:
-        """Set (or `DELETE`) `app:` keys, and `user:` keys of `user`, without any session."""
+        """Set (or `DELETE`) `app:` keys, and `user:` keys of `user`, without any session.
+
+        Raises `InvalidId` for any other key, `Unbound` for a `user:` key without a user,
+        `Unserializable`, `TooLarge`; nothing is written then.
+        """
+        for key in changes:
+            if not key_is_shared(check_key(key)):
+                raise InvalidId("state key", f"only app: and user: keys are shared, not {key!r}")
         await self._saving.share(None if user is None else check_name("user", user), changes)
 
     # --- writing -------------------------------------------------------------------------------
@@ -355,7 +412,7 @@ class SessionManager:
 
         A session that was cleared and got no new keys is deleted. `conflict="fail"` raises
         `Conflict` if anybody committed since it was loaded. Raises `NotFound` or `Ended` if it is
-        gone or over, `LeaseLost`, `Unserializable` (nothing is written).
+        gone or over, `LeaseLost`, `Unserializable` or `TooLarge` (nothing is written).
         """
         await self._saving.save(session, conflict=conflict, lease=lease, durability=durability)
         return session
@@ -394,7 +451,10 @@ class SessionManager:
         conflict: Policy = "merge",
         lease: Lease | None = None,
     ) -> Session:
-        """Remove the events behind `after`. Their numbers are not used again; state stays."""
+        """Remove the events behind number `after` (0: all). Their numbers are not used again.
+
+        State stays. Raises what `save` does, and `InvalidQuery` for a negative number.
+        """
         await self._saving.truncate(session, after=after, conflict=conflict, lease=lease)
         return session
 
@@ -416,14 +476,21 @@ class SessionManager:
         )
 
     async def bind(self, session: Session, user: str) -> Session:
-        """Bind an anonymous session to a user, once. Another user's: `AlreadyBound`."""
+        """Bind an anonymous session to a user, once. Another user's: `AlreadyBound`.
+
+        Raises `NotFound` or `Ended` if it is gone or over, `InvalidId`.
+        """
         await self._saving.bind(session, user)
         return session
 
     async def label(
         self, session: Session, labels: Mapping[str, str | None], *, conflict: Policy = "merge"
     ) -> Session:
-        """Set labels; `None` removes one. Exclusive ones stay as they were created."""
+        """Set labels; `None` removes one. Exclusive ones stay as they were created.
+
+        Raises what `save` does, `InvalidId` for a bad or an exclusive label, `TooLarge` over
+        `MAX_LABELS`.
+        """
         await self._saving.label(session, labels, conflict=conflict)
         return session
 
@@ -435,7 +502,8 @@ class SessionManager:
     async def touch(self, session: Session) -> Session:
         """Note that the session is in use: extends its idle deadline, not its revision.
 
-        It is written only once a tenth of the idle time has passed since the last time.
+        It is written only once a tenth of the idle time has passed since the last time, and raises
+        `NotFound` or `Ended` then if the session is gone or over.
         """
         await self._reading.touch(session)
         return session
@@ -457,7 +525,7 @@ class SessionManager:
         """Move the session's phase by a trigger and return the new one.
 
         Raises `InvalidTransition` for a pair that is not in the table, and for the triggers that
-        complete an end: those are `finish`'s.
+        complete an end: those are `finish`'s. Raises `NotFound` or `Ended`, `LeaseLost`.
         """
         return await self._saving.apply(id, trigger, reason=reason, lease=lease)
 
@@ -507,20 +575,49 @@ class SessionManager:
     ) -> AbstractAsyncContextManager[Lease]:
         """Hold the right to run a session; renewed in the background unless `renew=False`.
 
-        Held by another: `LeaseHeld`, at once or after `wait` seconds. `lease.token` rises with
-        every holder; pass the lease to writes and they raise `LeaseLost` once it is another's.
+        It is held for `ttl` seconds, up to `LEASE_MAX_SECONDS`, from its last renewal. Held by
+        another: `LeaseHeld`, at once or after `wait` seconds. `lease.token` rises with every
+        holder; pass the lease to writes and they raise `LeaseLost` once it is another's. Raises
+        `NotFound` or `Ended` for a session that is gone or over.
         """
         return hold(self._context, self._reading, id, ttl=ttl, wait=wait, renew=renew)
 
     def scope(
-        self, session: Session | str, *, save_on_error: bool = False
+        self, session: Session | str, *, save_on_error: bool = False, end: bool = False
     ) -> AbstractAsyncContextManager[Session]:
         """Work inside a session: ambient as `current_session()`, kept in use, saved at the end.
 
         A body that raises is not saved (unless `save_on_error`), and its exception is what is
-        raised. Raises `NotFound` or `Ended` for a session that takes no new scopes.
+        raised. With `end` the session ends with its last scope here, hooks and all, whether the
+        body raised or not. Raises `NotFound` or `Ended` for a session that takes no new scopes.
         """
-        return self.scopes.scope(session, save_on_error=save_on_error)
+        return self.scopes.scope(session, save_on_error=save_on_error, end=end)
+
+    def resume(
+        self, carried: Mapping[str, str], *, save_on_error: bool = False, end: bool = False
+    ) -> AbstractAsyncContextManager[Session]:
+        """Work inside the session that `carry()` wrote down, here or in another process.
+
+        The scope has a working copy of its own. Raises what `scope` does, `NotFound` as well for a
+        later session with the same id, and `InvalidQuery` for what `carry` did not make, or made
+        for another app.
+        """
+        return self.scopes.resume(carried, save_on_error=save_on_error, end=end)
+
+    def history(self, session: Session | str) -> History:
+        """Return the conversation of a session, given by its id or as a copy of it.
+
+        With a copy, what is appended becomes part of the copy too.
+        """
+        return History(self._reading, self._saving, session)
+
+    def checkpoints(self, session: Session | str) -> Checkpoints:
+        """Return the checkpoints of a session: saved bytes, each with the one that it came from.
+
+        Made for a working copy, they are of that very session: once it was deleted, writing raises
+        `NotFound`, even if one with its id exists again. The copy takes note of what they commit.
+        """
+        return Checkpoints(self._context, self._reading, self._creation, session)
 
     def documents(self, id: str | None = None) -> Documents:
         """Return the documents of a session, or with no id, of the app."""

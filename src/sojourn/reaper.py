@@ -10,6 +10,7 @@ from sojourn.errors import InvalidQuery
 from sojourn.lifecycle import ENDING, OVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from sojourn.manager import SessionManager
@@ -41,7 +42,11 @@ class Reaper:
         concurrency: int = CONCURRENCY,
         interval: float = INTERVAL_SECONDS,
     ) -> None:
-        """Raises `InvalidQuery` for a batch, concurrency or interval that is not positive."""
+        """Sweep `batch` sessions in a step, the hooks of up to `concurrency` of them at a time.
+
+        `interval` is the time between two sweeps, in seconds. Raises `InvalidQuery` for one of
+        these that is not positive.
+        """
         for name, value in (
             ("batch", batch),
             ("concurrency", concurrency),
@@ -56,22 +61,25 @@ class Reaper:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
-    async def sweep(self) -> int:
+    async def sweep(self, *, progress: Callable[[int], object] | None = None) -> int:
         """Sweep once, batch by batch, until nothing more is due; return how many were ended.
 
-        A session that fails is logged, stays ending, and does not stop the others.
+        A session that fails is logged, stays ending, and does not stop the others. `progress` is
+        called after each batch with how many it ended.
         """
+        tell = progress or _nobody
         ending = self._sessions.ending
         if not ending.has_hooks and not self._sessions.scopes.live():
             total = 0
             while removed := len(await ending.reap(self._batch)):
                 total += removed
+                tell(removed)
                 if self._stopping.is_set():
                     break
             return total
-        return await self._sweep_one_by_one()
+        return await self._sweep_one_by_one(tell)
 
-    async def _sweep_one_by_one(self) -> int:
+    async def _sweep_one_by_one(self, tell: Callable[[int], object]) -> int:
         """End due sessions with their hooks, so many at a time; none is tried twice in a sweep."""
         left: set[str] = set()
         ended = 0
@@ -84,6 +92,7 @@ class Reaper:
             over = await self._end_all(fresh)
             left.update(header.epoch for header in fresh if header.epoch not in over)
             ended += len(over)
+            tell(len(over))
             if self._stopping.is_set():
                 return ended
 
@@ -151,3 +160,7 @@ class Reaper:
                     await self._stopping.wait()
             except TimeoutError:
                 continue
+
+
+def _nobody(_ended: int) -> None:
+    """Nobody watches the sweep."""

@@ -35,7 +35,12 @@ class StateDelta(msgspec.Struct, frozen=True):
 
 
 class State(MutableMapping[str, Any]):
-    """The merged tiers of one session: `app:x`, `user:x`, `temp:x`, and its own keys."""
+    """The merged tiers of one session: `app:x`, `user:x`, `temp:x`, and its own keys.
+
+    A `MutableMapping` of JSON values, which are checked when they are saved. Changes inside a value
+    count. Setting a key raises `Unbound` for `user:` without a user, and `InvalidId` for a key that
+    is malformed.
+    """
 
     def __init__(self, session: Session, loaded: Encoded) -> None:
         """Made by `Session`."""
@@ -256,7 +261,9 @@ class Session:
         self._revision = header.revision if stored else 0
         self._stored = stored
         self.state = State(self, loaded)
+        """What it holds, as a mapping: see `State`."""
         self.events: list[Event] = []
+        """The window of its log that was asked for when it was loaded; empty if none was."""
         self.scopes = 0
         """Live scopes that work on this copy."""
 

@@ -8,9 +8,13 @@ import itertools
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from prometheus_client import CollectorRegistry
+from tests.docs import command_reference, reference
 from tests.docs.pages import ROOT, section_of
 
 from sojourn import lifecycle, limits
+from sojourn.settings import PREFIX, SETTINGS, Settings
+from sojourn.telemetry import PrometheusObserver
 from sojourn.testing import LAWS
 
 if TYPE_CHECKING:
@@ -58,10 +62,42 @@ def laws_table() -> str:
     return "\n".join(lines)
 
 
+def settings_table() -> str:
+    """Return every setting: its name, what it takes, its default, its unit, what it is for."""
+    rows = {row.name: row.value for row in Settings().described()}
+    lines = ["| setting | variable | takes | default | unit | what |", "|---|---|---|---|---|---|"]
+    for name, setting in SETTINGS.items():
+        cells = (
+            f"`{name}`",
+            f"`{PREFIX}{name.upper()}`",
+            setting.kind.text,
+            f"`{rows[name]}`",
+            setting.kind.unit,
+            setting.text.removesuffix("."),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def metrics_table() -> str:
+    """Return every metric of Prometheus: its name, its labels, what is said of it."""
+    lines = ["| metric | labels | what |", "|---|---|---|"]
+    for metric in PrometheusObserver(CollectorRegistry())._metrics:
+        total = "_total" * (metric._type == "counter")
+        labels = ", ".join(metric._labelnames)
+        lines.append(f"| `{metric._name}{total}` | {labels} | {metric._documentation} |")
+    return "\n".join(lines)
+
+
 SECTIONS = [
+    Section(DOCS / "cli.md", "exit codes", command_reference.exit_codes_table),
+    Section(DOCS / "cli.md", "options", command_reference.options_table),
+    Section(DOCS / "cli.md", "commands", command_reference.commands),
     *(Section(DOCS / "concepts.md", f"lifecycle {p}", lifecycle_of(p)) for p in lifecycle.PRESETS),
     Section(DOCS / "operations.md", "limits", limits_table),
+    Section(DOCS / "settings.md", "settings", settings_table),
     Section(DOCS / "stores.md", "laws", laws_table),
+    Section(DOCS / "telemetry.md", "metrics", metrics_table),
 ]
 
 
@@ -76,6 +112,9 @@ def write() -> None:
             f"{head}{opening}{section.render()}\n{closing}{tail}", encoding="utf-8"
         )
         assert section_of(section.page, section.name) == section.render()
+    reference.FOLDER.mkdir(exist_ok=True)
+    for page, text in reference.pages().items():
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+ONE_FOLDER = "<!-- one folder -->"
+"""Stands in a page whose examples build on what those before them left in files."""
 
 _BLOCK = re.compile(
     r"^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$"
@@ -43,8 +46,17 @@ def blocks_of(page: Path) -> list[Block]:
 def anchors_of(page: Path) -> set[str]:
     """Return the anchors of a page's headings, formed as code hosts do."""
     headings = _HEADING.findall(prose_of(page))
-    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
-    return {heading.replace(" ", "-") for heading in plain}
+    return {anchor_of(heading) for heading in headings}
+
+
+def anchor_of(heading: str) -> str:
+    """Return the anchor of a heading, formed as code hosts do."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def shares_folder(page: Path) -> bool:
+    """Return whether the examples of a page run one after the other in one folder."""
+    return ONE_FOLDER in page.read_text(encoding="utf-8")
 
 
 def links_of(page: Path) -> list[str]:

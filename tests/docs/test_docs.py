@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import builtins
+import collections.abc
+import contextlib
 import inspect
+import os
+import pathlib
 import pkgutil
 import re
+import typing
+from concurrent import futures
 from typing import TYPE_CHECKING
 
 import apsw
 import pytest
+from tests.docs import reference, source
 from tests.docs.generated import DOCS, SECTIONS, Section
-from tests.docs.pages import PAGES, ROOT, anchors_of, links_of, section_of
+from tests.docs.pages import PAGES, ROOT, anchors_of, blocks_of, links_of, section_of
+from tests.docs.reference_pages import INTERNAL, REFERENCE
 
 import sojourn
 from sojourn import SojournError, store
 from sojourn.stores.sqlite import schema
+from sojourn.telemetry import Result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +35,15 @@ ERRORS: dict[str, type[BaseException]] = {
     for name in sojourn.__all__
     if isinstance(value := getattr(sojourn, name), type) and issubclass(value, SojournError)
 }
+
+
+NOT_MODULES = re.compile(r"sojourn\.(toml|operation\.\w+|transition\.\w+)")
+"""A file, and metrics, whose names begin as those of modules do."""
+
+
+def place_of(page: Path) -> str:
+    """Return where a page is: two folders may have pages of one name."""
+    return str(page.relative_to(ROOT))
 
 
 def rows_of(page: Path, name: str) -> list[list[str]]:
@@ -108,7 +127,13 @@ def test_the_abilities_of_a_store_are_explained() -> None:
     assert named == {name for name in vars(store) if name.startswith("Supports")}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_results_that_observers_are_told_are_explained() -> None:
+    """Each word, in order."""
+    named = [code_in(row[0])[0] for row in rows_of(DOCS / "telemetry.md", "results")]
+    assert named == list(Result)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=place_of)
 def test_links_lead_somewhere(page: Path) -> None:
     """Files are there, and so are the headings that a link names."""
     for link in links_of(page):
@@ -122,14 +147,85 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors_of(target), link
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_every_page_is_in_the_readme(page: Path) -> None:
-    """A page that nothing leads to is not read."""
-    assert f"docs/{page.name}" in links_of(ROOT / "README.md")
+def test_every_page_is_in_the_index() -> None:
+    """A page that nothing leads to is not read; the reference has an index of its own."""
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in links_of(DOCS / "index.md")}
+    assert {*DOCS.glob("*.md"), reference.FOLDER / "index.md"} <= linked | {DOCS / "index.md"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page() -> None:
+    """By links, however many."""
+    reached: set[Path] = set()
+    found = [ROOT / "README.md"]
+    while found:
+        page = found.pop()
+        reached.add(page)
+        targets = {(page.parent / link.partition("#")[0]).resolve() for link in links_of(page)}
+        found += [target for target in targets - reached if target in PAGES]
+    assert reached == set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=place_of)
 def test_modules_and_names_in_running_text_exist(page: Path) -> None:
     """What is written in code as `sojourn.something` can be imported."""
     for name in re.findall(r"`(sojourn(?:\.\w+)+)`", page.read_text(encoding="utf-8")):
-        assert pkgutil.resolve_name(name), name
+        assert NOT_MODULES.fullmatch(name) or pkgutil.resolve_name(name), name
+
+
+# --- the reference -----------------------------------------------------------------------------
+
+PUBLIC = ("sojourn", "sojourn.blocking", "sojourn.telemetry", "sojourn.testing", "sojourn.transfer")
+"""The modules that say what of them is public."""
+
+ELSEWHERE = {"CollectorRegistry", "Deletion", "Logger", "MeterProvider", "Raw", "TracerProvider"}
+"""Types of other packages, and that of `DELETE`, which needs no words of its own."""
+
+
+@pytest.mark.parametrize("page", sorted(reference.pages()), ids=lambda page: page.name)
+def test_the_reference_is_as_the_code_is(page: Path) -> None:
+    """Signatures and docstrings; `python -m tests.docs.generated` puts it right."""
+    assert page.read_text(encoding="utf-8") == reference.pages()[page]
+
+
+def test_the_reference_has_no_other_pages() -> None:
+    """What the code no longer has is gone from the reference too."""
+    assert set(reference.FOLDER.iterdir()) == set(reference.pages())
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_in_the_reference(module: str) -> None:
+    """Or it is an error, and in the table of those."""
+    told = {entry.name for page in REFERENCE for entry in reference.entries_of(page)}
+    assert set(pkgutil.resolve_name(module).__all__) - set(ERRORS) <= told
+
+
+def test_everything_in_the_reference_is_explained() -> None:
+    """Each name and each public member of a class has words of its own."""
+    for page in REFERENCE:
+        for entry in reference.entries_of(page):
+            if inspect.isclass(entry.value):
+                assert inspect.getdoc(entry.value), entry.name
+                for member in reference.members_of(entry.value):
+                    assert member.doc, f"{entry.name}.{member.name}"
+            elif inspect.isfunction(entry.value):
+                assert inspect.getdoc(entry.value), entry.name
+            else:
+                assert source.constant(entry.module, entry.name).doc, entry.name
+
+
+def test_members_that_are_kept_out_of_the_reference_exist() -> None:
+    """A name that was renamed or removed would hide another one some day."""
+    for name, members in INTERNAL.items():
+        classes = [cls for cls in reference.listed_classes() if cls.__name__ == name]
+        known = {member for cls in classes for member in (*dir(cls), *source.attributes(cls))}
+        assert members <= known, name
+
+
+@pytest.mark.parametrize("page", sorted(reference.FOLDER.glob("*.md")), ids=lambda page: page.name)
+def test_the_types_in_signatures_are_explained(page: Path) -> None:
+    """By the reference, by the table of errors, or by Python itself."""
+    known = {entry.name for each in REFERENCE for entry in reference.entries_of(each)}
+    known |= {*ERRORS, *ELSEWHERE, *dir(builtins), *dir(collections.abc), *dir(typing)}
+    known |= {*dir(contextlib), *dir(futures), *dir(os), *dir(pathlib), "Item", "Ts", "OPEN"}
+    shown = {name for block in blocks_of(page) for name in re.findall(r"\b[A-Z]\w+", block.text)}
+    assert shown <= known

@@ -10,14 +10,17 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING
 
 import apsw
 import pytest
-from tests.docs.pages import PAGES, ROOT, Block, blocks_of
+from tests.docs.pages import PAGES, ROOT, Block, blocks_of, shares_folder
 
 from sojourn import Event, Expiry, SessionManager
+from sojourn.cli.program import build
 from sojourn.demo.__main__ import parse
+from sojourn.testing.simulator import __main__ as simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,14 +39,15 @@ def of_language(*languages: str) -> list[Block]:
 
 def each(*languages: str) -> pytest.MarkDecorator:
     """Make one test of each block in these languages."""
-    found = of_language(*languages)
+    found = [block for block in of_language(*languages) if not shares_folder(block.page)]
     return pytest.mark.parametrize("block", found, ids=[str(block) for block in found])
 
 
 def test_every_block_is_checked_by_something() -> None:
     """A block in a language that nothing here runs would be an example that nobody tried."""
-    known = {"python", "python test", "sql", "sh", *SHOWN}
+    known = {"python", "python test", "py", "sql", "sh", *SHOWN}
     assert {block.language for block in BLOCKS} <= known
+    assert all(block.page.parent.name == "reference" for block in of_language("py"))  # compared
     assert len(of_language("python")) >= 20
     assert any(block.output for block in BLOCKS)
 
@@ -60,6 +64,59 @@ def test_an_example_runs(
     run(block)
     printed = capsys.readouterr().out
     assert printed == (block.output or "")
+
+
+GROWING = [page for page in PAGES if shares_folder(page)]
+
+
+@pytest.mark.parametrize("page", GROWING, ids=lambda page: page.name)
+def test_examples_that_build_on_one_another_run_in_order(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In one folder, commands too; each prints what it is said to, where … is anything."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks_of(page):
+        if block.language == "python":
+            run(block)
+            printed = capsys.readouterr().out
+        else:
+            assert block.language == "sh", f"{block} has nothing that runs it"
+            printed = "".join(
+                perform(shlex.split(line), tmp_path) for line in block.text.splitlines()
+            )
+        assert is_like(printed, block.output or ""), f"{block} printed:\n{printed}"
+
+
+def perform(words: list[str], folder: Path) -> str:
+    """Run a command of ours and return what it prints; of another, see that it is one."""
+    if words[0] != "sojourn":
+        COMMANDS[words[0]](words, folder)
+        return ""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def is_like(printed: str, said: str) -> bool:
+    """Return whether a text is what was said, where … stands for anything within a line."""
+    return re.fullmatch(re.escape(said).replace("…", ".*"), printed) is not None
+
+
+def test_what_is_printed_is_compared_line_by_line() -> None:
+    """An ellipsis hides nothing beyond its line."""
+    assert is_like("1 a\n2 b\n", "1 …\n2 b\n")
+    assert not is_like("1 a\n2 c\n", "1 …\n2 b\n")
+    assert not is_like("1 a\n2 b\n", "1 …\n")
 
 
 def run(block: Block) -> None:
@@ -155,12 +212,19 @@ def _make(words: list[str], _database: Path) -> None:
 
 def _pip(words: list[str], _database: Path) -> None:
     """It cannot be installed from inside its own tests; `.` has to be installable, though."""
-    assert words == ["pip", "install", "."]
-    assert (ROOT / "pyproject.toml").exists()
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert words[:2] == ["pip", "install"]
+    where, _, extras = words[2].rstrip("]").partition("[")
+    assert where == "."
+    assert set(filter(None, extras.split(","))) <= set(known)
 
 
 def _demo(words: list[str], _database: Path) -> None:
     assert isinstance(parse(words[3:]), argparse.Namespace)
+
+
+def _simulator(words: list[str], _database: Path) -> None:
+    assert isinstance(simulator.parse(words[3:]), argparse.Namespace)
 
 
 def _sqlite3(words: list[str], database: Path) -> None:
@@ -168,10 +232,21 @@ def _sqlite3(words: list[str], database: Path) -> None:
         assert db.execute(words[-1]).fetchall()
 
 
+def _sojourn(words: list[str], _database: Path) -> None:
+    """Parse it as the program would, and run nothing."""
+    context = build().make_context("sojourn", words[1:], resilient_parsing=False)
+    name, command, rest = build().resolve_command(
+        context, [*context._protected_args, *context.args]
+    )
+    assert command.make_context(name, rest).params is not None
+
+
 COMMANDS: dict[str, Callable[[list[str], Path], None]] = {
     "make": _make,
     "pip": _pip,
     "python -m sojourn.demo": _demo,
+    "python -m sojourn.testing.simulator": _simulator,
+    "sojourn": _sojourn,
     "sqlite3": _sqlite3,
 }
 """What is done about each command that may be shown."""

@@ -240,7 +240,7 @@ class Gathering:
     def write_tier(self, app: str, owner: str, delta: TierDelta) -> None:
         """Gather a delta of a shared tier."""
         for name, value in delta.set.items():
-            self._tiers[app, owner, name] = str(value, "utf-8")  # type: ignore[call-overload]  # a buffer
+            self._tiers[app, owner, name] = str(value, "utf-8")
         for name in delta.drop:
             self._tiers[app, owner, name] = None
 

@@ -102,12 +102,12 @@ def _apps(db: apsw.Connection) -> list[str]:
 
 
 def _summary(db: apsw.Connection, app: str, now: int) -> AppSummary:
-    phases = db.execute(
+    phases: Any = db.execute(
         "SELECT phase, sessions FROM counts WHERE app = ? AND facet = 'all' AND sessions > 0",
         (app,),
     )
-    counted = {str(phase): int(sessions) for phase, sessions in phases}  # type: ignore[call-overload]  # the columns' types are the schema's
-    due = db.execute(
+    counted = dict(phases)
+    due: Any = db.execute(
         "SELECT count(*), min(due_at) FROM sessions WHERE app = ?1 AND wake_at <= ?2"
         " AND due_at <= ?2",
         (app, now),

@@ -1,0 +1,179 @@
+"""Is the store well: `doctor`. It makes nothing, and changes nothing unless told to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sojourn.cli import findings
+from sojourn.cli.call import Call
+from sojourn.cli.columns import Column
+from sojourn.cli.failures import ExitCode, Refusal
+from sojourn.cli.findings import Finding
+from sojourn.cli.options import App, Json, StoreUrl, Url, Wide
+from sojourn.cli.places import path_of
+from sojourn.lifecycle import Phase
+from sojourn.limits import MAX_PAGE
+from sojourn.ports import SystemClock
+from sojourn.settings import masked
+from sojourn.store import Due, SupportsBackup
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from sojourn.manager import SessionManager
+
+MARKS = {"ok": "ok", "warning": "LOOK", "wrong": "WRONG"}
+COLUMNS = (
+    Column("CHECK", least=11, middle=True),
+    Column("", least=5),
+    Column("FOUND", least=30),
+)
+
+
+def register(program: typer.Typer) -> None:
+    """Add the command."""
+    program.command("doctor")(doctor)
+
+
+def doctor(
+    context: typer.Context,
+    store: StoreUrl = None,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not read all of the store to check it.")
+    ] = False,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Bring an older file to the newest version.")
+    ] = False,
+    json: Json = False,
+    wide: Wide = False,
+    url: Url = None,
+    app: App = None,
+) -> None:
+    """Examine a store, and say what to do: versions, permissions, integrity, what is due.
+
+    A store that is not there is not made. The exit code is 1 if something is wrong.
+    """
+    call = Call(context, url=store or url, app=app, json=json, wide=wide)
+    call.run(_examine(call, quick=quick, upgrade=upgrade))
+
+
+async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
+    call.check_there(version=False)
+    found = [findings.versions()]
+    apps: list[dict[str, Any]] = []
+    path = path_of(call.url)
+    with call.output.progress("examining"):
+        found += [] if path is None else _file_findings(path)
+        usable = path is None or _usable(found, upgrade=upgrade)
+        if usable:
+            async for finding in _store_findings(call, quick=quick):
+                found.append(finding)
+    if usable and path is not None:
+        found = [findings.sqlite_file(path) if one.check == "file" else one for one in found]
+        _add_apps(path, apps, found)
+    _report(call, found, apps)
+
+
+def _file_findings(path: Path) -> list[Finding]:
+    return [
+        findings.sqlite_library(),
+        findings.sqlite_file(path),
+        *findings.permissions(path),
+        findings.space(path),
+        findings.log_size(path),
+    ]
+
+
+def _usable(found: list[Finding], *, upgrade: bool) -> bool:
+    """Return whether the file can be opened without changing what must not be changed."""
+    (file,) = (one for one in found if one.check == "file")
+    return file.verdict == "ok" or (file.verdict == "warning" and upgrade)
+
+
+async def _store_findings(call: Call, *, quick: bool) -> AsyncIterator[Finding]:
+    """Open the store, have it check itself, and count."""
+    try:
+        async with call.sessions(upgrade=True) as sessions:
+            yield Finding("opening", "ok", sessions.store.name)
+            if not quick:
+                async for finding in _integrity(sessions):
+                    yield finding
+            if path_of(call.url) is None:
+                yield await _counts(sessions)
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        yield findings.troubled("opening", error)
+
+
+async def _integrity(sessions: SessionManager) -> AsyncIterator[Finding]:
+    store = sessions.store
+    if not isinstance(store, SupportsBackup):
+        yield Finding("integrity", "ok", "this kind of store has no check of its own")
+        return
+    try:
+        damage = await store.check()
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        yield findings.troubled("integrity", error)
+        return
+    if not damage:
+        yield Finding("integrity", "ok", "sessions, events, documents and counts agree")
+    for words in damage:
+        yield Finding("integrity", "wrong", words, "keep a copy, restore a backup")
+
+
+async def _counts(sessions: SessionManager) -> Finding:
+    """Count what one app has in a store that is no file."""
+    phases = {phase: await sessions.count(phase=phase) for phase in Phase}
+    waiting = Due(app=sessions.app, now=sessions.now(), limit=MAX_PAGE)
+    due = await sessions.store.due(waiting)
+    counted = [f"{number} {phase}" for phase, number in phases.items() if number]
+    text = f"{', '.join(counted) or 'no sessions'}; {len(due)} wait for the reaper"
+    return Finding(f"app {sessions.app}", "ok", text)
+
+
+def _add_apps(path: Path, apps: list[dict[str, Any]], found: list[Finding]) -> None:
+    """Add what the file holds of each app."""
+    from sojourn.stores.sqlite.inspection import summaries
+
+    now = SystemClock().now()
+    try:
+        held = summaries(str(path), now)
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        found.append(findings.troubled("counting", error))
+        return
+    for one in held:
+        counted = ", ".join(f"{number} {phase}" for phase, number in sorted(one.phases.items()))
+        found.append(Finding(f"app {one.app}", "ok", counted or "no sessions"))
+        found.append(findings.due(one.app, one.due, one.due_since, now))
+        apps.append(
+            {"app": one.app, "sessions": one.sessions, "phases": one.phases, "due": one.due}
+        )
+
+
+def _report(call: Call, found: list[Finding], apps: list[dict[str, Any]]) -> None:
+    wrong = [one for one in found if one.verdict == "wrong"]
+    if call.output.json:
+        checks = [
+            {"check": one.check, "verdict": one.verdict, "found": one.found, "try": one.step}
+            for one in found
+        ]
+        document = {"url": masked(call.url), "ok": not wrong, "checks": checks, "apps": apps}
+        call.output.document(document)
+    else:
+        call.output.table(COLUMNS, [(one.check, MARKS[one.verdict], one.found) for one in found])
+        for line in _advice(found):
+            call.output.line(line)
+    if wrong:
+        raise Refusal(ExitCode.FAILED, f"{len(wrong)} of {len(found)} checks: wrong", wrong[0].step)
+
+
+def _advice(found: list[Finding]) -> Iterator[str]:
+    """Yield what to do about what was found, in whole sentences: a table may cut them."""
+    for one in found:
+        if one.verdict != "ok":
+            yield ""
+            yield f"{one.check}: {one.found}"
+            yield f"  try: {one.step}"

@@ -1,0 +1,174 @@
+"""What a doctor finds: one line a check, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from sojourn.cli.failures import answer, told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Verdict = Literal["ok", "warning", "wrong"]
+
+SPACE_LEAST = 256 * 1024 * 1024
+"""Free bytes below which a disk is nearly full: a few times what the log may grow to."""
+
+LOG_MOST = 256 * 1024 * 1024
+"""Bytes of a write-ahead log that nobody moves into the file: four times what it is cut back to."""
+
+DUE_MICROSECONDS = 600 * 1_000_000
+"""How long a session may be due: ten rounds of a reaper. Longer, and none seems to run."""
+
+BESIDE = ("-wal", "-shm", "-gate")
+"""What the files beside a SQLite file end with."""
+
+
+class Finding(NamedTuple):
+    """What came of one check. `step` is what to do, empty if nothing."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    step: str = ""
+
+
+def troubled(check: str, error: Exception) -> Finding:
+    """Return a finding for a check that failed."""
+    return Finding(check, "wrong", told(error), answer(error)[1])
+
+
+def our_version() -> str:
+    """Return the version of Sojourn."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sojourn")
+    except PackageNotFoundError:  # it was never installed, not even in place
+        return "of a source tree"
+
+
+def versions() -> Finding:
+    """Return which versions are at work."""
+    text = f"sojourn {our_version()}, Python {platform.python_version()}"
+    return Finding("versions", "ok", text)
+
+
+def sqlite_library() -> Finding:
+    """Return whether this SQLite is known to damage files."""
+    from sojourn.stores.sqlite.inspection import SOUND_SQLITE, sqlite_version
+
+    version, sound = sqlite_version(), ".".join(map(str, SOUND_SQLITE))
+    text = "SQLite " + ".".join(map(str, version))
+    if version < SOUND_SQLITE:
+        reason = f"{text} can damage a file in WAL mode; {sound} is the first without that bug"
+        return Finding("SQLite", "wrong", reason, "pip install --upgrade apsw")
+    return Finding("SQLite", "ok", text)
+
+
+def sqlite_file(path: Path) -> Finding:
+    """Return whether the file is one of ours, on a local disk, and of the newest version."""
+    from sojourn.stores.sqlite.inspection import NEWEST_VERSION, version_of
+
+    try:
+        version = version_of(str(path))
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        return troubled("file", error)
+    text = f"{path}, version {version}, {path.stat().st_size} bytes"
+    if version < NEWEST_VERSION:
+        step = "stop older programs, make a copy, sojourn doctor --upgrade"
+        return Finding("file", "warning", f"{text}; the newest is {NEWEST_VERSION}", step)
+    return Finding("file", "ok", text)
+
+
+def permissions(path: Path) -> Iterator[Finding]:
+    """Yield who may read and write the file, its folder, and the files beside it."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        yield troubled("permissions", error)
+        return
+    mode = stat.filemode(about.st_mode)
+    if not os.access(path, os.R_OK | os.W_OK):
+        step = "run this as the owner of the file"
+        yield Finding("permissions", "wrong", f"{mode}: not readable and writable here", step)
+    elif about.st_mode & stat.S_IWOTH:
+        reason = f"{mode}: everybody on this machine can change it"
+        yield Finding("permissions", "wrong", reason, f"chmod o-rw {path}")
+    elif about.st_mode & stat.S_IROTH and not _closed(path.absolute().parent):
+        reason = f"{mode}: everybody on this machine can read it"
+        yield Finding("permissions", "warning", reason, f"chmod o-r {path}")
+    else:
+        yield Finding("permissions", "ok", mode)
+    yield _folder(path.absolute().parent)
+    yield from _beside(path, about)
+
+
+def _closed(folder: Path) -> bool:
+    """Return whether a folder lets nobody else in."""
+    return not folder.stat().st_mode & stat.S_IXOTH
+
+
+def _folder(folder: Path) -> Finding:
+    about = folder.stat()
+    mode = stat.filemode(about.st_mode)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"{mode}: files can not be made in {folder} here"
+        return Finding("folder", "wrong", reason, "run this as the owner of the folder")
+    if about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX:
+        reason = f"{mode}: everybody on this machine can replace files in {folder}"
+        return Finding("folder", "warning", reason, f"chmod o-w {folder}")
+    return Finding("folder", "ok", f"{mode} {folder}")
+
+
+def _beside(path: Path, about: os.stat_result) -> Iterator[Finding]:
+    """Yield the files beside that another user made: they lock out the owner of the file."""
+    for suffix in BESIDE:
+        beside = Path(f"{path}{suffix}")
+        try:
+            owner = beside.stat().st_uid
+        except OSError:
+            continue
+        if owner != about.st_uid:
+            reason = f"{beside} belongs to user {owner}, the file to {about.st_uid}"
+            yield Finding("owner", "warning", reason, f"chown {about.st_uid} {beside}")
+
+
+def space(path: Path) -> Finding:
+    """Return how much room the disk has."""
+    free = shutil.disk_usage(path.absolute().parent).free
+    text = f"{free // 1024**2:,} MiB free"
+    if free < SPACE_LEAST:
+        return Finding("space", "warning", text, "make space before writes are refused")
+    return Finding("space", "ok", text)
+
+
+def log_size(path: Path) -> Finding:
+    """Return how much of the data is still in the write-ahead log."""
+    try:
+        size = Path(f"{path}-wal").stat().st_size
+    except OSError:
+        return Finding("log", "ok", "everything is in the file")
+    text = f"{size:,} bytes in {path.name}-wal, part of the data"
+    if size > LOG_MOST:
+        step = "end the reader that keeps it from being moved into the file"
+        return Finding("log", "warning", text, step)
+    return Finding("log", "ok", text)
+
+
+def due(app: str, number: int, since: int | None, now: int) -> Finding:
+    """Return whether a reaper seems to run: nothing stays due for long then."""
+    name = f"due in {app}"
+    if not number or since is None:
+        return Finding(name, "ok", "nothing waits for the reaper")
+    seconds = (now - since) // 1_000_000
+    text = f"{number} sessions wait for the reaper, the first one for {seconds} s"
+    if now - since > DUE_MICROSECONDS:
+        step = f"run a Reaper in the application, or sojourn reap --app {app}"
+        return Finding(name, "warning", text, step)
+    return Finding(name, "ok", text)

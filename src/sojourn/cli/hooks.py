@@ -1,0 +1,44 @@
+"""The end hooks of an application, registered with the manager of a command."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sojourn.cli.failures import ExitCode, Refusal
+
+if TYPE_CHECKING:
+    from sojourn.manager import SessionManager
+
+FORM = "--hooks MODULE:FUNCTION, a function that takes the manager"
+
+
+async def register_hooks(sessions: SessionManager, named: str | None) -> None:
+    """Call the function named `MODULE:FUNCTION` with the manager; it may be a coroutine function.
+
+    The module is looked for in the current folder first. Raises `Refusal` when there is none.
+    """
+    if named is None:
+        return
+    made = _function(named)(sessions)
+    if inspect.isawaitable(made):
+        await made
+
+
+def _function(named: str) -> Any:
+    module, colon, name = named.partition(":")
+    if not (module and colon and name):
+        raise Refusal(ExitCode.USAGE, f"--hooks: {named!r} does not name a function", FORM)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise Refusal(ExitCode.USAGE, f"--hooks: {error}", FORM) from error
+    if not callable(found):
+        raise Refusal(ExitCode.USAGE, f"--hooks: {named!r} can not be called", FORM)
+    return found

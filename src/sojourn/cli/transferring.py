@@ -1,0 +1,254 @@
+"""Moving sessions between stores and files: `export`, `import` and `copy`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from sojourn.cli.call import Call, Given
+from sojourn.cli.failures import ExitCode, Refusal
+from sojourn.cli.options import Json, Url
+from sojourn.cli.places import path_of
+from sojourn.errors import Corrupt
+from sojourn.settings import masked
+from sojourn.stores import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from sojourn.cli.output import Output
+    from sojourn.store import Store
+    from sojourn.transfer import Copied, Exported, Imported
+    from sojourn.transfer import Refusal as Refused
+
+STREAM = "-"
+"""The file that stands for the standard streams."""
+
+Apps = Annotated[
+    list[str] | None,
+    typer.Option("--app", metavar="NAME", help="Only this app; may be given more than once."),
+]
+
+
+def register(program: typer.Typer) -> None:
+    """Add the commands."""
+    program.command("export")(export)
+    program.command("import")(import_)
+    program.command("copy")(copy)
+
+
+def export(
+    context: typer.Context,
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="A new file, compressed for .gz. - is stdout."),
+    ],
+    *,
+    app: Apps = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Write all sessions of a store to a file: JSON, one line for each, with checksums.
+
+    The store can be in use meanwhile. The file appears once it is whole.
+    """
+    if json and file == STREAM:
+        raise typer.BadParameter("the export itself goes to stdout: no --json with -")
+    call = Call(context, url=url, json=json)
+    call.run(_export(call, file, _chosen(context, app)))
+
+
+async def _export(call: Call, file: str, apps: Sequence[str] | None) -> None:
+    from sojourn.transfer import export_sessions
+
+    call.check_there()
+    sink: Any = sys.stdout.buffer if file == STREAM else file
+    async with _opened(call.url) as store:
+        with Bars(call.output) as bars:
+            exported = await export_sessions(store, sink, apps=apps, progress=bars)
+    _tell(call, _export_facts(exported), quiet=file == STREAM)
+    for error in exported.corrupt:
+        call.output.note(str(error))
+    if exported.corrupt_count:
+        reason = f"{exported.corrupt_count} sessions can not be read and are not in the export"
+        raise Refusal(ExitCode.FAILED, reason, "sojourn doctor")
+
+
+def import_(
+    context: typer.Context,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="An export, plain or .gz. - is stdin.")
+    ],
+    *,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Also take older revisions forward, and replace what sessions share.",
+        ),
+    ] = False,
+    app: Apps = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Put the sessions of an export into a store, exactly as they were. Again is harmless.
+
+    The store is made if there is none. What is there stays: another session with the same id, and
+    whatever moved on since.
+    """
+    if file != STREAM and not Path(file).exists():
+        raise Refusal(ExitCode.USAGE, f"there is no file {file}", "check the path")
+    call = Call(context, url=url, json=json)
+    call.run(_import(call, file, _chosen(context, app), replace=replace))
+
+
+async def _import(call: Call, file: str, apps: Sequence[str] | None, *, replace: bool) -> None:
+    from sojourn.transfer import import_sessions
+
+    source: Any = sys.stdin.buffer if file == STREAM else file
+    async with _opened(call.url) as store:
+        with Bars(call.output) as bars:
+            try:
+                imported = await import_sessions(
+                    store, source, replace=replace, apps=apps, progress=bars
+                )
+            except Corrupt as damage:
+                step = "the same with a file that is whole"
+                raise Refusal(ExitCode.FAILED, str(damage), step) from damage
+    _tell(call, _import_facts(imported))
+    _note_refusals(call, imported.refusals)
+    if imported.refused:
+        reason = f"{imported.refused} sessions were not imported"
+        raise Refusal(ExitCode.CONFLICT, reason, "--replace for older revisions, else sojourn show")
+
+
+def copy(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The URL of the store to copy.")],
+    target: Annotated[
+        str, typer.Argument(metavar="DST", help="The URL of the store to copy to; made if missing.")
+    ],
+    *,
+    final: Annotated[
+        bool,
+        typer.Option("--final", help="No copy follows: drop what is noted in DST for the next."),
+    ] = False,
+    app: Apps = None,
+    json: Json = False,
+) -> None:
+    """Make one store have every session of another, of whatever kind, and compare checksums.
+
+    SRC can be in use meanwhile. Interrupted or not, the same again goes on from what DST has,
+    brings what changed, and removes what was copied and SRC has deleted since.
+    """
+    call = Call(context, url=source, json=json)
+    call.run(_copy(call, target, _chosen(context, app), final=final))
+
+
+async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: bool) -> None:
+    from sojourn.transfer import copy as copy_sessions
+
+    call.check_there()
+    ours_at, theirs_at = path_of(call.url), path_of(target)
+    if ours_at is not None and theirs_at is not None and ours_at.resolve() == theirs_at.resolve():
+        reason = f"{masked(target)} is the store to copy from"
+        raise Refusal(ExitCode.USAGE, reason, "another URL for DST")
+    async with _opened(call.url) as ours, _opened(target) as theirs:
+        with Bars(call.output) as bars:
+            copied = await copy_sessions(ours, theirs, apps=apps, final=final, progress=bars)
+    _tell(call, _copy_facts(copied))
+    _note_refusals(call, copied.refusals)
+    if copied.different:
+        reason = f"{copied.different} sessions are not the same in {masked(target)}"
+        raise Refusal(ExitCode.CONFLICT, reason, "sojourn show ID --url of both")
+    if copied.behind:
+        reason = f"{copied.behind} sessions changed while they were compared"
+        raise Refusal(ExitCode.FAILED, reason, "the same again, once SRC is quiet")
+
+
+# --- what they share ---------------------------------------------------------------------------
+
+
+def _chosen(context: typer.Context, apps: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the apps that were named, behind the command or before it; `None` for all."""
+    if apps:
+        return apps
+    given = context.obj if isinstance(context.obj, Given) else Given()
+    return None if given.app is None else [given.app]
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[Store]:
+    """Open a store and close it again."""
+    store = open_store(url)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
+
+
+class Bars:
+    """A progress bar for each thing that is done, one after the other."""
+
+    def __init__(self, output: Output) -> None:
+        """Nothing is shown before the first call."""
+        self._output = output
+        self._stack = ExitStack()
+        self._what = ""
+        self._done = 0
+        self._advance: Callable[[int], None] = _ignore
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that so many of about so many sessions are done."""
+        if what != self._what:
+            self._stack.close()
+            self._what, self._done = what, 0
+            self._advance = self._stack.enter_context(self._output.progress(what, total))
+        self._advance(done - self._done)
+        self._done = done
+
+
+def _ignore(_: int) -> None:
+    """Stand in for a bar before there is one."""
+
+
+def _tell(call: Call, facts: dict[str, int], *, quiet: bool = False) -> None:
+    if quiet:
+        return
+    if call.output.json:
+        call.output.document(facts)
+    else:
+        call.output.facts([(name, f"{number:,}") for name, number in facts.items()])
+
+
+def _note_refusals(call: Call, refusals: Sequence[Refused]) -> None:
+    for app, _, error, line in refusals:
+        where = "" if line is None else f"line {line}, "
+        call.output.note(f"{where}app {app!r}: {error}")
+
+
+def _export_facts(exported: Exported) -> dict[str, int]:
+    names = ("sessions", "tiers", "documents", "lines", "bytes")
+    facts = {name: getattr(exported, name) for name in names}
+    return {**facts, "corrupt": exported.corrupt_count}
+
+
+def _import_facts(imported: Imported) -> dict[str, int]:
+    names = ("restored", "unchanged", "refused", "tiers", "documents", "lines")
+    return {name: getattr(imported, name) for name in names}
+
+
+def _copy_facts(copied: Copied) -> dict[str, int]:
+    names = ("put", "removed", "shared", "verified", "behind", "different")
+    return {name: getattr(copied, name) for name in names}

@@ -1,0 +1,219 @@
+"""`doctor`: what it finds wrong, and that it makes and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import apsw
+import pytest
+
+from sojourn import Expiry, SessionManager, Unavailable
+from sojourn.cli import findings
+from sojourn.stores.sqlite import SqliteStore, connection, inspection, schema
+from sojourn.testing import FakeClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Runner
+    from tests.cli.terminals import Done
+
+URL = "sqlite:///app.db"
+
+
+def verdicts(done: Done) -> dict[str, str]:
+    """Return what came of each check."""
+    return {check["check"]: check["verdict"] for check in json.loads(done.out)["checks"]}
+
+
+def test_a_well_store(database: Path, sojourn: Runner) -> None:
+    sojourn("reap", "-u", URL, "--app", "shop")
+    done = sojourn("doctor", URL, "--json")
+    assert done.code == 0
+    assert set(verdicts(done).values()) == {"ok"}
+    document = json.loads(done.out)
+    assert document["ok"] is True
+    assert document["apps"] == [
+        {"app": "shop", "sessions": 6, "phases": {"ACTIVE": 1, "OPEN": 5}, "due": 0}
+    ]
+
+
+def test_what_nobody_sweeps_is_found(database: Path, sojourn: Runner) -> None:
+    done = sojourn("doctor", URL, "--json")
+    assert verdicts(done)["due in shop"] == "warning"
+    assert done.code == 0
+
+
+def test_what_has_just_become_due_is_well(tmp_path: Path, sojourn: Runner) -> None:
+    async def fill() -> None:
+        url = f"sqlite:///{tmp_path / 'app.db'}"
+        clock = FakeClock(datetime.now(UTC) - timedelta(seconds=60))
+        async with SessionManager.open(url, clock=clock) as sessions:
+            await sessions.create(expiry=Expiry(absolute=30))
+
+    asyncio.run(fill())
+    assert "1 sessions wait for the reaper" in sojourn("doctor", URL).out
+    assert verdicts(sojourn("doctor", URL, "--json"))["due in default"] == "ok"
+
+
+def test_damage_is_found(database: Path, sojourn: Runner) -> None:
+    with apsw.Connection(str(database)) as db:
+        db.execute("DELETE FROM counts")
+    done = sojourn("doctor", URL, "--json")
+    assert done.code == 1
+    assert verdicts(done)["integrity"] == "wrong"
+    assert "checks: wrong. try: keep a copy, restore a backup" in done.err
+    assert verdicts(sojourn("doctor", URL, "--json", "--quick")).get("integrity") is None
+
+
+def test_a_torn_file_is_found(database: Path, sojourn: Runner) -> None:
+    size = database.stat().st_size
+    with database.open("r+b") as file:
+        file.seek(8192)
+        file.write(os.urandom(size - 8192))
+    done = sojourn("doctor", URL, "--json")
+    assert done.code == 1
+    assert "wrong" in verdicts(done).values()
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (lambda path: path.write_text("hello, this is not a database"), "not a SQLite database"),
+        (lambda path: path.mkdir(), "it is a directory"),
+        (lambda path: _versioned(path, 99), "upgrade Sojourn"),
+        (lambda path: _versioned(path, 0), "no Sojourn wrote"),
+    ],
+)
+def test_a_file_that_can_not_be_opened_is_left_alone(
+    tmp_path: Path, sojourn: Runner, prepare: Any, reason: str
+) -> None:
+    path = tmp_path / "app.db"
+    prepare(path)
+    before = path.read_bytes() if path.is_file() else b""
+    done = sojourn("doctor", URL)
+    assert done.code == 1
+    assert reason in done.out
+    assert "opening" not in done.out
+    assert (path.read_bytes() if path.is_file() else b"") == before
+    assert sojourn("ls", "-u", URL).code in {1, 5}
+
+
+def _versioned(path: Path, version: int) -> None:
+    with apsw.Connection(str(path)) as db:
+        schema.migrate(db, "a file")
+        db.execute(f"PRAGMA user_version = {version}")
+
+
+def test_a_file_that_everybody_can_change_is_wrong(database: Path, sojourn: Runner) -> None:
+    database.chmod(0o666)
+    done = sojourn("doctor", URL, "--json")
+    assert done.code == 1
+    assert verdicts(done)["permissions"] == "wrong"
+    assert "try: chmod o-rw app.db" in done.err
+
+
+def test_a_file_that_everybody_can_read_is_worth_a_look(database: Path, sojourn: Runner) -> None:
+    database.chmod(0o644)
+    database.parent.chmod(0o777)
+    found = verdicts(sojourn("doctor", URL, "--json"))
+    assert (found["permissions"], found["folder"]) == ("warning", "warning")
+    database.parent.chmod(0o700)
+    found = verdicts(sojourn("doctor", URL, "--json"))
+    assert (found["permissions"], found["folder"]) == ("ok", "ok")
+
+
+def test_what_this_user_may_not_do_is_wrong(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    found = list(findings.permissions(database))
+    assert [one.verdict for one in found] == ["wrong", "wrong"]
+
+
+def test_a_file_beside_of_another_user_is_found(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    gate = database.with_name("app.db-gate")
+    gate.touch()
+    assert [one.check for one in findings.permissions(database)] == ["permissions", "folder"]
+    os.chown(gate, 12345, 12345)
+    *_, found = findings.permissions(database)
+    assert (found.check, found.verdict) == ("owner", "warning")
+    assert found.step == f"chown {os.geteuid()} {gate}"
+
+
+def test_a_full_disk_is_worth_a_look(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(findings.SPACE_LEAST - 1))
+    assert findings.space(database).verdict == "warning"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(findings.SPACE_LEAST))
+    assert findings.space(database).verdict == "ok"
+
+
+def test_a_log_that_only_grows_is_worth_a_look(database: Path) -> None:
+    assert findings.log_size(database).found == "everything is in the file"
+    log = database.with_name("app.db-wal")
+    log.touch()
+    os.truncate(log, findings.LOG_MOST)
+    assert findings.log_size(database).verdict == "ok"
+    os.truncate(log, findings.LOG_MOST + 1)
+    assert findings.log_size(database).verdict == "warning"
+
+
+def test_a_library_that_damages_files_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings.sqlite_library().verdict == "ok"
+    monkeypatch.setattr(inspection, "sqlite_version", lambda: (3, 51, 2))
+    assert findings.sqlite_library().verdict == "wrong"
+
+
+def test_a_network_file_system_is_wrong(
+    database: Path, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = database.with_name("mounts")
+    mounts.write_text(f"1 0 0:1 / {database.parent} rw - nfs4 server:/x rw\n")
+    monkeypatch.setattr(connection, "_MOUNTS", mounts)
+    done = sojourn("doctor", URL)
+    assert done.code == 1
+    assert "network file system (nfs4)" in done.out
+
+
+def test_a_folder_that_is_gone_is_a_finding(tmp_path: Path) -> None:
+    (found,) = findings.permissions(tmp_path / "none" / "app.db")
+    assert found.verdict == "wrong"
+
+
+def test_trouble_on_the_way_is_a_finding(
+    database: Path, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_store: object) -> None:
+        raise Unavailable("the store", "the disk failed")
+
+    monkeypatch.setattr(SqliteStore, "check", fail)
+    done = sojourn("doctor", URL, "--json")
+    assert (done.code, verdicts(done)["integrity"]) == (1, "wrong")
+    monkeypatch.setattr(SqliteStore, "open", fail)
+    done = sojourn("doctor", URL, "--json")
+    assert (done.code, verdicts(done)["opening"]) == (1, "wrong")
+
+
+def test_a_store_in_memory_is_well(sojourn: Runner) -> None:
+    done = sojourn("doctor", "memory://")
+    assert done.code == 0
+    assert "no sessions; 0 wait for the reaper" in done.out
+
+
+def test_it_makes_nothing(tmp_path: Path, sojourn: Runner) -> None:
+    assert sojourn("doctor", URL).code == 5
+    assert sojourn("doctor", URL, "--upgrade").code == 5
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,258 @@
+"""How the program is called and how it ends: options, exit codes, errors, completion."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tomllib
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.cli.terminals import Done, piped
+from tests.docs.pages import ROOT
+
+from sojourn import __main__, errors
+from sojourn.cli import looking
+from sojourn.cli.failures import ANSWERS, MEANINGS, ExitCode, answer, told
+from sojourn.cli.program import build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Runner
+
+HERE = ("-u", "sqlite:///app.db", "--app", "shop")
+
+
+# --- exit codes -----------------------------------------------------------------------------------
+
+
+def test_the_codes_are_what_they_have_always_been() -> None:
+    assert {code.name: code.value for code in ExitCode} == {
+        "OK": 0,
+        "FAILED": 1,
+        "USAGE": 2,
+        "NOT_FOUND": 3,
+        "CONFLICT": 4,
+        "UNAVAILABLE": 5,
+        "INTERRUPTED": 130,
+        "UNHEARD": 141,
+        "TERMINATED": 143,
+    }
+    assert set(MEANINGS) == set(ExitCode)
+
+
+def test_no_answer_is_hidden_by_one_before_it() -> None:
+    for place, (kind, _, _) in enumerate(ANSWERS):
+        assert not any(issubclass(kind, earlier) for earlier, _, _ in ANSWERS[:place]), kind
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.NotFound("s"), 3),
+        (errors.NotOwner("s"), 3),
+        (errors.Ended("s", "ENDED", "over"), 3),
+        (errors.AlreadyExists("s"), 4),
+        (errors.Conflict("s", ("e", 1), ("e", 2)), 4),
+        (errors.InvalidTransition("OPEN", "SPAWN", "no"), 4),
+        (errors.LeaseHeld("s", 0), 4),
+        (errors.InvalidId("user", "empty"), 2),
+        (errors.InvalidCursor("other query"), 2),
+        (errors.InvalidSetting("idle", "environment", "no"), 2),
+        (errors.MissingExtra("telemetry", "otel"), 2),
+        (errors.Unavailable("s", "locked"), 5),
+        (errors.StorageFull("s", "full"), 5),
+        (errors.Closed("s"), 5),
+        (errors.Corrupt("s", "no JSON"), 1),
+        (errors.EndFailed("s", ()), 1),
+        (ZeroDivisionError(), 1),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_each_error_has_its_code_and_a_next_step(error: Exception, code: int) -> None:
+    found, step = answer(error)
+    assert found == code
+    assert step
+    assert told(error)
+
+
+# --- errors are one line --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("ls", "--no-such-option"), 2),
+        (("no-such-command",), 2),
+        (("show",), 2),
+        (("ls", "--limit", "0", *HERE), 2),
+        (("ls", "--limit", "1001", *HERE), 2),
+        (("ls", "--phase", "nowhere", *HERE), 2),
+        (("ls", "--order", "random", *HERE), 2),
+        (("ls", "--label", "channel", *HERE), 2),
+        (("ls", "--user", "\x1b[31m", *HERE), 2),
+        (("ls", "--cursor", "bogus", *HERE), 2),
+        (("ls", "-u", "app.db"), 2),
+        (("ls", "-u", "ftp://host/x"), 2),
+        (("ls", "-u", "sqlite:///app.db?x=1"), 2),
+        (("tail", "s-1", "--last", "1", "--after", "1", *HERE), 2),
+        (("reap", "--batch", "0", *HERE), 2),
+        (("show", "\x1b]0;x\x07", *HERE), 3),
+        (("show", "[bold]x[/bold]", *HERE), 3),
+        (("tail", "nope", *HERE), 3),
+    ],
+)
+def test_what_goes_wrong_is_one_line_with_the_next_step(
+    database: Path, sojourn: Runner, arguments: tuple[str, ...], code: int
+) -> None:
+    done = sojourn(*arguments)
+    assert done.code == code
+    assert done.out == ""
+    (line,) = done.err.splitlines()
+    assert line.startswith("sojourn: ")
+    assert ". try: " in line
+    assert line.isprintable()
+
+
+def test_a_password_is_not_repeated(tmp_path: Path, sojourn: Runner) -> None:
+    for url in ("ftp://me:s3cret@host/x", "me:s3cret@host", "sqlite:///x.db?password=s3cret"):
+        for command in ("ls", "conform", "bench"):
+            done = sojourn(command, "-u", url)
+            assert done.code == 2
+            assert "s3cret" not in done.err + done.out
+
+
+def test_an_unexpected_error_is_one_line_too(
+    database: Path, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(looking, "labels_from", broken)
+    done = sojourn("ls", *HERE)
+    assert done == Done(
+        1, "", "sojourn: RuntimeError: two lines. try: the same with --debug, to see where\n"
+    )
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_debug_shows_where(database: Path, sojourn: Runner, place: str) -> None:
+    command = ["show", "nope", *HERE]
+    given = ["--debug", *command] if place == "before" else [*command, "--debug"]
+    done = sojourn(*given)
+    assert done.code == 3
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-1].startswith("sojourn: session 'nope'")
+
+
+def test_debug_can_be_an_id(database: Path, sojourn: Runner) -> None:
+    done = sojourn("show", *HERE, "--", "--debug")
+    assert done.err == "sojourn: session '--debug': no such session. try: sojourn ls\n"
+
+
+# --- which store ----------------------------------------------------------------------------------
+
+
+def test_the_nearest_url_wins(
+    tmp_path: Path, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*arguments: str) -> str:
+        return sojourn(*arguments).err.partition(". try")[0].rpartition(" ")[2]
+
+    assert asked("ls") == "sojourn.db"
+    (tmp_path / "sojourn.toml").write_text('url = "sqlite:///toml.db"\n')
+    assert asked("ls") == "toml.db"
+    monkeypatch.setenv("SOJOURN_URL", "sqlite:///environment.db")
+    assert asked("ls") == "environment.db"
+    assert asked("-u", "sqlite:///before.db", "ls") == "before.db"
+    assert asked("-u", "sqlite:///before.db", "ls", "-u", "sqlite:///own.db") == "own.db"
+
+
+def test_no_store_was_named(tmp_path: Path, sojourn: Runner) -> None:
+    done = sojourn("ls")
+    assert done.code == 2
+    assert "try: --url sqlite:///app.db, or set SOJOURN_URL" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_app_comes_from_the_environment_too(
+    database: Path, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_APP", "shop")
+    monkeypatch.setenv("SOJOURN_URL", "sqlite:///app.db")
+    assert "s-1 " in sojourn("ls").out
+    assert "s-1 " not in sojourn("--app", "other", "ls").out
+
+
+# --- around it ------------------------------------------------------------------------------------
+
+
+def commands() -> list[str]:
+    """Return the names of all commands."""
+    return list(build().commands)
+
+
+def test_help_names_every_command(sojourn: Runner) -> None:
+    done = sojourn("--help")
+    assert done.code == 0
+    assert {"ls", "show", "tail", "end", "delete", "forget", "reap", "fork"} <= set(commands())
+    for name in commands():
+        assert f" {name} " in done.out
+    bare = sojourn()
+    assert (bare.code, bare.out.strip(), bare.err) == (2, done.out.strip(), "")
+
+
+def test_version(sojourn: Runner) -> None:
+    assert sojourn("--version") == Done(0, f"sojourn {version('sojourn')}\n", "")
+
+
+def test_the_script_is_the_program() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"sojourn": "sojourn.__main__:main"}
+    assert callable(__main__.main)
+
+
+def test_without_its_extra_it_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "sojourn.cli.program")
+    monkeypatch.setitem(sys.modules, "typer", None)
+    assert __main__.main() == 2
+    assert capsys.readouterr().err == (
+        'sojourn: the command line needs typer. try: pip install "sojourn[cli]"\n'
+    )
+
+
+def test_another_module_that_is_missing_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sojourn.cli.program", None)
+    with pytest.raises(ModuleNotFoundError, match="program"):
+        __main__.main()
+
+
+def test_a_shell_completes(tmp_path: Path) -> None:
+    typed = {"COMP_WORDS": "sojourn ls --ano", "COMP_CWORD": "2"}
+    done = piped(tmp_path, _SOJOURN_COMPLETE="complete_bash", **typed)
+    assert done.out.split() == ["--anonymous"]
+
+
+def test_a_terminal_without_unicode_gets_ascii(
+    database: Path, monkeypatch: pytest.MonkeyPatch, sojourn: Runner
+) -> None:
+    done = piped(
+        database.parent, "show", "agent-1", *HERE, PYTHONUTF8="0", PYTHONIOENCODING="ascii"
+    )
+    assert done.code == 0
+    assert "CREATED -SPAWN-> SPAWNING -ACTIVATE-> [ACTIVE]" in done.out
+
+
+def test_ctrl_c_while_it_works_is_130(
+    database: Path, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(work: asyncio.Future[None]) -> None:
+        work.close()  # type: ignore[attr-defined]  # it is a coroutine
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "run", interrupted)
+    assert sojourn("ls", *HERE) == Done(130, "", "")
