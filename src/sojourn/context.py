@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from sojourn.commit import recall
 from sojourn.errors import Closed, InvalidQuery, SojournError, Unavailable
 from sojourn.store import Get
@@ -96,7 +98,10 @@ class Context:
             record = await self.store.get(get)
             if record is None or recall(record.header, change.op) is None:
                 return None
-            return await self.store.commit(change)  # remembered, so this only repeats the result
+            # Remembered, so this only repeats the result. Should it be forgotten meanwhile, or the
+            # session be another one, nothing has revision 0: it is refused, not applied again.
+            again = msgspec.structs.replace(change, epoch=record.header.epoch, revision=0)
+            return await self.store.commit(again)
         except SojournError:
             return None
 

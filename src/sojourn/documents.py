@@ -79,7 +79,10 @@ class Documents:
     async def list(
         self, collection: str, *, after: str | None = None, limit: int = 100, expired: bool = False
     ) -> list[Document]:
-        """Return documents without bodies, ascending by key, those behind `after`."""
+        """Return documents without bodies, ascending by key, those behind the key `after`.
+
+        Raises `InvalidQuery` for a `limit` that is not 1 to `MAX_PAGE`. `expired` as for `get`.
+        """
         if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
             raise InvalidQuery("limit", f"give a whole number from 1 to {MAX_PAGE}")
         if after is not None:
@@ -99,7 +102,10 @@ class Documents:
         return [_document(found) for found in await self._context.store.documents(query)]
 
     async def drop(self, collection: str, key: str | None = None) -> None:
-        """Remove a document, or with no key the whole collection. Missing is fine."""
+        """Remove a document, or with no key the whole collection. Missing is fine.
+
+        Raises `NotFound` (or `Ended`) when the session is missing.
+        """
         drop = Drop(
             collection=check_name("collection", collection),
             key=None if key is None else check_name("document key", key),

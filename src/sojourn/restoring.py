@@ -85,17 +85,23 @@ def check(snapshot: Snapshot) -> None:
         raise Corrupt(key, "a document's body is not of its size")
 
 
-def check_part(op: str | None, expected: int, restore: Restore) -> bool:
+def check_part(op: str | None, expected: int, last: int, restore: Restore) -> bool:
     """Return whether this part is to be kept: `False` for one that is there already.
 
-    `op` and `expected` are the restore in progress (its op in hex, `None` for none) and the part
-    that it waits for. Raises `NotFound` when the parts before it are not those of this restore.
+    `op`, `expected` and `last` are the restore in progress (its op in hex, `None` for none), the
+    part that it waits for, and the last number of its log. Raises `NotFound` when the parts before
+    it are not those of this restore, `Corrupt` when their logs overlap.
     """
-    part = restore.snapshot.part
-    if op != restore.op.hex() or part > expected:
-        reason = f"part {part} came without the ones before it; begin again with the first"
-        raise NotFound(restore.snapshot.header.id, reason)
-    return part == expected
+    snapshot = restore.snapshot
+    if op != restore.op.hex() or snapshot.part > expected:
+        reason = f"part {snapshot.part} came without the ones before it; begin again with the first"
+        raise NotFound(snapshot.header.id, reason)
+    if snapshot.part < expected:
+        return False
+    if snapshot.entries and snapshot.entries[0].seq <= last:
+        reason = f"part {snapshot.part} begins with event {snapshot.entries[0].seq} behind {last}"
+        raise Corrupt(f"session {snapshot.header.id!r}", reason)
+    return True
 
 
 def unleased(header: Header, fence: int = 0) -> Header:

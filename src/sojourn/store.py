@@ -534,7 +534,8 @@ class SupportsTransfer(Protocol):
         one is there ("partial"). The same epoch and revision again: "unchanged", but activity and
         deadline catch up. Another epoch, or an older revision without `replace`: `AlreadyExists`. A
         session that moved on here: `Conflict`. A missing parent, or a part without those before it:
-        `NotFound`. An exclusive claim of another live session: `RoleTaken`.
+        `NotFound`. An exclusive claim of another live session: `RoleTaken`. Numbers that no session
+        can have: `Corrupt`.
         """
 
     async def restore_shared(self, restore: RestoreShared, /) -> None:

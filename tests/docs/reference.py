@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDER = ROOT / "docs" / "reference"
+FILES = [FOLDER / "index.md", *(FOLDER / page.file for page in REFERENCE)]
 NOTE = "<!-- Made from the code by `python -m tests.docs.generated`: change the docstrings. -->"
 CODE = re.compile(r"`([A-Za-z_][\w.]*)`")
 LONGEST_VALUE = 70

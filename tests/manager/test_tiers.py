@@ -283,7 +283,13 @@ async def test_once_bound_user_keys_are_fine(opened: Opener) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "kind"),
-    [({"app:": 1}, InvalidId), ({7: 1}, InvalidId), ({"app:k": {1}}, Unserializable)],
+    [
+        ({"app:": 1}, InvalidId),
+        ({7: 1}, InvalidId),
+        ({"app:k": {1}}, Unserializable),
+        ({"app:k": 1, "k": 1}, InvalidId),  # nobody's: it would be dropped without a word
+        ({"temp:k": 1}, InvalidId),
+    ],
     ids=ascii,
 )
 async def test_what_cannot_be_shared_is_refused(

@@ -56,7 +56,13 @@ def test_laws_about_abilities_a_store_lacks_are_not_applicable() -> None:
     assert report.ok
     assert report.broken == {}
     missing = {law.name: law.needs.__name__ for law in LAWS.values() if law.needs is not None}
-    assert set(missing.values()) == {"Reopen", "SupportsBackup", "SupportsLease", "SupportsWatch"}
+    assert set(missing.values()) == {
+        "Reopen",
+        "SupportsBackup",
+        "SupportsLease",
+        "SupportsTransfer",
+        "SupportsWatch",
+    }
     assert report.not_applicable == {
         name: f"the store has no {ability}" for name, ability in missing.items()
     }

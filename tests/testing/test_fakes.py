@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -63,3 +64,46 @@ def test_there_is_nothing_else_by_another_name() -> None:
     assert "FakeClock" in dir(testing)
     with pytest.raises(AttributeError, match="no attribute 'Fake'"):
         testing.Fake  # noqa: B018 - the look-up is the point
+
+
+async def test_who_sleeps_by_a_clock_wakes_when_it_has_moved_on() -> None:
+    clock = FakeClock()
+    woken: list[float] = []
+
+    async def sleeper(seconds: float) -> None:
+        await clock.sleep(seconds)
+        woken.append(seconds)
+
+    tasks = [asyncio.ensure_future(sleeper(seconds)) for seconds in (2, 1, 0, -1, 3)]
+    await asyncio.sleep(0)
+    assert woken == [0, -1]
+    clock.advance(0.5)
+    clock.advance(1.5)
+    await asyncio.gather(tasks[0], tasks[1])
+    assert woken == [0, -1, 2, 1]
+    tasks[4].cancel()
+    await asyncio.wait([tasks[4]])
+    clock.advance(10)
+    assert len(woken) == 4
+
+
+async def test_a_sleeper_that_gives_up_as_it_is_woken_is_no_trouble() -> None:
+    clock = FakeClock()
+    task = asyncio.ensure_future(clock.sleep(1))
+    await asyncio.sleep(0)
+    clock.advance(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+
+
+def test_a_sleeper_whose_loop_is_gone_is_forgotten() -> None:
+    clock = FakeClock()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(clock.sleep(1))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    clock.advance(2)
+    assert not task.done()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is left behind on purpose

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import pytest
 
 from sojourn.errors import Closed, NotFound, SojournError
 from sojourn.model import Header
-from sojourn.store import Committed, Create, Listed, TierDelta
+from sojourn.store import Committed, Create, Delete, Listed, TierDelta
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import check_store
 from sojourn.testing.laws import watch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sojourn.model import Entry, Record
-    from sojourn.store import Acquire, Change, Delete, EventQuery, Get, Query, Touch
+    from sojourn.store import Acquire, Change, EventQuery, Get, Query, Restore, Touch
     from sojourn.stores.memory import _Wakeup
     from sojourn.stores.memory.vault import Vault
 
@@ -308,6 +308,29 @@ class Deaf(MemoryStore):
         return bool(removed)
 
 
+class Trampling(MemoryStore):
+    """Puts what it is told over whatever is there."""
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        header = restore.snapshot.header
+        if restore.snapshot.last and not restore.snapshot.part:
+            vault = vault_of(self)
+            vault.delete(Delete(app=header.app, id=header.id, now=header.created_at))
+        return await super().restore(restore)
+
+
+class Hasty(MemoryStore):
+    """Shows a large session when its first part is there."""
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        outcome = await super().restore(restore)
+        if outcome == "partial" and not restore.snapshot.part:
+            whole = msgspec.structs.replace(restore.snapshot, last=True)
+            await super().restore(msgspec.structs.replace(restore, snapshot=whole))
+            return "partial"
+        return outcome
+
+
 WRONG: dict[type[MemoryStore], set[str]] = {
     Upserting: {
         "a_commit_never_brings_back_a_deleted_session",
@@ -328,9 +351,11 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "nothing_that_is_returned_is_what_is_stored",
     },
     Forgetful: {
+        "what_is_restored_is_what_was_dumped",
         "deleting_removes_all_that_the_session_owned",
     },
     OffByOne: {
+        "a_restored_session_goes_on",
         "a_session_is_missing_at_its_deadline",
         "a_touch_extends_the_idle_deadline_and_nothing_else",
         "an_absolute_deadline_is_not_extended",
@@ -343,6 +368,11 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "an_expired_session_can_be_deleted",
     },
     Reusing: {
+        "a_dump_is_all_of_a_session",
+        "a_restored_session_goes_on",
+        "an_older_revision_is_replaced_when_asked",
+        "what_is_restored_is_what_was_dumped",
+        "what_no_session_can_have_is_refused",
         "a_fork_and_its_source_go_separate_ways",
         "a_fork_of_a_cut_log_goes_on_from_the_last_number",
         "a_repetition_does_not_undo_what_came_after",
@@ -351,6 +381,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "since_finds_late_times_among_early_ones",
     },
     Doubling: {
+        "a_restored_session_goes_on",
         "a_repeated_event_does_not_change_the_state_again",
         "a_commit_sent_again_has_its_first_result_and_is_applied_once",
         "a_time_that_nobody_gave_does_not_make_events_differ",
@@ -373,6 +404,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "paging_is_steady_while_sessions_come_and_go",
     },
     Amnesiac: {
+        "a_restored_session_goes_on",
         "a_cancelled_commit_can_be_sent_again",
         "a_commit_sent_again_has_its_first_result_and_is_applied_once",
         "a_repetition_does_not_undo_what_came_after",
@@ -382,9 +414,11 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "generated_events_sent_again_are_not_doubled",
     },
     Raising: {
+        "activity_and_deadline_catch_up_and_never_go_back",
         "a_touch_extends_the_idle_deadline_and_nothing_else",
     },
     Folding: {
+        "sessions_are_dumped_as_they_were_created",
         "a_move_that_is_not_in_the_table_changes_nothing",
         "phases_move_by_the_table",
         "filters_are_all_applied",
@@ -392,6 +426,10 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "the_apps_own_things_are_not_a_sessions",
     },
     Sorting: {
+        "a_dump_is_all_of_a_session",
+        "an_older_revision_is_replaced_when_asked",
+        "entries_are_restored_as_entries",
+        "what_is_restored_is_what_was_dumped",
         "a_fork_of_a_cut_log_goes_on_from_the_last_number",
         "a_suffix_is_replaced_only_when_it_is_the_tail",
         "order_is_by_number_whatever_the_times_say",
@@ -413,6 +451,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "an_expired_session_is_never_revived",
     },
     Repeating: {
+        "a_lease_stays_behind_and_its_fence_never_falls",
         "a_delete_is_fenced",
         "a_lease_that_is_over_can_not_be_renewed",
         "a_released_lease_is_free_at_once",
@@ -425,6 +464,20 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "a_change_before_the_wait_is_not_lost",
         "a_wait_ends_when_its_time_is_up",
         "every_watcher_wakes_up",
+    },
+    Trampling: {
+        "a_lease_stays_behind_and_its_fence_never_falls",
+        "a_restore_sent_again_changes_nothing",
+        "a_session_that_moved_on_here_is_not_set_back",
+        "activity_and_deadline_catch_up_and_never_go_back",
+        "an_older_revision_is_replaced_when_asked",
+        "another_incarnation_is_not_replaced",
+    },
+    Hasty: {
+        "a_large_session_is_seen_once_it_is_whole",
+        "a_large_session_replaces_its_older_revision",
+        "an_unfinished_restore_leaves_nothing_behind",
+        "parts_of_another_restore_are_not_mixed_in",
     },
     Deaf: {
         "every_change_wakes_the_watchers",

@@ -158,7 +158,8 @@ async def _windowed(transcript: Transcript, strategy: LastMessages | TokenBudget
         window = strategy.window([item.message for item in preamble])
         try:
             after = preamble[-1].seq if preamble else 0
-            await transcript.fill(window, after=after, page=strategy.page)
+            pages = (strategy.page, strategy.further)
+            await transcript.fill(window, after=after, pages=pages)
             await transcript.check(preamble)
         except CutMeanwhile:
             continue

@@ -27,10 +27,12 @@ KEPT_MESSAGES = 20
 """Messages that a rolling summary leaves as they are, unless told otherwise: some ten turns."""
 
 PAIR_SLACK = 8
-"""Messages read beyond a window of so many at once: enough to see most tool calls whole."""
+"""Messages read beyond a window of so many when it cuts through a tool call: enough to see most of
+them whole. They are read only then, as few windows do, and so stay short enough for one quick read.
+"""
 
 BUDGET_PAGE = 32
-"""Messages that a token budget reads first; each further page is twice as long."""
+"""Messages that a token budget reads first."""
 
 
 class LastMessages(msgspec.Struct, frozen=True):
@@ -47,7 +49,12 @@ class LastMessages(msgspec.Struct, frozen=True):
     @property
     def page(self) -> int:
         """How many messages to read at first."""
-        return min(self.n + PAIR_SLACK, EVENTS_PAGE)
+        return min(self.n, EVENTS_PAGE)
+
+    @property
+    def further(self) -> int:
+        """How many to read next, if those were not enough."""
+        return PAIR_SLACK
 
     def window(self, _preamble: Sequence[Message]) -> Window:
         """Return an empty window."""
@@ -72,6 +79,11 @@ class TokenBudget(msgspec.Struct, frozen=True):
     def page(self) -> int:
         """How many messages to read at first."""
         return BUDGET_PAGE
+
+    @property
+    def further(self) -> int:
+        """How many to read next, if those were not enough."""
+        return 2 * BUDGET_PAGE
 
     def window(self, preamble: Sequence[Message]) -> Window:
         """Return an empty window with the room that the preamble leaves."""

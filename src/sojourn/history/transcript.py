@@ -72,14 +72,15 @@ class Transcript:
         window = EventQuery(last=1, after_seq=seq - 1, before_seq=seq + 1, kinds=KINDS)
         return [(item.seq, item.id) for item in await self._read(window)] == [(seq, id)]
 
-    async def fill(self, window: Window, *, after: int, page: int) -> None:
+    async def fill(self, window: Window, *, after: int, pages: tuple[int, int]) -> None:
         """Give a window the messages behind `after`, from the newest back, until it is full.
 
-        They are read page by page, `page` at first, then more. Each page begins with the message
-        that the one before it ended with: as long as that is there, nothing before it has changed.
-        Raises `CutMeanwhile` when it is not.
+        They are read page by page: `pages` says how many at first and then, after that twice as
+        many each time. Each page begins with the message that the one before it ended with: as
+        long as that is there, nothing before it has changed. Raises `CutMeanwhile` when it is not.
         """
         seam: Numbered | None = None
+        page, further = pages
         while True:
             before = None if seam is None else seam.seq + 1
             wanted = page if seam is None else page + 1
@@ -94,7 +95,7 @@ class Transcript:
             if len(found) < page:
                 return
             seam = found[0]
-            page = min(2 * page, EVENTS_PAGE)
+            page, further = further, min(2 * further, EVENTS_PAGE)
 
     async def _read(self, window: EventQuery) -> list[Numbered]:
         events = await self._reading.events(self._id, window, expired=self._expired)

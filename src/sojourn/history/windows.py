@@ -89,20 +89,23 @@ class Window:
             self.full = self.full or self._barren > PAIR_REACH
             return
         self._barren = 0
-        unit = self._unit(weighed)
+        calls = calls_of(weighed.item.message)
+        unit = self._unit(weighed, calls)
         if self._units and self._owed is None and not self._fits(unit.weight):
             self.full = True
             return
-        if self._owed in calls_of(weighed.item.message):
+        if self._owed in calls:
             self._owed = None
         self._units.append(unit)
         self._weight += unit.weight
         self.full = self._owed is None and not self._fits(self._least)
 
-    def _unit(self, weighed: _Weighed) -> _Unit:
+    def _unit(self, weighed: _Weighed, calls: frozenset[str]) -> _Unit:
         """Return a message with the results that waited for it."""
+        if not calls and self._orphan is None:  # most are alone
+            return _Unit([weighed.item], weighed.weight)
         parts = [weighed]
-        for id in calls_of(weighed.item.message):
+        for id in calls:
             parts += self._waiting.pop(id, ())
         if self._orphan is not None:  # it stands behind the first message that can stand first
             parts.append(self._orphan)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     """Returns a new store over the data of one that was closed."""
 
 Verdict = Literal["kept", "broken", "not applicable"]
+"""What came of one law; one about an ability that the store does not have is not applicable."""
 
 SECONDS = 60.0
 """Time for one law: the slowest takes a few seconds on a slow disk."""
@@ -44,7 +45,9 @@ class Report:
     def __init__(self, store: str, outcomes: Iterable[Outcome]) -> None:
         """Gather the outcomes of the laws for the store of this name."""
         self.store = store
+        """The name of the store."""
         self.outcomes = tuple(outcomes)
+        """One for each law, in order."""
 
     @property
     def ok(self) -> bool:

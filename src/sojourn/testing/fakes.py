@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime
 from hashlib import blake2b
 
@@ -20,6 +22,7 @@ class FakeClock:
         Raises `ValueError` for a naive datetime or an implausible number.
         """
         self._now = parse_instant(start)
+        self._sleepers: list[tuple[int, asyncio.Future[None]]] = []
 
     def __repr__(self) -> str:
         return f"FakeClock({to_datetime(self._now).isoformat()})"
@@ -29,8 +32,35 @@ class FakeClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move the clock; a negative number steps it back."""
+        """Move the clock; a negative number steps it back. Whoever slept until then is woken."""
         self._now += from_seconds(seconds)
+        for sleeper in [one for one in self._sleepers if one[0] <= self._now]:
+            self._sleepers.remove(sleeper)
+            _wake(sleeper[1])
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once the clock has been moved on by so much, however long that takes."""
+        until = self._now + from_seconds(seconds)
+        if until <= self._now:
+            return
+        sleeper = (until, asyncio.get_running_loop().create_future())
+        self._sleepers.append(sleeper)
+        try:
+            await sleeper[1]
+        finally:
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    """Let a sleeper go on, in whichever thread's loop it sleeps; one that gave up is fine."""
+
+    def settle() -> None:
+        if not sleeper.done():
+            sleeper.set_result(None)
+
+    with contextlib.suppress(RuntimeError):  # its loop is closed: nobody sleeps there any more
+        sleeper.get_loop().call_soon_threadsafe(settle)
 
 
 class SequenceIds:

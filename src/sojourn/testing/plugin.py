@@ -45,7 +45,9 @@ class StoreLaws:
     """
 
     without: ClassVar[tuple[type[Any], ...]] = ()
+    """The abilities that the store does not have: `Supports...` protocols."""
     seconds: ClassVar[float] = 60.0
+    """Time for one law."""
 
     def make_store(self, folder: Path) -> Store | Awaitable[Store]:
         """Return a fresh store, not opened yet; `folder` is empty and this test's own."""

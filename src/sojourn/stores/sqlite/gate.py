@@ -1,9 +1,8 @@
 """The gate: one process writes the file at a time, and each gets its turn.
 
-SQLite's own lock is taken by whoever polls at the right moment, so one process can starve. Here
-whoever wants in first takes the queue, then the gate, and then leaves the queue: so who has just
-let go of the gate can not be back in before one that waited meanwhile. The kernel lets go of both
-when their holder dies.
+SQLite's own lock is taken by whoever polls at the right moment, so one process can starve. The
+kernel's `flock` queues its waiters. It is let go by the kernel when its holder dies. Who waits is
+marked, so that a process with a batch ready does not come back before the one that was woken.
 """
 
 from __future__ import annotations
@@ -46,30 +45,25 @@ class Gate:
         if file is None:
             return
         try:
-            _queue(file, fcntl.F_WRLCK, wait=True)
+            _set_mark(file, fcntl.F_RDLCK)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
             finally:
-                _queue(file, fcntl.F_UNLCK, wait=False)
+                _set_mark(file, fcntl.F_UNLCK)
         except OSError:
             if self._file is not None:  # else it was closed meanwhile
                 raise
 
     def acquire_at_once(self) -> bool:
-        """Return whether it is the turn of this process, without waiting for it."""
-        file = self._file
-        if file is None:
+        """Return whether it is the turn of this process: nobody is inside and nobody waits."""
+        if self._file is None:
             return True
-        try:
-            _queue(file, fcntl.F_WRLCK, wait=False)
-        except BlockingIOError:
+        if _is_marked(self._file):
             return False
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        finally:
-            _queue(file, fcntl.F_UNLCK, wait=False)
         return True
 
     def acquire_within(self, seconds: float) -> bool:
@@ -96,18 +90,26 @@ class Gate:
                 os.close(file)
 
 
-def _queue(file: int, kind: int, *, wait: bool) -> None:
-    """Take or leave the queue: a lock on the first byte, of the open file and not of the process.
+def _set_mark(file: int, kind: int) -> None:
+    """Mark that this process waits, or does not any more: a shared lock on the first byte.
 
-    Where the system has no such locks, there is no queue, and the gate alone is less fair.
+    It belongs to the open file and not to the process, so it is let go with it. Where the system
+    has no such locks nobody is marked, and who has a batch ready may be back before who waits.
     """
-    if _SET is None or _SET_WAIT is None:
-        return
-    fcntl.fcntl(file, _SET_WAIT if wait else _SET, _LOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
+    if _SET is not None:
+        fcntl.fcntl(file, _SET, _LOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
+
+
+def _is_marked(file: int) -> bool:
+    """Return whether another process waits."""
+    if _GET is None:
+        return False
+    found = fcntl.fcntl(file, _GET, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 _SET: int | None = getattr(fcntl, "F_OFD_SETLK", None)
-_SET_WAIT: int | None = getattr(fcntl, "F_OFD_SETLKW", None)
+_GET: int | None = getattr(fcntl, "F_OFD_GETLK", None)
 _LOCK = struct.Struct("hhqqi4x")
 """`struct flock`: the kind, where the start counts from, start, length, and no process."""
 

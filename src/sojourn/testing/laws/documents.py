@@ -145,3 +145,76 @@ async def documents_of_an_expired_session_are_for_its_end_only(corner: Corner) -
     equal(await corner.body("doc", now=10), None, "the document at the session's deadline")
     equal(await corner.keys(now=10, expired=True), ["doc"], "the keys, asked for")
     equal(await corner.body("doc", now=10, expired=True), b"body", "the document, asked for")
+
+
+@law(behaviours=(104,))
+async def documents_have_a_place_in_the_order_of_commits(corner: Corner) -> None:
+    """The newest first, whatever the clock and the keys say; replacing one does not move it."""
+    await corner.create()
+    keys = ["m", "a", "z", "\U0001f600", "b"]
+    for number, key in enumerate(keys):
+        await corner.commit(documents=(put(key),), now=9 - number)
+        await corner.commit(documents=(put(f"{number}", collection="other"),))
+    equal(await corner.keys(newest=True), keys[::-1], "the keys, the newest first")
+    await corner.commit(documents=(put("a", b"again"), put("y"), put("c")))
+    newest = ["c", "y", *keys[::-1]]
+    equal(await corner.keys(newest=True), newest, "the keys after one was replaced")
+    await corner.commit(documents=(Drop(collection="notes", key="m"), put("m"), put("y")))
+    newest = ["m", *(key for key in newest if key != "m")]
+    equal(await corner.keys(newest=True), newest, "the keys after one was dropped and put again")
+    found = await corner.store.documents(corner.documents_of(newest=True))
+    numbers = [item.number for item in found]
+    equal(numbers, sorted(set(numbers), reverse=True), "the numbers, each higher than the next")
+    single = [(await corner.document(item.key)) for item in found]
+    equal([item and item.number for item in single], numbers, "the numbers, read one by one")
+
+
+@law(behaviours=(104,))
+async def places_are_read_in_pages(corner: Corner) -> None:
+    """At most `limit` below `before`; what is expired or dropped meanwhile leaves no gap."""
+    await corner.create()
+    for number in range(7):
+        await corner.commit(documents=(put(f"k{number}", expires={3: 5}.get(number)),))
+    await corner.commit(None, documents=(put("a"), put("b")))
+    page = await corner.store.documents(corner.documents_of(newest=True, limit=3))
+    equal([item.key for item in page], ["k6", "k5", "k4"], "the first page")
+    last = page[-1].number
+    await corner.commit(documents=(Drop(collection="notes", key="k4"), put("k7")))
+    below = await corner.keys(newest=True, limit=2, before=last, now=5)
+    equal(below, ["k2", "k1"], "the page below a document that is gone, past one's deadline")
+    equal(
+        await corner.keys(newest=True, before=last, now=4),
+        ["k3", "k2", "k1", "k0"],
+        "all below it, before that deadline",
+    )
+    equal(await corner.keys(newest=True, before=0), [], "what is below all numbers")
+    equal(await corner.keys(None, newest=True), ["b", "a"], "the app's")
+    equal(await corner.keys("ghost", newest=True), [], "those of an unknown session")
+
+
+@law()
+async def a_listing_shows_as_much_of_each_body_as_is_asked_for(corner: Corner) -> None:
+    """The first `lead` bytes, fewer if the body is shorter, in either order."""
+    await corner.create()
+    await corner.commit(
+        documents=(put("a", b""), put("b", b"\x00\xff\x01"), put("c", b"x" * 9_000))
+    )
+    for newest in (False, True):
+        query = corner.documents_of(newest=newest, lead=2)
+        found = {item.key: (item.body, item.size) for item in await corner.store.documents(query)}
+        shown = {"a": (b"", 0), "b": (b"\x00\xff", 3), "c": (b"xx", 9_000)}
+        equal(found, shown, f"the beginnings with newest={newest}")
+
+
+@law(behaviours=(104,))
+async def a_fork_keeps_the_places_of_documents(corner: Corner) -> None:
+    """Those that it copies are in the same order, and what is put into it comes after them."""
+    await corner.create(events=drafts(1))
+    keys = ["m", "a", "z", "b"]
+    for key in keys:
+        await corner.commit(documents=(put(key), put(key, collection="another")))
+    await corner.commit(documents=(put("late"),), events=(draft("e2"),))
+    await corner.fork(at=1)
+    equal(await corner.keys("fork", newest=True), keys[::-1], "the keys in the fork")
+    await corner.commit("fork", documents=(put("c"), put("a")))
+    equal(await corner.keys("fork", newest=True), ["c", *keys[::-1]], "the keys after a put")

@@ -1,0 +1,51 @@
+"""How long a thread is willing to wait: a deadline around the calls that it makes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from sojourn.errors import InvalidQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextvars import Context
+
+LONGEST_SECONDS = 4_000_000.0
+"""Longest time that can be waited for, some 46 days: what a lock takes on every platform."""
+
+_until: ContextVar[float | None] = ContextVar("sojourn_until", default=None)
+
+
+@contextmanager
+def timeout(seconds: float) -> Iterator[None]:
+    """Give the calls inside so many seconds together; a call that has no time left is cancelled.
+
+    It raises `TimeoutError` then, once its outcome is final: nothing goes on behind the caller's
+    back. A call that came to its end all the same returns its result. Of nested ones the first to
+    be over counts. Raises `InvalidQuery` for a number below 0.
+    """
+    if type(seconds) not in (int, float) or not seconds >= 0:  # nor is not-a-number one
+        raise InvalidQuery("seconds", f"give a number from 0, not {seconds!r}")
+    until = time.monotonic() + min(seconds, LONGEST_SECONDS)
+    around = _until.get()
+    token = _until.set(until if around is None else min(until, around))
+    try:
+        yield
+    finally:
+        _until.reset(token)
+
+
+def seconds_left() -> float | None:
+    """Return how long this thread may still wait, `None` for as long as it takes."""
+    until = _until.get()
+    return None if until is None else until - time.monotonic()
+
+
+def without_deadline(context: Context) -> Context:
+    """Return the context with no deadline in it: who waits is in a hurry, not what it waits for."""
+    if context.get(_until) is not None:
+        context.run(_until.set, None)
+    return context

@@ -1,0 +1,87 @@
+"""A program that ends without closing ends, and has lost nothing that was acknowledged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.blocking.processes import printed_by, url_of
+
+from sojourn.blocking import SessionManager
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENDINGS = {
+    "with nothing under way": "",
+    "with a thread in a watch": """
+    started = threading.Event()
+    def follow():
+        for event in sessions.watch("s"):
+            started.set()
+    threading.Thread(target=follow, daemon=True).start()
+    started.wait()
+    """,
+    "with a reaper that runs": "Reaper(sessions, interval=3600).__enter__()",
+    "with a hook that never ends": """
+    started = threading.Event()
+    def hook(session, reason):
+        started.set()
+        threading.Event().wait()
+    sessions.on_end(hook)
+    threading.Thread(target=sessions.end, args=["t"], daemon=True).start()
+    started.wait()
+    """,
+    "with a lease and a scope": """
+    lease = sessions.lease("s")
+    lease.__enter__()
+    scope = sessions.scope("s")
+    scope.__enter__()
+    """,
+    "with a call at its very end": """
+    import atexit
+    atexit.register(lambda: sessions.append("s", Event(kind="k")))
+    """,
+    "with an error": "sys.excepthook = lambda *_: os._exit(0)\n    raise ValueError",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+def test_a_program_that_does_not_close_ends(tmp_path: Path, ending: str) -> None:
+    program = f"""
+    sessions = SessionManager.open(url)
+    sessions.create(id="s", events=[Event(kind="k")])
+    sessions.create(id="t")
+    {ending}
+    """
+    assert printed_by(program, url_of(tmp_path)) == ""
+    with SessionManager.open(url_of(tmp_path)) as sessions:
+        assert len(sessions.events("s")) == (2 if "atexit" in ending else 1)
+        assert list(sessions.store.check()) == []
+
+
+def test_the_thread_is_stopped_at_exit() -> None:
+    """It is not left to be cut off in the middle of something."""
+    program = """
+    sessions = SessionManager.open(url)
+    sessions.count()
+    at_last.append(lambda: print([thread.name for thread in threading.enumerate()]))
+    """
+    assert printed_by(program, "memory://") == "['MainThread']\n"
+
+
+def test_many_managers_come_and_go() -> None:
+    """None leaves a thread or a file descriptor behind."""
+    program = """
+    def used():
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    with SessionManager.open("memory://") as sessions:
+        sessions.count()
+    before = used()
+    for _ in range(20):
+        with SessionManager.open("memory://") as sessions:
+            sessions.count()
+    assert used() == before, (before, used())
+    """
+    printed_by(program, "memory://")

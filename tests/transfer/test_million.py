@@ -1,0 +1,72 @@
+"""A million sessions: the export shows how far it is, and holds no more of them than of a few."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from benchmarks.files import Contents, build
+from tests.cli.terminals import Terminal, terminal
+from tests.faults.soak import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SESSIONS = 1_000_000
+GROWTH = 1.1
+"""Peak memory at the end over that at a tenth of the way: flat, but for the allocator's mood."""
+
+_SHOWN = re.compile(r"(\d+)/(\d+)")
+
+
+def peak_of(process: int) -> int:
+    """Return the most memory that a process has had so far, in KB."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1])
+
+
+def steps(terminal: Terminal) -> Iterator[tuple[int, int]]:
+    """Yield (done, total) as the screen shows it, whenever something new is shown."""
+    while terminal._read():
+        shown = _SHOWN.findall(terminal.screen.text)
+        if shown:
+            done, total = shown[-1]
+            yield int(done), int(total)
+
+
+def measured(folder: Path, *arguments: str) -> dict[str, int]:
+    """Run a command in a terminal; return its peaks in KB, and how many numbers it showed."""
+    early = late = 0
+    seen: set[int] = set()
+    with terminal(folder, *arguments) as running:
+        for done, total in steps(running):
+            seen.add(done)
+            if running.process.poll() is not None:
+                break
+            if not early and done >= total / 10:
+                early = peak_of(running.process.pid)
+            if done >= total * 0.95:
+                late = max(late, peak_of(running.process.pid))
+        assert running.finish() == 0
+    return {"peak_kb_at_a_tenth": early, "peak_kb_at_the_end": late, "numbers_shown": len(seen)}
+
+
+@pytest.mark.soak
+def test_a_million_sessions_are_moved_in_flat_memory(tmp_path: Path) -> None:
+    build(tmp_path / "app.db", Contents(sessions=SESSIONS, users=SESSIONS // 10))
+    url = "sqlite:///app.db"
+    for what, arguments in {
+        "export": ("--url", url, "export", "all.jsonl.gz"),
+        "import": ("--url", "sqlite:///imported.db", "import", "all.jsonl.gz"),
+        "copy": ("copy", url, "sqlite:///copied.db"),
+    }.items():
+        progress = Progress(f"{what} of {SESSIONS} sessions", SESSIONS)
+        figures = measured(tmp_path, *arguments)
+        progress.figure(f"transfer-{what}", sessions=SESSIONS, **figures)
+        print(what, figures)  # noqa: T201 - a soak test prints its figures
+        assert figures["numbers_shown"] > 20, "the bar moves"
+        assert figures["peak_kb_at_the_end"] <= figures["peak_kb_at_a_tenth"] * GROWTH
