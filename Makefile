@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+BENCH := .venv-bench
+BENCH_STAMP := $(BENCH)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check bench clean
+.PHONY: help demo test soak check bench core peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +31,16 @@ check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) ## measure the core on this machine
+bench: core peers ## measure the core, then Sojourn beside its peers, on this machine
+
+core: $(STAMP) ## measure the core beside the least work that does the same
 	@$(BIN)/python -m benchmarks.core $(ARGS)
 
+peers: $(BENCH_STAMP) ## measure Sojourn beside its peers
+	@$(BENCH)/bin/python -m benchmarks.peers $(ARGS)
+
 clean: ## remove the virtual environment and everything generated
-	rm -rf $(VENV) build dist demo-run htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(BENCH) build dist demo-run htmlcov .coverage .coverage.* \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -43,4 +50,11 @@ $(STAMP): pyproject.toml
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# The peers bring a hundred packages, so they have an environment of their own; pip says how far it is.
+$(BENCH_STAMP): benchmarks/requirements.txt pyproject.toml
+	@echo "setting up $(BENCH): downloading the peers takes some minutes"
+	@$(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --disable-pip-version-check --requirement benchmarks/requirements.txt
 	@touch $@

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.sample import Sample
 
@@ -40,12 +40,24 @@ class Side(NamedTuple):
         return measured
 
 
-def pairs(left: Side, right: Side, rounds: int) -> Iterator[tuple[Sample, Sample]]:
-    """Yield what both sides measured in each round: A B, B A, A B, ..."""
+def turns(
+    sides: Sequence[Side],
+    rounds: int,
+    announce: Callable[[int, int], None] = lambda _place, _number: None,
+) -> Iterator[list[Sample]]:
+    """Yield what all sides measured in each round, in their order: A B C, C B A, A B C, ...
+
+    `announce` is called before each run with the side's place and the round's number, from 0.
+    """
     for number in range(rounds):
-        if number % 2:
-            second = right.run()
-            yield left.run(), second
-        else:
-            first = left.run()
-            yield first, right.run()
+        places = range(len(sides))
+        measured: dict[int, Sample] = {}
+        for place in reversed(places) if number % 2 else places:
+            announce(place, number)
+            measured[place] = sides[place].run()
+        yield [measured[place] for place in places]
+
+
+def pairs(left: Side, right: Side, rounds: int) -> Iterator[tuple[Sample, Sample]]:
+    """Return what both sides measure in each round: A B, B A, A B, ..."""
+    return ((first, second) for first, second in turns((left, right), rounds))

@@ -11,7 +11,7 @@ import sys
 
 def main() -> None:
     """Run what the first argument names with the second as keywords; print what it measured."""
-    side, _, name = sys.argv[1].partition(".")
+    side, _, name = sys.argv[1].rpartition(".")
     found = getattr(importlib.import_module(f"benchmarks.{side}"), name)(**json.loads(sys.argv[2]))
     print(json.dumps(asyncio.run(found) if inspect.iscoroutine(found) else found))
 

@@ -80,7 +80,6 @@ OURS = {
     "Span": "sojourn.blocking.spans",
     "as_it_is": "sojourn.blocking.spans",
     "held": "sojourn.blocking.lease",
-    "off_loop": "sojourn.blocking.arguments",
     "pieces_of": "sojourn.blocking.arguments",
 }
 """Names that mean something else in the sync face than in the async one, and where they are."""
@@ -88,12 +87,7 @@ OURS = {
 HANDLES = {face.name for face in FACES[1:]}
 """What is handed out to be asked later."""
 
-CONVERTED = {
-    "Lease": "held",
-    "Strategy": "off_loop",
-    "RollingSummary": "off_loop",
-    "Source": "pieces_of",
-}
+CONVERTED = {"Lease": "held", "Source": "pieces_of"}
 """What an argument of a type goes through on its way."""
 
 WORDS = [("async iterator", "iterator"), ("async with", "with"), ("`await ", "`")]

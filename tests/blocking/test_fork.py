@@ -112,6 +112,26 @@ def test_what_was_handed_out_before_works_in_the_child(tmp_path: Path) -> None:
     assert said == ["0 True True", "None default", "hook child True"]
 
 
+def test_a_watch_that_outlives_its_manager_stays_with_the_parent() -> None:
+    program = """
+    sessions = SessionManager.open(url)
+    sessions.create(id="s", events=[Event(kind="k"), Event(kind="k")])
+    watch = sessions.watch("s")
+    del sessions
+
+    def work():
+        try:
+            next(watch)
+        except Closed as error:
+            print("forked" in str(error))
+
+    next(watch)
+    done(child(work))
+    print(next(watch).seq)
+    """
+    assert printed_by(program, "memory://").splitlines() == ["True", "2"]
+
+
 def test_a_child_of_a_manager_with_a_given_store_is_told_to_open_anew() -> None:
     program = """
     from sojourn.stores.memory import MemoryStore

@@ -95,6 +95,26 @@ def test_a_scope_may_be_entered_again_and_inside_itself(sessions: SessionManager
     assert current_session() is None
 
 
+def test_a_scope_may_be_left_by_another_thread(sessions: SessionManager) -> None:
+    """As when a generator is closed elsewhere: it is saved, and nobody's context is upset."""
+    s = sessions.create()
+    scope = sessions.scope(s)
+    scope.__enter__()
+    s.state["x"] = 1
+    failed: list[BaseException] = []
+
+    def leave() -> None:
+        try:
+            scope.__exit__(None, None, None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test shows it
+            failed.append(error)
+
+    joined(in_threads(leave))
+    assert failed == []
+    assert current_session() is None
+    assert sessions.require(s.id).state["x"] == 1
+
+
 def test_a_scope_is_left_when_its_manager_is_closed(url: str) -> None:
     sessions = SessionManager.open(url)
     s = sessions.create()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import UserDict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from sojourn.codec import same
 from sojourn.expiry import Expiry
 from sojourn.history.messages import call_answered, calls_of, event_of, numbered
 from sojourn.limits import MAX_EVENTS_PER_COMMIT, MAX_VALUE
+from sojourn.model import Entry
 from sojourn.testing.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -468,5 +470,6 @@ def test_what_is_a_call_and_what_a_result() -> None:
 def test_a_message_is_the_body_of_its_event() -> None:
     event = event_of(calling("a"))
     assert (event.kind, event.author, event.body) == ("message", "assistant", calling("a"))
-    stored = Event(kind="message", author="x", body=calling("a"), seq=3, id="e")
+    body = json.dumps(calling("a"))
+    stored = Entry(seq=3, id="e", kind="message", author="x", at=0, body=body)
     assert numbered(stored) == (3, "e", calling("a"))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
-
-import msgspec
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from sojourn.blocking.hooks import in_thread
-from sojourn.history import RollingSummary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,8 +14,6 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "bytes | bytearray | memoryview | Iterable[bytes]"
 """A body that is at hand, or one that comes piece by piece."""
-
-Given = TypeVar("Given")
 
 
 def pieces_of(body: Source) -> AsyncSource:
@@ -35,10 +30,3 @@ async def _pulled(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     pull = in_thread(lambda: next(source, end))
     while (piece := await pull()) is not end:
         yield piece
-
-
-def off_loop(strategy: Given) -> Given:
-    """Return a strategy whose summariser, if it blocks, is called in a thread."""
-    if not isinstance(strategy, RollingSummary) or not callable(strategy.summarize):
-        return strategy
-    return msgspec.structs.replace(strategy, summarize=in_thread(strategy.summarize))

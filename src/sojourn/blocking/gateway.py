@@ -40,6 +40,7 @@ class Bridge:
         self._stopper: weakref.finalize[..., Bridge] | None = None
         self._is_open = False
         self._refusal: Closed | None = None
+        _bridges.add(self)
 
     def run(
         self, work: Callable[[SessionManager], Awaitable[T]], context: Context | None = None
@@ -175,14 +176,14 @@ class Gateway:
     def forked(self) -> None:
         """Leave the parent's bridge behind; called in the child."""
         self._lock = threading.RLock()  # a thread that is not here may hold the other one
-        bridge = self._bridge
-        if bridge is not None:
-            bridge.disown()
-            if self._owns_store and not self._closed:
-                self._bridge = None
+        if self._owns_store and not self._closed:
+            self._bridge = None
 
 
 _gateways: weakref.WeakSet[Gateway] = weakref.WeakSet()
+
+_bridges: weakref.WeakSet[Bridge] = weakref.WeakSet()
+"""Those that are led to, and those that only a lease or a watch still holds."""
 
 _left_behind: list[object] = []
 """What is the parent's: kept, because taking it down would touch what the parent still uses."""
@@ -190,6 +191,8 @@ _left_behind: list[object] = []
 
 def _after_fork() -> None:
     loop.forget_all()
+    for bridge in list(_bridges):
+        bridge.disown()
     for gateway in list(_gateways):
         gateway.forked()
 

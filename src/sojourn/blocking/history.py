@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sojourn.blocking.arguments import off_loop
 from sojourn.blocking.lease import held
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class History:
         deadline. Raises `NotFound` for a missing session, and `InvalidQuery`.
         """
         return self._gateway.run(
-            lambda sessions: self._of(sessions).load(off_loop(strategy), last=last, expired=expired)
+            lambda sessions: self._of(sessions).load(strategy, last=last, expired=expired)
         )
 
     def compact(self, strategy: RollingSummary, *, lease: Lease | None = None) -> Summary | None:
@@ -87,7 +86,7 @@ class History:
         removed. Raises `SummaryFailed`, `NotFound` or `Ended`, and `LeaseLost`.
         """
         return self._gateway.run(
-            lambda sessions: self._of(sessions).compact(off_loop(strategy), lease=held(lease))
+            lambda sessions: self._of(sessions).compact(strategy, lease=held(lease))
         )
 
     def summary(self, *, expired: bool = False) -> Summary | None:

@@ -222,7 +222,9 @@ class LoopThread:
                 except BaseException:
                     log.exception("something tried to end the loop of a session manager")
         finally:
-            self._loop.close()
+            with self._lock:
+                self._closed = True
+                self._loop.close()
             for call in tuple(self._calls):  # nobody waits for ever, whatever went wrong
                 call.lose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import AbstractContextManager
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -109,7 +110,9 @@ class _Entered:
             return False  # what the body raised is what matters
         finally:
             for variable, token in reversed(self._tokens):
-                variable.reset(token)
+                # Left by another thread than entered: there it was never set.
+                with contextlib.suppress(ValueError):
+                    variable.reset(token)
 
 
 def as_it_is(_bridge: Bridge, value: T) -> T:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sojourn import codec
 from sojourn.errors import InvalidQuery
 from sojourn.model import Event
 from sojourn.names import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sojourn.model import Entry
 
 Message = dict[str, Any]
 """A message as it is read: a mapping with a `role`, and whatever else was stored with it."""
@@ -87,18 +90,18 @@ def _check_calls(calls: object) -> None:
             raise InvalidQuery(f"{where}.id", "give the text by which its result will name it")
 
 
-def numbered(event: Event) -> Numbered:
-    """Return the message of an event.
+def numbered(entry: Entry) -> Numbered:
+    """Return the message of an event, as the store has it. Raises `Corrupt`.
 
     One that was appended by other means is completed: its author stands in for a role that is
     missing, and a body that is no mapping is its content.
     """
-    assert event.seq is not None  # it was read from a log
-    assert event.id is not None
-    body = event.body if isinstance(event.body, dict) else {"content": event.body}
+    body = codec.decode(entry.body, f"event {entry.seq}")
+    if not isinstance(body, dict):
+        body = {"content": body}
     if "role" not in body:
-        body = {"role": event.author or "user", **body}
-    return Numbered(event.seq, event.id, body)
+        body = {"role": entry.author or "user", **body}
+    return Numbered(entry.seq, entry.id, body)
 
 
 def calls_of(message: Message) -> frozenset[str]:

@@ -98,5 +98,5 @@ class Transcript:
             page, further = further, min(2 * further, EVENTS_PAGE)
 
     async def _read(self, window: EventQuery) -> list[Numbered]:
-        events = await self._reading.events(self._id, window, expired=self._expired)
-        return [numbered(event) for event in events]
+        entries = await self._reading.entries(self._id, window, expired=self._expired)
+        return [numbered(entry) for entry in entries]

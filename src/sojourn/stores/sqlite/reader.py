@@ -313,12 +313,15 @@ def _kinds_sql(
     for number, kind in enumerate(dict.fromkeys(kinds)):
         bindings[f"kind{number}"] = kind
         parts.append(
-            f"SELECT * FROM (SELECT {rows.EVENT} FROM events WHERE session = :row "
+            f"SELECT {rows.EVENT} FROM events WHERE session = :row "
             f"AND kind = :kind{number} AND seq > :low_seq AND seq < :high_seq AND {where} "
-            f"ORDER BY seq {direction} LIMIT :limit)"
+            f"ORDER BY seq {direction} LIMIT :limit"
         )
     if not parts:
         return f"SELECT {rows.EVENT} FROM events WHERE 0", {}
+    if len(parts) == 1:  # nothing to merge, so nothing to sort
+        return parts[0], bindings
+    parts = [f"SELECT * FROM ({part})" for part in parts]
     return " UNION ALL ".join(parts) + f" ORDER BY 1 {direction} LIMIT :limit", bindings
 
 

@@ -1,0 +1,319 @@
+"""The comparisons: who does what beside whom, and what Sojourn has to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ADK = "google.adk"
+OPENAI = "agents"
+LANGGRAPH = "langgraph.checkpoint.sqlite"
+
+FLAT = 1.2
+"""What counts as flat: an append to a log a hundred times as long costs at most so many times as
+much. The noise of two measurements, and the cache misses of a larger heap, need that room."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int = 5
+    appends: int = 1_500
+    warm: int = 100
+    callers: int = 100
+    each: int = 40
+    log: int = 10_000
+    window: int = 20
+    reads: int = 300
+    logs: tuple[int, int, int] = (100, 1_000, 10_000)
+    in_memory: int = 600
+    chat_window: int = 50
+    chats: int = 50
+    turns: int = 1_000
+    turns_each: int = 40
+    checkpoints: int = 1_000
+
+
+QUICK = Sizes(
+    rounds=1,
+    appends=20,
+    warm=4,
+    callers=4,
+    each=3,
+    log=60,
+    reads=5,
+    logs=(10, 20, 40),
+    in_memory=20,
+    chats=3,
+    turns=10,
+    turns_each=4,
+    checkpoints=10,
+)
+"""So little that it shows only whether everything runs."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Somebody who does the work: `label` in tables, `work` as the worker names it.
+
+    `needs` is the module without which it can not run, `beside` the label of the one whose
+    throughput is shown as a multiple of its own.
+    """
+
+    label: str
+    work: str
+    keywords: dict[str, Any]
+    on_file: bool = True
+    needs: str | None = None
+    beside: str = "Sojourn"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Throughput that one contestant has to reach: so many times that of another."""
+
+    ours: str
+    peer: str
+    at_least: float
+
+    @property
+    def what(self) -> str:
+        """Say it in words."""
+        return f"{self.ours} ≥ {self.at_least:.2g} x {self.peer}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same work, done by everybody."""
+
+    name: str
+    what: str
+    settings: str
+    contestants: Sequence[Contestant]
+    targets: Sequence[Target]
+
+
+SOJOURN = "Sojourn"
+FLOOR = "raw floor"
+ADK_SQLITE = "ADK SqliteSessionService"
+ADK_DATABASE = "ADK DatabaseSessionService"
+ADK_MEMORY = "ADK InMemorySessionService"
+SQLITE_SESSION = "openai-agents SQLiteSession"
+SYNC_SAVER = "langgraph SqliteSaver"
+ASYNC_SAVER = "langgraph AsyncSqliteSaver"
+MEMORY_SAVER = "langgraph InMemorySaver"
+SHIPPED = ", as shipped"
+
+ALIKE = "All files in WAL mode with synchronous=FULL: a sync at every commit."
+
+
+def all_of(sizes: Sizes) -> list[Comparison]:
+    """Return every comparison, in the order of the page."""
+    return [
+        append(sizes),
+        callers(sizes),
+        tail(sizes),
+        memory(sizes),
+        chat(sizes),
+        chats(sizes),
+        checkpoints(sizes),
+        checkpoints_in_memory(sizes),
+    ]
+
+
+def append(sizes: Sizes) -> Comparison:
+    """One caller, one session."""
+    keywords = {"count": sizes.appends, "warm": sizes.warm}
+    return Comparison(
+        "append",
+        "append of a 1 KB event with a change of session and user state, one caller, durable",
+        f"{ALIKE} The ADK services do not set a journal mode: their file was put into WAL mode "
+        "before, which they keep; as shipped they use a rollback journal.",
+        [
+            *_raw("append", keywords),
+            *_adk("append", keywords, shipped=True),
+        ],
+        [Target(SOJOURN, ADK_SQLITE, 10), Target(SOJOURN, ADK_DATABASE, 20)],
+    )
+
+
+def callers(sizes: Sizes) -> Comparison:
+    """Many callers at once."""
+    keywords = {
+        "callers": sizes.callers,
+        "each": sizes.each,
+        "warm": max(1, sizes.warm * 4 // sizes.callers),
+    }
+    return Comparison(
+        "callers",
+        f"the same by {sizes.callers} callers at once, each on a session of its own",
+        f"{ALIKE} The floor writes a round of the callers in one transaction. What a peer refused "
+        '("database is locked" or no connection in time) is not counted as done.',
+        [*_raw("callers", keywords), *_adk("callers", keywords)],
+        [Target(SOJOURN, ADK_SQLITE, 25), Target(SOJOURN, ADK_DATABASE, 60)],
+    )
+
+
+def tail(sizes: Sizes) -> Comparison:
+    """The end of a long log."""
+    keywords = {
+        "events": sizes.log,
+        "window": sizes.window,
+        "count": sizes.reads,
+        "warm": sizes.warm,
+    }
+    return Comparison(
+        "tail",
+        f"load a session with the last {sizes.window} of its {sizes.log:,} events",
+        f"{ALIKE} Sojourn by `require(id, events={sizes.window})`, which reads state and events "
+        f"as the peers' `get_session` with `num_recent_events={sizes.window}` does; `events(id, "
+        f"last={sizes.window})` reads the events alone.",
+        [
+            *_raw("tail", keywords),
+            Contestant(f"{SOJOURN}, events alone", "peers.ours.tail_events", keywords),
+            *_adk("tail", {**keywords, "warm": max(1, sizes.warm // 10)}),
+        ],
+        [Target(SOJOURN, ADK_SQLITE, 50)],
+    )
+
+
+def memory(sizes: Sizes) -> Comparison:
+    """Appends in memory to logs of several lengths."""
+    contestants: list[Contestant] = []
+    for label, work, needs in (
+        (SOJOURN, "peers.ours.memory", None),
+        ("dicts and lists", "peers.floor.memory", None),
+        (ADK_MEMORY, "peers.adk.memory", ADK),
+    ):
+        for events in sizes.logs:
+            # A peer's cost grows with the log: few appends beyond the length that is meant.
+            each = max(1, min(sizes.in_memory // 2, events // 10))
+            keywords = {"events": events, "sessions": sizes.in_memory // each, "each": each}
+            name, beside = _at(label, events), _at(SOJOURN, events)
+            contestants.append(
+                Contestant(name, work, keywords, on_file=False, needs=needs, beside=beside)
+            )
+    short, middle, long = sizes.logs
+    return Comparison(
+        "memory",
+        "append of the same event to a log in memory, by the length of the log",
+        "Sojourn through `SessionManager` on `memory://`, which checks, encodes and keeps JSON "
+        "text. ADK's `append_event` keeps a reference to the caller's event; before that it "
+        "compares the event's id with that of every event in the log.",
+        contestants,
+        [
+            Target(_at(SOJOURN, short), _at(ADK_MEMORY, short), 1),
+            Target(_at(SOJOURN, middle), _at(ADK_MEMORY, middle), 5),
+            Target(_at(SOJOURN, long), _at(SOJOURN, short), 1 / FLAT),
+        ],
+    )
+
+
+def _at(label: str, events: int) -> str:
+    return f"{label}, {events:,} events"
+
+
+def chat(sizes: Sizes) -> Comparison:
+    """One chat."""
+    keywords = {"window": sizes.chat_window, "count": sizes.turns, "warm": sizes.warm}
+    return Comparison(
+        "chat",
+        f"add two messages of 400 characters to a chat, then load its last {sizes.chat_window}",
+        f"{ALIKE} {_FACES}",
+        [
+            *_raw("chat", keywords),
+            Contestant(_PLAIN, "peers.ours.chat_events", keywords),
+            Contestant(SQLITE_SESSION, "peers.openai_agents.chat", keywords, needs=OPENAI),
+        ],
+        [Target(SOJOURN, SQLITE_SESSION, 2)],
+    )
+
+
+_PLAIN = f"{SOJOURN}, append and events"
+_FACES = (
+    "Sojourn by `history(id)`, the counterpart of the peer: it checks messages and keeps tool "
+    "calls and their results together. `append` and `events` are what it stands on. Messages are "
+    "made anew on both sides, ids included."
+)
+
+
+def chats(sizes: Sizes) -> Comparison:
+    """Many chats at once."""
+    keywords = {
+        "callers": sizes.chats,
+        "window": sizes.chat_window,
+        "each": sizes.turns_each,
+        "warm": max(1, sizes.warm * 3 // 10),
+    }
+    return Comparison(
+        "chats",
+        f"the same in {sizes.chats} chats at once, on one file",
+        f"{ALIKE} The peer has an object, a lock and threads of the default executor for each "
+        "chat; the floor writes a round of the chats in one transaction.",
+        [
+            *_raw("chats", keywords),
+            Contestant(_PLAIN, "peers.ours.chats_events", keywords),
+            Contestant(SQLITE_SESSION, "peers.openai_agents.chats", keywords, needs=OPENAI),
+        ],
+        [Target(SOJOURN, SQLITE_SESSION, 5)],
+    )
+
+
+def checkpoints(sizes: Sizes) -> Comparison:
+    """Checkpoints on disk."""
+    keywords = {"count": sizes.checkpoints, "warm": sizes.warm}
+    saver = "peers.langgraph_savers"
+    return Comparison(
+        "checkpoints",
+        "save a checkpoint of 6 KB that comes from the last one, then load the latest",
+        f"{ALIKE} Everybody encodes and decodes the same values as MessagePack within the clock. "
+        "Sojourn by `checkpoints(id)`: it also sees to it that the parent is there, and hashes "
+        "the body when it saves and when it loads.",
+        [
+            *_raw("checkpoints", keywords),
+            Contestant(SYNC_SAVER, f"{saver}.sync_sqlite", keywords, needs=LANGGRAPH),
+            Contestant(ASYNC_SAVER, f"{saver}.async_sqlite", keywords, needs=LANGGRAPH),
+        ],
+        [Target(SOJOURN, SYNC_SAVER, 1), Target(SOJOURN, ASYNC_SAVER, 2)],
+    )
+
+
+def checkpoints_in_memory(sizes: Sizes) -> Comparison:
+    """Checkpoints in memory."""
+    keywords = {"count": sizes.checkpoints, "warm": sizes.warm}
+    saver = "peers.langgraph_savers.memory"
+    floor = "peers.floor.checkpoints_in_memory"
+    return Comparison(
+        "checkpoints-in-memory",
+        "the same in memory",
+        "Sojourn on `memory://`. No target: the savers are meant for tests.",
+        [
+            Contestant(SOJOURN, "peers.ours.checkpoints", {"path": "", **keywords}, on_file=False),
+            Contestant("a list", floor, keywords, on_file=False),
+            Contestant(MEMORY_SAVER, saver, keywords, on_file=False, needs=LANGGRAPH),
+        ],
+        [],
+    )
+
+
+def _raw(work: str, keywords: dict[str, Any]) -> list[Contestant]:
+    """Return the two who are always there."""
+    return [
+        Contestant(SOJOURN, f"peers.ours.{work}", keywords),
+        Contestant(FLOOR, f"peers.floor.{work}", keywords),
+    ]
+
+
+def _adk(work: str, keywords: dict[str, Any], *, shipped: bool = False) -> list[Contestant]:
+    """Return the services that keep a file: in WAL mode and, if asked for, as shipped."""
+    found = []
+    for journal in ("wal", "") if shipped else ("wal",):
+        for label, kind in ((ADK_SQLITE, "sqlite"), (ADK_DATABASE, "database")):
+            name = label if journal else label + SHIPPED
+            more = {**keywords, "kind": kind, "journal": journal}
+            found.append(Contestant(name, f"peers.adk.{work}", more, needs=ADK))
+    return found
