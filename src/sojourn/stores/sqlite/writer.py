@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -85,6 +84,7 @@ class Writer:
         self._recent = Recent()
         self._log_pages = 0
         self._untold: Callable[[], None] | None = None
+        self._stopping = threading.Event()
         tally.prepare(db)
         db.set_wal_hook(self._note_log)
         self._thread = threading.Thread(target=self._run, name=f"sojourn {name}", daemon=True)
@@ -112,6 +112,7 @@ class Writer:
 
     async def stop(self) -> None:
         """Let the thread finish and close the connection, unless its turn does not come."""
+        self._stopping.set()
         self._jobs.put(None)
         await self._loop.run_in_executor(None, self._thread.join, GATE_SECONDS)
 
@@ -149,7 +150,7 @@ class Writer:
             return
         if self._untold is not None:  # this process was inside a moment ago
             self._tell()
-            time.sleep(HAND_OVER_SECONDS)
+            self._stopping.wait(HAND_OVER_SECONDS)
         self._gate.acquire()
 
     def _tell(self) -> None:
