@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sojourn.background import Background, parallel_map
-from sojourn.checkpoints import Checkpoint, Checkpoints
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from sojourn.documents import Documents
 from sojourn.errors import (
     AlreadyBound,
@@ -45,17 +46,21 @@ from sojourn.errors import (
     WouldBlock,
 )
 from sojourn.expiry import Expiry
-from sojourn.history import History, LastMessages, RollingSummary, Summary, TokenBudget
 from sojourn.lease import Lease
 from sojourn.lifecycle import TRANSITIONS, Phase, Trigger
 from sojourn.manager import SessionManager
 from sojourn.model import DELETE, Document, Event, Page
-from sojourn.reaper import Reaper
 from sojourn.scopes import Scope, carry, current_scope, current_session
 from sojourn.session import Session
 from sojourn.store import EventQuery
 from sojourn.stores import open_store
-from sojourn.threads import ScopedExecutor, in_scope, run_in_scope
+
+if TYPE_CHECKING:
+    from sojourn.background import Background, parallel_map
+    from sojourn.checkpoints import Checkpoint, Checkpoints
+    from sojourn.history import History, LastMessages, RollingSummary, Summary, TokenBudget
+    from sojourn.reaper import Reaper
+    from sojourn.threads import ScopedExecutor, in_scope, run_in_scope
 
 __all__ = [
     "DELETE",
@@ -127,3 +132,34 @@ __all__ = [
     "parallel_map",
     "run_in_scope",
 ]
+
+_SERVICES = {
+    "Background": "background",
+    "Checkpoint": "checkpoints",
+    "Checkpoints": "checkpoints",
+    "History": "history",
+    "LastMessages": "history",
+    "Reaper": "reaper",
+    "RollingSummary": "history",
+    "ScopedExecutor": "threads",
+    "Summary": "history",
+    "TokenBudget": "history",
+    "in_scope": "threads",
+    "parallel_map": "background",
+    "run_in_scope": "threads",
+}
+"""Names of services and their modules, imported when first used: a login needs none of them."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a service."""
+    if name not in _SERVICES:
+        raise AttributeError(f"module 'sojourn' has no attribute {name!r}", name=name)
+    found: object = getattr(import_module(f"sojourn.{_SERVICES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return [*globals(), *_SERVICES]

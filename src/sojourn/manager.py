@@ -5,14 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from sojourn.checkpoints import Checkpoints
 from sojourn.context import Context, completed
 from sojourn.creation import Creation, Wanted
 from sojourn.documents import Documents
 from sojourn.ending import Ending
 from sojourn.errors import InvalidId, InvalidQuery
 from sojourn.expiry import NEVER, Expiry
-from sojourn.history import History
 from sojourn.lease import Lease, hold
 from sojourn.names import check_name
 from sojourn.ports import RandomIds, SystemClock
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from sojourn.checkpoints import Checkpoints
+    from sojourn.history import History
     from sojourn.lifecycle import Phase, Trigger
     from sojourn.model import Event, Page
     from sojourn.ports import Cleaner, Clock, Hook, IdSource
@@ -609,6 +609,8 @@ class SessionManager:
 
         With a copy, what is appended becomes part of the copy too.
         """
+        from sojourn.history import History
+
         return History(self._reading, self._saving, session)
 
     def checkpoints(self, session: Session | str) -> Checkpoints:
@@ -617,6 +619,8 @@ class SessionManager:
         Made for a working copy, they are of that very session: once it was deleted, writing raises
         `NotFound`, even if one with its id exists again. The copy takes note of what they commit.
         """
+        from sojourn.checkpoints import Checkpoints
+
         return Checkpoints(self._context, self._reading, self._creation, session)
 
     def documents(self, id: str | None = None) -> Documents:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
+import apsw
 import pytest
+
+from sojourn.stores.sqlite import forking
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
@@ -196,3 +200,29 @@ def test_closed_connections_are_nothing_to_a_fork(tmp_path: Path) -> None:
     done(child(lambda: print(refused(path))))
     """
     assert printed_by(program, tmp_path / "s.db") == ["False"]
+
+
+def test_a_connection_is_asked_without_harm(tmp_path: Path) -> None:
+    """Whatever state it is in, and whoever is using it."""
+    db = apsw.Connection(str(tmp_path / "s.db"))
+    seen: list[tuple[bool, bool]] = []
+
+    def look() -> int:
+        thread = threading.Thread(
+            target=lambda: seen.append((forking._is_busy(db), forking._is_writing(db)))
+        )
+        thread.start()
+        thread.join()
+        return 1
+
+    db.create_scalar_function("look", look, 0)
+    db.execute("SELECT look()").fetchall()
+    assert seen == [(True, True)]
+    assert (forking._is_busy(db), forking._is_writing(db)) == (False, False)
+    db.execute("CREATE TABLE t (x); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
+    assert (forking._is_busy(db), forking._is_writing(db)) == (False, True)
+    db.execute("ROLLBACK")
+    db.close()
+    assert (forking._is_busy(db), forking._is_writing(db)) == (False, False)
+    assert forking._let_go(db)
+    forking.refuse_inherited(str(tmp_path / "never made"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -68,7 +68,7 @@ class Dumper(Reader):
 
     def headers(self, walk: Walk) -> Headers:
         """Return a page of headers; see `SupportsTransfer.headers`."""
-        with self._snapshot():
+        with self._page():
             found: list[Header] = []
             corrupt: list[Corrupt] = []
             position, numbers = self._rows(walk)
@@ -84,7 +84,7 @@ class Dumper(Reader):
         found: list[Snapshot] = []
         corrupt: list[Corrupt] = []
         size = 0
-        with self._snapshot():
+        with self._page():
             position, numbers = self._rows(walk)
             for at, number in enumerate(numbers):
                 try:
@@ -98,6 +98,19 @@ class Dumper(Reader):
                     position = self._position_behind(walk, number)
                     break
         return Dumped(found, position, tuple(corrupt))
+
+    @contextmanager
+    def _page(self) -> Iterator[None]:
+        """Read one page from one snapshot, and let go of what was mapped of the file for it.
+
+        A walk comes by every page of the file. Kept, they would look like memory that grows.
+        """
+        try:
+            with self._snapshot():
+                yield
+        finally:
+            for size in (0, connection.MAPPED_BYTES):
+                self._db.execute(f"PRAGMA mmap_size={size}")
 
     def _whole(self, row: int, now: int) -> tuple[Snapshot, int]:
         """Return a session and its weight; its header alone when it is too large for a page."""
@@ -229,7 +242,7 @@ class Dumper(Reader):
         """Return a page of what sessions share; see `SupportsTransfer.shared`."""
         items: list[Tier | StoredDocument] = []
         size = 0
-        with self._snapshot():
+        with self._page():
             for where, weight, item in self._shared_from(app, now, position):
                 items.append(item)
                 size += weight
@@ -302,7 +315,7 @@ class Reading:
             return await asyncio.shield(step)
         except asyncio.CancelledError:
             while not step.done():
-                with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
+                with suppress(asyncio.CancelledError):  # the first one is raised
                     await asyncio.wait((step,))
             raise
 

@@ -114,7 +114,9 @@ def _may_fork() -> bool:
 def _is_writing(db: apsw.Connection) -> bool:
     try:
         return db.txn_state() == apsw.SQLITE_TXN_WRITE
-    except apsw.Error:  # a thread has come back to it meanwhile
+    except apsw.ConnectionClosedError:
+        return False
+    except apsw.ThreadingViolationError:  # a thread has come back to it meanwhile
         return True
 
 
@@ -143,8 +145,6 @@ def _let_go(db: apsw.Connection) -> bool:
         db.close(force=True)
     except apsw.ConnectionClosedError:
         return True
-    except apsw.Error:
-        return False
     return True
 
 
