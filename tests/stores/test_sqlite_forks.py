@@ -207,7 +207,7 @@ def test_a_connection_is_asked_without_harm(tmp_path: Path) -> None:
     db = apsw.Connection(str(tmp_path / "s.db"))
     seen: list[tuple[bool, bool]] = []
 
-    def look() -> int:
+    def look(*_nothing: object) -> int:
         thread = threading.Thread(
             target=lambda: seen.append((forking._is_busy(db), forking._is_writing(db)))
         )

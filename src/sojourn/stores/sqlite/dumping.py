@@ -110,7 +110,7 @@ class Dumper(Reader):
                 yield
         finally:
             for size in (0, connection.MAPPED_BYTES):
-                self._db.execute(f"PRAGMA mmap_size={size}")
+                self._db.execute(f"PRAGMA mmap_size={size}").fetchall()
 
     def _whole(self, row: int, now: int) -> tuple[Snapshot, int]:
         """Return a session and its weight; its header alone when it is too large for a page."""

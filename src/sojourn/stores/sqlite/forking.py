@@ -143,8 +143,8 @@ def _let_go(db: apsw.Connection) -> bool:
             return False
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         db.close(force=True)
-    except apsw.ConnectionClosedError:
-        return True
+    except apsw.Error as error:
+        return isinstance(error, apsw.ConnectionClosedError)
     return True
 
 
