@@ -186,9 +186,8 @@ def test_a_power_loss_during_a_migration_leaves_one_version_whole(
         assert asyncio.run(contents(image)) == before
         assert version_of(image) == len(NEW)
         progress.at(seed + 1, versions=dict(versions))
-    progress.figure(
-        "migration_power_loss", images=IMAGES, old=versions[1], new=versions[2], broken=0
-    )
+    old, new = versions[len(OLD)], versions[len(NEW)]
+    progress.figure("migration_power_loss", images=IMAGES, old=old, new=new, broken=0)
     assert set(versions) == {len(OLD), len(NEW)}, "the images are all of one version"
 
 
