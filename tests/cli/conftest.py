@@ -81,7 +81,7 @@ def sojourn(
 ) -> Runner:
     """Run a command here, as if its streams were pipes."""
     monkeypatch.chdir(tmp_path)
-    for name in ("SOJOURN_URL", "SOJOURN_APP", "SOJOURN_SETTINGS"):
+    for name in ("SOJOURN_URL", "SOJOURN_APP", "SOJOURN_SETTINGS", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
     def call(*arguments: str) -> Done:

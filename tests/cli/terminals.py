@@ -39,7 +39,9 @@ def surroundings(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("SOJOURN_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"))
+        if not name.startswith(
+            ("SOJOURN_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS")
+        )
     }
     return {**kept, "TERM": "xterm-256color", "PYTHONUTF8": "1", **(extra or {})}
 

@@ -256,3 +256,10 @@ def test_ctrl_c_while_it_works_is_130(
 
     monkeypatch.setattr(asyncio, "run", interrupted)
     assert sojourn("ls", *HERE) == Done(130, "", "")
+
+
+def test_a_wish_for_no_colours_is_not_taken_for_one(tmp_path: Path) -> None:
+    """`PY_COLORS=0`, as tools for tests set it, does not colour what goes into a pipe."""
+    done = piped(tmp_path, "--help", PY_COLORS="0")
+    assert done.code == 0
+    assert "\x1b" not in done.out

@@ -8,11 +8,14 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.transfer.contents import CLOCK, contents, fill, ids_of, opened
 
 from sojourn import Corrupt, Event, ForeignFile, InvalidId, NewerSchema, SessionManager, Unavailable
 from sojourn.errors import AlreadyExists, Conflict, PathTaken, RoleTaken, StorageFull
+from sojourn.model import Entry, Header
+from sojourn.store import Restore, Snapshot
 from sojourn.stores.memory import MemoryStore
 from sojourn.transfer import export_sessions, files, import_sessions
 from sojourn.transfer.lines import DIGITS, sealed
@@ -127,6 +130,20 @@ async def test_the_file_is_json_that_people_can_read() -> None:
     assert {body["key"]: body.get("text") for body in bodies} == {"text": "né\r\n\t", "bytes": None}
     users = {line.get("user") for line in lines if line["record"] == "tier"}
     assert users == {None, "u-1", "多"}
+
+
+async def test_values_that_are_spelled_over_several_lines_stay_on_one(url: str) -> None:
+    spelled = '{\n  "a":\r\n\t[1 , "b\\nc"]\n}'
+    header = Header(app="shop", id="s", epoch="e", seq=1, created_at=0, active_at=0)
+    entry = Entry(1, "e", "k", None, 0, spelled, '{"a":\n1}', '["b"\n]')
+    snapshot = Snapshot(header=header, state={"n": msgspec.Raw(spelled)}, entries=(entry,))
+    async with opened(url) as source, opened(EMPTY) as target:
+        await source.restore(Restore(snapshot=snapshot, op=b"restore1", abandoned_at=0))
+        stream = io.BytesIO()
+        assert (await written(source, stream)).lines == len(stream.getvalue().splitlines())
+        stream.seek(0)
+        assert (await put(target, stream)).restored == 1
+        assert await contents(target) == await contents(source)
 
 
 async def test_apps_can_be_chosen(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from benchmarks.files import Contents, build
 from tests.cli.terminals import Terminal, terminal
 from tests.faults.soak import Progress
 
+from sojourn.stores.sqlite.connection import CACHE_KIB
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -70,4 +72,7 @@ def test_a_million_sessions_are_moved_in_flat_memory(tmp_path: Path) -> None:
         progress.figure(f"transfer-{what}", sessions=SESSIONS, **figures)
         print(what, figures)  # noqa: T201 - a soak test prints its figures
         assert figures["numbers_shown"] > 20, "the bar moves"
-        assert figures["peak_kb_at_the_end"] <= figures["peak_kb_at_a_tenth"] * GROWTH
+        # Who writes fills SQLite's page cache on the way, which is bounded; who reads does not.
+        filled = 0 if what == "export" else CACHE_KIB
+        allowed = figures["peak_kb_at_a_tenth"] * GROWTH + filled
+        assert figures["peak_kb_at_the_end"] <= allowed

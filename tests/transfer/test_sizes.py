@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.transfer.contents import CLOCK, contents, fill, opened
@@ -15,6 +16,7 @@ from sojourn.limits import DUMP_BYTES, PART_BYTES
 from sojourn.ports import RandomIds
 from sojourn.restoring import item_weight, weight
 from sojourn.store import Change, Put, Tier, Walk
+from sojourn.stores.memory import MemoryStore
 from sojourn.transfer import copy, export_sessions, import_sessions
 from sojourn.transfer.files import in_thread
 from sojourn.transfer.journal import Journal, Note
@@ -22,6 +24,7 @@ from sojourn.transfer.journal import Journal, Note
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sojourn.store import Restore
     from sojourn.transfer.walking import TransferStore
 
 MUCH = 900_000
@@ -94,6 +97,31 @@ async def test_a_large_session_that_is_refused_is_passed_over(url: str, tmp_path
         outcome = await copy(source, target, clock=CLOCK)
         assert (outcome.verified, outcome.different) == (1, 1)
         assert (await theirs.require("large")).state["own"] is True
+
+
+class Shuffling(MemoryStore):
+    """Applies what comes at the same time in any order, as a store across a network does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = random.Random(1)
+
+    async def restore(self, restore: Restore, /) -> Any:
+        for _ in range(self.dice.randrange(9)):
+            await asyncio.sleep(0)
+        return await super().restore(restore)
+
+
+async def test_parents_are_there_before_their_children_come(tmp_path: Path) -> None:
+    async with opened("memory://") as source:
+        sessions = SessionManager(source, app="shop", clock=CLOCK)
+        for number in range(60):
+            parent = f"{number - 1}" if number % 5 else None
+            await sessions.create(id=f"{number}", parent=parent)
+        await export_sessions(source, tmp_path / "file", clock=CLOCK)
+        assert (await import_sessions(Shuffling(), tmp_path / "file")).refused == 0
+        target = Shuffling()
+        assert (await copy(source, target, clock=CLOCK)).put == 60
 
 
 async def test_an_import_leaves_other_apps_large_sessions_out(tmp_path: Path) -> None:

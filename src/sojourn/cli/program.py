@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import rich_utils
 
 from sojourn.cli import (
     changing,
@@ -72,6 +73,8 @@ def before(
 @cache
 def build() -> Any:
     """Return the program with all its commands, to be called with arguments."""
+    # It would colour a pipe for any value of PY_COLORS, "0" too, and wherever GitHub runs it.
+    rich_utils.FORCE_TERMINAL = True if os.environ.get("FORCE_COLOR") else None
     program = typer.Typer(
         name="sojourn",
         no_args_is_help=True,

@@ -98,7 +98,8 @@ def _apps(db: apsw.Connection) -> list[str]:
         return []
     query = """SELECT app FROM counts WHERE facet = 'all' AND sessions > 0
         UNION SELECT app FROM tiers UNION SELECT app FROM documents ORDER BY 1"""
-    return [str(app) for (app,) in db.execute(query)]
+    # What a restore has not finished is under a name that no app can have.
+    return [str(app) for (app,) in db.execute(query) if str(app) >= " "]
 
 
 def _summary(db: apsw.Connection, app: str, now: int) -> AppSummary:
