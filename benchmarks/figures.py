@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -122,7 +123,7 @@ class Bench:
             name,
             f"the same from {sizes.callers} callers at once ({tiers})",
             f"x the floor, {floor}",
-            1.6,
+            1.6 if crowd else math.inf,
         )
         keywords = {
             "callers": sizes.callers,
@@ -243,7 +244,8 @@ class Bench:
             name,
             f"sweep of {sizes.swept:,} expired sessions of users, {held}, durable file",
             "sessions a second",
-            20_000,
+            # With events it is the disk that counts: the floor itself is slower than that.
+            math.inf if events else 20_000,
             higher_is_better=True,
         )
         contents = Contents(sizes.swept, max(1, sizes.swept // 20), events)
