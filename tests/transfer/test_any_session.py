@@ -23,7 +23,7 @@ from sojourn.transfer import copy, export_sessions, import_sessions
 if TYPE_CHECKING:
     from sojourn.transfer.walking import TransferStore
 
-EXAMPLES = 20
+EXAMPLES = 12
 
 names = st.text(
     st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20

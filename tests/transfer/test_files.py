@@ -17,7 +17,7 @@ from sojourn.errors import AlreadyExists, Conflict, PathTaken, RoleTaken, Storag
 from sojourn.model import Entry, Header
 from sojourn.store import Restore, Snapshot
 from sojourn.stores.memory import MemoryStore
-from sojourn.transfer import export_sessions, files, import_sessions
+from sojourn.transfer import checking, export_sessions, files, import_sessions
 from sojourn.transfer.lines import DIGITS, sealed
 from sojourn.transfer.records import End
 
@@ -469,6 +469,24 @@ async def test_what_no_caller_could_have_stored_is_refused(what: str) -> None:
         with pytest.raises(Corrupt, match="the stream, line 3,"):
             await put(store, source)
         assert await ids_of(store, "shop") == ["before"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "line"),
+    [
+        ("MAX_DOCUMENT", session_line(documents=[document_line(text="x" * 101)])),
+        ("MAX_STATE", session_line(state={"a": "x" * 101})),
+        ("MAX_VALUE", session_line(state={"a": "x" * 101})),
+        ("MAX_VALUE", session_line(events=[event_line(body="x" * 101)])),
+    ],
+)
+async def test_what_is_over_a_limit_is_refused(
+    limit: str, line: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, limit, 100)
+    async with opened(EMPTY) as store:
+        with pytest.raises(Corrupt, match="the stream, line 2,"):
+            await put(store, forged(line))
 
 
 async def test_a_session_whose_parts_break_off_is_refused_and_reported() -> None:

@@ -7,15 +7,16 @@ import random
 import threading
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.transfer.contents import CLOCK, contents, fill, opened
 
 from sojourn import Event, SessionManager
-from sojourn.errors import AlreadyExists, Corrupt
-from sojourn.limits import DUMP_BYTES, PART_BYTES
+from sojourn.errors import AlreadyExists, Corrupt, TooLarge
+from sojourn.limits import DUMP_BYTES, MAX_STATE, PART_BYTES
 from sojourn.ports import RandomIds
 from sojourn.restoring import item_weight, weight
-from sojourn.store import Change, Put, Tier, Walk
+from sojourn.store import Change, Put, RestoreShared, Tier, Walk
 from sojourn.stores.memory import MemoryStore
 from sojourn.transfer import copy, export_sessions, import_sessions
 from sojourn.transfer.files import in_thread
@@ -97,6 +98,20 @@ async def test_a_large_session_that_is_refused_is_passed_over(url: str, tmp_path
         outcome = await copy(source, target, clock=CLOCK)
         assert (outcome.verified, outcome.different) == (1, 1)
         assert (await theirs.require("large")).state["own"] is True
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_tier_does_not_grow_over_its_limit(url: str, *, replace: bool) -> None:
+    async with opened(url) as store:
+        sessions = SessionManager(store, app="shop", clock=CLOCK)
+        await sessions.create(state={"app:there": "x" * 1_000_000})
+        size = MAX_STATE if replace else MAX_STATE - 900_000
+        given = {"new": msgspec.Raw(b'"' + b"x" * size + b'"')}
+        restore = RestoreShared(app="shop", items=(Tier(user=None, state=given),), replace=replace)
+        before = await contents(store)
+        with pytest.raises(TooLarge):
+            await store.restore_shared(restore)
+        assert await contents(store) == before
 
 
 class Shuffling(MemoryStore):
