@@ -15,8 +15,7 @@ from sojourn.errors import NotFound, RoleTaken, TooLarge
 from sojourn.limits import MAX_SEQ, MAX_STATE
 from sojourn.model import StoredDocument
 from sojourn.store import Tier
-from sojourn.stores.sqlite import rows
-from sojourn.stores.sqlite.bulk import Bulk
+from sojourn.stores.sqlite import rows, tally
 
 if TYPE_CHECKING:
     from sojourn.model import Encoded, Header
@@ -41,7 +40,6 @@ _HOLDER = """SELECT s.row, s.id FROM claims AS c JOIN sessions AS s ON s.row = c
 _STAGED = "SELECT row, holder, attempts FROM sessions WHERE app = ? AND id = ?"
 _CONTENTS = "SELECT peak, state FROM sessions WHERE row = ?"
 _LAST = "SELECT max(key) FROM events WHERE key BETWEEN ? AND ?"
-_EVENTS = Bulk(f"INSERT INTO events({rows.EVENT}, peak) {{rows}}", columns=9)
 _DOCUMENT = """INSERT INTO documents(app, session, collection, key, content_type, size, seq,
         created_at, updated_at, expires_at, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _REPLACE_DOCUMENT = f"""{_DOCUMENT} ON CONFLICT DO UPDATE SET content_type = excluded.content_type,
@@ -119,6 +117,7 @@ class Restoring:
             peak = max(peak, entry.at)
             events.append(
                 (
+                    tally.EVENT,
                     rows.event_key(row, entry.seq),
                     entry.id,
                     entry.kind,
@@ -128,10 +127,11 @@ class Restoring:
                     entry.changes,
                     entry.deleted,
                     peak,
+                    None,
                 )
             )
         if events:
-            _EVENTS.run(self._db, events)
+            self._db.write(events)
             self._db.execute("UPDATE sessions SET peak = ? WHERE row = ?", (peak, row))
         app = snapshot.header.app
         self._db.executemany(

@@ -11,10 +11,10 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import apsw
 
 Row = tuple[Any, ...]
 """What the row is, and the `COLUMNS` values of it."""
@@ -35,6 +35,7 @@ FEW = 8
 
 _FILLER: Row = (0, *[None] * COLUMNS)
 
+_CHANGED = "the session was changed by another program"
 _UPDATE = """UPDATE sessions SET revision = {c}, seq = {d}, active_at = {e}, expires_at = {f},
     due_at = {g}, remembered = {h}, peak = {i}, state = {j} WHERE row = {a} AND revision = {b}"""
 _INSERT = """INSERT INTO events(key, id, kind, author, at, body, changes, deleted, peak)
@@ -49,7 +50,7 @@ CREATE TEMP VIEW tally(kind, a, b, c, d, e, f, g, h, i, j) AS
 CREATE TEMP TRIGGER tally_session INSTEAD OF INSERT ON tally WHEN NEW.kind = {SESSION}
 BEGIN
     {_UPDATE.format(**_NEW)};
-    SELECT RAISE(ABORT, 'the session was changed by another program') WHERE changes() = 0;
+    SELECT RAISE(ABORT, '{_CHANGED}') WHERE changes() = 0;
 END;
 CREATE TEMP TRIGGER tally_event INSTEAD OF INSERT ON tally WHEN NEW.kind = {EVENT}
 BEGIN
@@ -81,6 +82,8 @@ def write(db: apsw.Connection, rows: Sequence[Row]) -> None:
         for row in rows:
             statement, count = _ALONE[row[0]]
             db.execute(statement, row[1 : count + 1])
+            if row[0] == SESSION and not db.changes():  # as the trigger has it
+                raise apsw.ConstraintError(_CHANGED)
         return
     for first in range(0, len(rows), MOST):
         some = rows[first : first + MOST]
