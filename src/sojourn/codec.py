@@ -28,6 +28,9 @@ _SCALARS = frozenset({str, int, bool, type(None)})
 _READABLE_DIGITS = 4_299
 """Digits that an integer can have, with any sign, to be read back by every decoder."""
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, TypeError)
+"""What the decoders raise: `TypeError` where damage left something that is not even a text."""
+
 _ALL_DIGITS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 _DIGITS = b"0" * (_READABLE_DIGITS + 1)
 
@@ -126,7 +129,7 @@ def decode(text: bytes | str | msgspec.Raw, key: str) -> Any:
     """Return the value of a JSON text. Raises `Corrupt`, naming `key`, when it is not one."""
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Corrupt(key, str(error)) from error
 
 
@@ -141,7 +144,7 @@ def decode_object(text: bytes | str, key: str) -> Encoded:
         if isinstance(text, bytes):
             text = text.decode()  # what stays encoded is checked here, not when it is looked at
         return _object_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Corrupt(key, str(error)) from error
 
 
@@ -154,7 +157,7 @@ def decode_names(text: bytes | str, key: str) -> list[str]:
     """Return a JSON list of strings. Raises `Corrupt`, naming `key`."""
     try:
         return _names_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Corrupt(key, str(error)) from error
 
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING
 
 import apsw
 import pytest
 
-from sojourn import Closed, Corrupt, Expiry, InvalidQuery, NewerSchema, Reaper, SessionManager
+from sojourn import (
+    Closed,
+    Corrupt,
+    Event,
+    Expiry,
+    InvalidQuery,
+    NewerSchema,
+    Reaper,
+    SessionManager,
+)
 from sojourn.stores import open_store
 from sojourn.stores.sqlite import SqliteStore
 from sojourn.testing import FakeClock
@@ -116,6 +126,39 @@ async def test_a_corrupt_record_can_be_erased_and_keeps_nobody_else_alive(tmp_pa
             assert await sessions.delete("gone")
             assert await sessions.forget("u") == (1 if hooked else 0)
             assert await sessions.store.check() == []  # type: ignore[attr-defined]  # it has it
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE sessions SET state = NULL",
+        "UPDATE sessions SET revision = NULL",
+        "UPDATE events SET body = NULL",
+        "UPDATE documents SET created_at = NULL",
+    ],
+)
+async def test_a_row_without_what_every_row_has_is_corrupt(tmp_path: Path, damage: str) -> None:
+    """A torn page can hold half a row, which SQLite reads as one that ends in NULLs."""
+
+    async def read(sessions: SessionManager) -> None:
+        await sessions.require("s", events=10)
+        await sessions.documents("s").list("c")
+
+    path = tmp_path / "s.db"
+    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+        session = await sessions.create(id="s", state={"a": 1})
+        await sessions.append(session, Event(kind="k"))
+        await sessions.documents("s").put("c", "d", b"x")
+        await read(sessions)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE type = 'table'")
+    db.commit()
+    db.close()
+    edit(path, damage)
+    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+        with pytest.raises(Corrupt):
+            await read(sessions)
 
 
 async def test_expired_documents_go_faster_than_a_batch_of_sessions(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ _PHASES = {phase.value: phase for phase in Phase}
 
 def to_header(row: Sequence[Any]) -> Header:
     """Return the header in a session's row. Raises `Corrupt`, naming the session."""
+    if row[7].__class__ is not int or row[8].__class__ is not int or row[9].__class__ is not int:
+        raise Corrupt(f"session {row[1]!r}", "its row does not hold a session")
     try:
         return Header(
             app=row[0],
@@ -68,7 +70,7 @@ def to_header(row: Sequence[Any]) -> Header:
             leased_until=row[23],
             remembered=row[24],
         )
-    except (msgspec.DecodeError, KeyError) as error:
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
         raise Corrupt(f"session {row[1]!r}", str(error)) from error
 
 
@@ -114,12 +116,23 @@ def event_key(row: int, seq: int) -> int:
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
-    """Return the entry in an event's row."""
+    """Return the entry in an event's row. Raises `Corrupt` for a row that is none.
+
+    A damaged page can hold anything where SQLite expects a row, also nothing.
+    """
+    if row[5].__class__ is not str or row[1].__class__ is not str or row[2].__class__ is not str:
+        number, seq = row[0] >> SEQ_BITS, row[0] & MAX_SEQ
+        raise Corrupt(f"event {seq} of row {number}", "its row does not hold an event")
     return Entry(row[0] & MAX_SEQ, *row[1:])
 
 
 def to_document(row: Sequence[Any]) -> StoredDocument:
-    """Return the document in a row; its body, if it was read, is the last column."""
+    """Return the document in a row; its body, if it was read, is the last column.
+
+    Raises `Corrupt` for a row that is none.
+    """
+    if row[1].__class__ is not str or row[3].__class__ is not int or row[5].__class__ is not int:
+        raise Corrupt(f"document of row {row[8]}", "its row does not hold a document")
     return StoredDocument(
         collection=row[0],
         key=row[1],
