@@ -36,11 +36,11 @@ _encode = msgspec.json.Encoder().encode
 _OPERATION = struct.Struct(">8sQI")
 
 
-def open_floor(path: str) -> apsw.Connection:
-    """Open a file as the store's writer does."""
+def open_floor(path: str, checkpoint: int = writer.CHECKPOINT_PAGES) -> apsw.Connection:
+    """Open a file as the store's writer does, and let it checkpoint after so many pages."""
     db = connection.connect(path, vfs=None, writer=True)
     connection.make_durable(db)
-    db.execute(f"PRAGMA wal_autocheckpoint={writer.CHECKPOINT_PAGES}").fetchall()
+    db.execute(f"PRAGMA wal_autocheckpoint={checkpoint}").fetchall()
     return db
 
 
@@ -85,7 +85,7 @@ def _shared(seq: int) -> str:
 
 def append_one(path: str, *, count: int, warm: int, tiers: str) -> Sample:
     """Append to one session, one transaction for each."""
-    db = open_floor(path)
+    db = open_floor(path, writer.IDLE_CHECKPOINT_PAGES)
     rows = Rows(1, tiers)
 
     def run(times: int) -> None:

@@ -41,30 +41,37 @@ def is_scalar(value: object) -> bool:
     return kind in _SCALARS or kind is float
 
 
-def encode(value: object, path: str) -> bytes:
-    """Return the JSON text of `value`.
+def encode(value: object, path: str, name: str | None = None) -> bytes:
+    """Return the JSON text of `value`, which errors call `path`, or `name` in `path`.
 
     Raises `Unserializable`, naming the path, for anything that is not exactly `None`, `bool`,
     `int`, `float` (finite), `str`, `list` or `dict` with string keys, at most `MAX_DEPTH` deep;
     `TooLarge` when the text is over `MAX_VALUE` bytes.
     """
     if type(value) not in _SCALARS:
-        _check(value, path, 0)
+        _check(value, _joined(path, name), 0)
     try:
         text = _encoder.encode(value)
     except UnicodeEncodeError:
-        _find_bad_scalar(value, path)
+        _find_bad_scalar(value, _joined(path, name))
         raise
     except ValueError as error:
+        path = _joined(path, name)
         _find_huge_integer(value, path)
         raise Unserializable(path, str(error)) from error
     if len(text) <= _READABLE_DIGITS:
         return text
+    path = _joined(path, name)
     if _DIGITS in text.translate(_ALL_DIGITS_ZERO):
         _find_huge_integer(value, path)
     if len(text) > MAX_VALUE:
         raise TooLarge(f"bytes of JSON in {path}", len(text), MAX_VALUE)
     return text
+
+
+def _joined(path: str, name: str | None) -> str:
+    """Return a path, made only when it is needed: most values are plain texts and numbers."""
+    return path if name is None else f"{path}.{name}"
 
 
 def _check(value: object, path: str, depth: int) -> None:
@@ -131,6 +138,16 @@ def decode(text: bytes | str | msgspec.Raw, key: str) -> Any:
         return _decoder.decode(text)
     except _UNREADABLE as error:
         raise Corrupt(key, str(error)) from error
+
+
+def copied(value: Any, text: str) -> Any:
+    """Return `value`, whose JSON text is `text`, sharing nothing with it that can be changed."""
+    kind = type(value)
+    if kind in _SCALARS or kind is float:
+        return value
+    if kind is dict and _SCALARS.issuperset(map(type, value.values())):
+        return dict(value)
+    return decode(text, "value")
 
 
 def encode_object(parts: Encoded) -> bytes:

@@ -44,8 +44,11 @@ _REMEMBERED = struct.Struct(">8sQI")
 
 def recall(header: Header, op: bytes) -> tuple[int, int] | None:
     """Return (revision it led to, last seq before it) of operation `op`, `None` if unknown."""
-    blob, size = header.remembered, _REMEMBERED.size
+    blob = header.remembered
     at = blob.find(op)
+    if at < 0:  # as nearly always
+        return None
+    size = _REMEMBERED.size
     while at >= 0:
         if at % size == 0:
             _, revision, seq = _REMEMBERED.unpack_from(blob, at)

@@ -158,20 +158,20 @@ class Creation:
         durability: Durability | None,
     ) -> Session:
         """Store a new session and return it. See `SessionManager.create`."""
-        changes, temporary = encode_delta(state, "state")
-        refuse_unbound(header, changes)
+        delta = encode_delta(state, "state")
+        refuse_unbound(header, delta.changes)
         prepared = self.prepare(events)
         session = Session(header, {}, stored=False)
-        await self.store(session, changes, prepared, given_id=given_id, durability=durability)
-        session.state.applied(changes, session.state.writes)
-        session.state.set_temporary(temporary)
+        await self.store(session, delta.changes, prepared, given_id=given_id, durability=durability)
+        session.state.applied(delta.changes, session.state.writes)
+        session.state.set_temporary(delta.temporary)
         whole = [event for event in events if not event.partial]
         seqs, _ = sequence([item.draft for item in prepared], 0, lambda _draft: None)
         for event, item, seq in zip(whole, prepared, seqs, strict=True):
-            session.state.set_temporary(item.temporary)
+            session.state.set_temporary(item.delta.temporary)
             if seq > len(session.events):  # else it is one of the events before it again
-                session.state.applied(item.changes, session.state.writes)
-                session.events.append(stored_event(event, item.draft, item.changes, seq))
+                session.state.applied(item.delta.changes, session.state.writes)
+                session.events.append(stored_event(event, item, seq))
         return session
 
     def prepare(self, events: Sequence[Event]) -> list[Prepared]:

@@ -25,12 +25,34 @@ Changes = dict[str, msgspec.Raw | Deletion]
 """A delta with its values encoded."""
 
 
+class TierDeltas(msgspec.Struct, frozen=True, gc=False):
+    """A delta split by who shares it; `None` for a tier that is not touched."""
+
+    session: TierDelta | None
+    user: TierDelta | None
+    app: TierDelta | None
+
+
+_NOTHING = TierDeltas(None, None, None)
+
+
+class Delta(msgspec.Struct, frozen=True, gc=False):
+    """A delta with its values encoded, also split by tier; apart from it what is not stored."""
+
+    changes: Changes
+    tiers: TierDeltas
+    removes: bool
+    temporary: dict[str, Any]
+
+
+_NO_DELTA = Delta({}, _NOTHING, removes=False, temporary={})
+
+
 class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """An event ready to be stored: the draft, its delta encoded, its keys that are not stored."""
+    """An event ready to be stored: the draft, and its delta."""
 
     draft: Draft
-    changes: Changes
-    temporary: dict[str, Any]
+    delta: Delta
 
 
 def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: int) -> Prepared:
@@ -40,9 +62,11 @@ def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: i
     """
     if not isinstance(event, Event):
         raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
-    delta = {**event.delta, **state} if state else event.delta
-    changes, temporary = encode_delta(delta, "delta")
-    kept, gone = _apart(changes)
+    given: Mapping[str, Any] = event.delta
+    if state:
+        given = {**given, **state} if given else state
+    delta = encode_delta(given, "delta") if given else _NO_DELTA
+    kept, gone = _apart(delta)
     id, at, author = event.id, event.at, event.author
     draft = Draft(
         id=ids.event_id() if id is None else check_name("event id", id),
@@ -55,7 +79,7 @@ def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: i
         fresh=id is None,
         stamped=at is not None,
     )
-    return Prepared(draft, changes, temporary)
+    return Prepared(draft, delta)
 
 
 def _instant_of(at: datetime) -> int:
@@ -65,34 +89,44 @@ def _instant_of(at: datetime) -> int:
         raise Unserializable("event.at", str(error)) from error
 
 
-def _apart(changes: Changes) -> tuple[Encoded, list[str]]:
+def _apart(delta: Delta) -> tuple[Encoded, list[str]]:
     """Return the keys that are set with their values, and those that are removed."""
-    if DELETE not in changes.values():
-        return cast("Encoded", changes), []
-    gone = [key for key, value in changes.items() if value is DELETE]
-    return {k: v for k, v in changes.items() if isinstance(v, msgspec.Raw)}, gone
+    if not delta.removes:
+        return cast("Encoded", delta.changes), []
+    gone = [key for key, value in delta.changes.items() if value is DELETE]
+    return {k: v for k, v in delta.changes.items() if isinstance(v, msgspec.Raw)}, gone
 
 
-def encode_delta(delta: Mapping[str, Any], path: str) -> tuple[Changes, dict[str, Any]]:
-    """Return a delta with its values encoded, and apart from it the keys that are not stored."""
+def encode_delta(delta: Mapping[str, Any], path: str) -> Delta:
+    """Return a delta with its values encoded. Raises what `prepare` does."""
     changes: Changes = {}
     temporary: dict[str, Any] = {}
+    sets: dict[str, Encoded] = {}
+    removes = False
     for key, value in delta.items():
-        if place(key)[0] == "temp":
+        tier, name = place(key)
+        if tier == "temp":
             temporary[key] = value
         elif value is DELETE:
             changes[key] = DELETE
+            removes = True
         else:
-            changes[key] = msgspec.Raw(codec.encode(value, f"{path}.{key}"))
-    return changes, temporary
+            changes[key] = raw = msgspec.Raw(codec.encode(value, path, key))
+            if tier in sets:
+                sets[tier][name] = raw
+            else:
+                sets[tier] = {name: raw}
+    tiers = by_tier(changes) if removes else _only_sets(sets)
+    return Delta(changes, tiers, removes, temporary)
 
 
-class TierDeltas(msgspec.Struct, frozen=True, gc=False):
-    """A delta split by who shares it; `None` for a tier that is not touched."""
-
-    session: TierDelta | None
-    user: TierDelta | None
-    app: TierDelta | None
+def _only_sets(sets: Mapping[str, Encoded]) -> TierDeltas:
+    """Return the deltas of tiers in which nothing is removed."""
+    return TierDeltas(
+        TierDelta(sets["session"]) if "session" in sets else None,
+        TierDelta(sets["user"]) if "user" in sets else None,
+        TierDelta(sets["app"]) if "app" in sets else None,
+    )
 
 
 def by_tier(changes: Changes) -> TierDeltas:
@@ -115,9 +149,6 @@ def by_tier(changes: Changes) -> TierDeltas:
     return TierDeltas(deltas.get("session"), deltas.get("user"), deltas.get("app"))
 
 
-_NOTHING = TierDeltas(None, None, None)
-
-
 def event_from(entry: Entry) -> Event:
     """Return a log entry as the event a caller reads. `DELETE` reads back as `DELETE`."""
     where = f"event {entry.seq}"
@@ -135,17 +166,17 @@ def event_from(entry: Entry) -> Event:
     )
 
 
-def stored_event(event: Event, draft: Draft, changes: Changes, seq: int) -> Event:
+def stored_event(event: Event, prepared: Prepared, seq: int) -> Event:
     """Return the event as it is in the log now. Nothing in it is shared with the one given."""
+    draft = prepared.draft
     delta: dict[str, Any] = codec.decode(draft.changes, "delta") if draft.changes else {}
     if draft.deleted:
+        changes = prepared.delta.changes
         delta.update((key, DELETE) for key in changes if changes[key] is DELETE)
-    # Text and numbers cannot be changed, so they can be shared with the caller's event.
-    body = event.body if codec.is_scalar(event.body) else codec.decode(draft.body, "body")
     return Event(
         kind=event.kind,
         author=event.author,
-        body=body,
+        body=codec.copied(event.body, draft.body),
         delta=delta,
         id=draft.id,
         at=to_datetime(draft.at),
@@ -156,10 +187,10 @@ def stored_event(event: Event, draft: Draft, changes: Changes, seq: int) -> Even
 def changes_of(prepared: Sequence[Prepared], seqs: Sequence[int], before: int) -> Changes:
     """Return what the events that are new (numbered above `before`) changed, the later one wins."""
     if len(prepared) == 1:
-        return prepared[0].changes if seqs[0] > before else {}
+        return prepared[0].delta.changes if seqs[0] > before else {}
     changes: Changes = {}
     for item, seq in zip(prepared, seqs, strict=True):
         if seq > before:
             before = seq
-            changes.update(item.changes)
+            changes.update(item.delta.changes)
     return changes

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from sojourn.session import StateDelta
     from sojourn.store import Committed, Durability
 
+_REMOVED = "it was ended and removed"
+
 Policy = Literal["merge", "fail"]
 """What a write does when the session moved on: merge per key, or raise `Conflict`."""
 
@@ -139,7 +141,13 @@ class Saving:
                 session, change, lambda done: session.committed(done.header, done.revision)
             )
         if session.stored:
-            await self._delete_if_allowed(self._change(session, conflict=conflict, lease=lease))
+            change = self._change(session, conflict=conflict, lease=lease)
+            try:
+                await self._delete_if_allowed(change)
+            except NotFound as error:
+                if not _was_ended(session, change, error):
+                    raise
+                raise Ended(session.id, session.phase, _REMOVED) from error
         session.state.saved(delta, writes)
 
     async def _delete_if_allowed(self, change: Change) -> None:
@@ -168,17 +176,22 @@ class Saving:
         whole = _whole(events)
         if not whole:
             return list(events)
-        prepared = self._prepare(whole, state)
-        changes = _merged(prepared)
+        now = self._context.now()
+        prepared = self._prepare(whole, now, state)
+        changes, tiers = _merged(prepared)
         session = target if isinstance(target, Session) else None
         if session is not None:
             refuse_unbound(session.header, changes)
-        tiers = by_tier(changes)
-        change = self._change(
-            target,
-            conflict=conflict,
-            lease=lease,
-            durability=durability,
+        id, epoch, revision = _expected(target, conflict, lease)
+        change = Change(
+            app=self._context.app,
+            id=id,
+            op=self._context.ids.operation(),
+            now=now,
+            epoch=epoch,
+            revision=revision,
+            fence=None if lease is None else lease.token,
+            durability=self._context.durability(durability),
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
@@ -196,12 +209,14 @@ class Saving:
         return stored if len(stored) == len(events) else _with_partial(events, stored)
 
     def _prepare(
-        self, whole: Sequence[Event], state: Mapping[str, Any] | None = None
+        self, whole: Sequence[Event], now: int, state: Mapping[str, Any] | None = None
     ) -> list[Prepared]:
         """Return events ready to be stored; `state` belongs to the last one."""
         if len(whole) > MAX_EVENTS_PER_COMMIT:
             raise TooLarge("events in one commit", len(whole), MAX_EVENTS_PER_COMMIT)
-        now, ids = self._context.now(), self._context.ids
+        ids = self._context.ids
+        if len(whole) == 1:
+            return [prepare(whole[0], state, ids, now)]
         last = len(whole) - 1
         return [
             prepare(event, state if index == last else None, ids, now)
@@ -241,10 +256,9 @@ class Saving:
         if not tail or not ascending:
             raise InvalidQuery("expected", "give the numbers of the last events, ascending")
         whole = _whole(events) if events else []
-        prepared = self._prepare(whole)
-        changes = _merged(prepared)
+        prepared = self._prepare(whole, self._context.now())
+        changes, tiers = _merged(prepared)
         refuse_unbound(session.header, changes)
-        tiers = by_tier(changes)
         change = self._change(
             session,
             conflict=conflict,
@@ -338,8 +352,7 @@ class Saving:
 
     async def share(self, user: str | None, changes: Mapping[str, Any]) -> None:
         """Commit to the app's tier and a user's, without a session."""
-        encoded, _ = encode_delta(changes, "state")
-        await self._share(user, by_tier(encoded))
+        await self._share(user, encode_delta(changes, "state").tiers)
 
     async def _share(self, user: str | None, tiers: TierDeltas) -> None:
         change = Change(
@@ -360,14 +373,10 @@ class Saving:
         """Commit. A copy in a scope, or past its deadline, says `Ended` of what was removed."""
         try:
             await self._context.commit(change, taken)
-        except Ended:
-            raise
         except NotFound as error:
-            if session is None:
+            if session is None or not _was_ended(session, change, error):
                 raise
-            if session.scopes or is_past(session.header.expires_at, change.now):
-                raise Ended(session.id, session.phase, "it was ended and removed") from error
-            raise
+            raise Ended(session.id, session.phase, _REMOVED) from error
 
     def _change(
         self,
@@ -379,19 +388,7 @@ class Saving:
         **parts: Any,
     ) -> Change:
         """Return a change to a session, with what this copy of it expects."""
-        epoch: str | None = None
-        revision: int | None = None
-        if isinstance(target, Session):
-            id, epoch = target.header.id, target.header.epoch
-            if not target.stored:
-                raise NotFound(id, "it has not been saved yet")
-            revision = target.revision if conflict == "fail" else None
-        else:
-            id = check_name("session id", target)
-            if conflict == "fail":
-                raise InvalidQuery("conflict", "'fail' needs a session that was loaded, not an id")
-        if lease is not None:
-            epoch = _fenced(lease, id, epoch)
+        id, epoch, revision = _expected(target, conflict, lease)
         return Change(
             app=self._context.app,
             id=id,
@@ -403,6 +400,37 @@ class Saving:
             durability=self._context.durability(durability),
             **parts,
         )
+
+
+def _was_ended(session: Session, change: Change, error: NotFound) -> bool:
+    """Return whether a session is missing because it was ended.
+
+    Of a copy that is in a scope or past its deadline that is all it can be.
+    """
+    if isinstance(error, Ended):  # which says more
+        return False
+    return session.scopes > 0 or is_past(session.header.expires_at, change.now)
+
+
+def _expected(
+    target: Session | str, conflict: Policy, lease: Lease | None
+) -> tuple[str, str | None, int | None]:
+    """Return the id that is meant, with the epoch and revision that this copy of it expects."""
+    epoch: str | None = None
+    revision: int | None = None
+    if isinstance(target, Session):
+        header = target.header
+        id, epoch = header.id, header.epoch
+        if not target.stored:
+            raise NotFound(id, "it has not been saved yet")
+        revision = target.revision if conflict == "fail" else None
+    else:
+        id = check_name("session id", target)
+        if conflict == "fail":
+            raise InvalidQuery("conflict", "'fail' needs a session that was loaded, not an id")
+    if lease is not None:
+        epoch = _fenced(lease, id, epoch)
+    return id, epoch, revision
 
 
 def _fenced(lease: Lease, id: str, epoch: str | None) -> str | None:
@@ -429,13 +457,10 @@ def _whole(events: Sequence[Event]) -> list[Event]:
     """Return the events that are to be stored. Raises `InvalidQuery` for none, or a non-event."""
     if not events:
         raise InvalidQuery("event", "give at least one event")
-    whole: list[Event] = []
     for event in events:
         if not isinstance(event, Event):
             raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
-        if not event.partial:
-            whole.append(event)
-    return whole
+    return [event for event in events if not event.partial]
 
 
 def _with_partial(events: Sequence[Event], stored: Sequence[Event]) -> list[Event]:
@@ -444,14 +469,15 @@ def _with_partial(events: Sequence[Event], stored: Sequence[Event]) -> list[Even
     return [event if event.partial else next(left) for event in events]
 
 
-def _merged(prepared: Sequence[Prepared]) -> Changes:
+def _merged(prepared: Sequence[Prepared]) -> tuple[Changes, TierDeltas]:
     """Return what events change together; of two that set a key, the later one wins."""
     if len(prepared) == 1:
-        return prepared[0].changes
+        delta = prepared[0].delta
+        return delta.changes, delta.tiers
     changes: Changes = {}
     for item in prepared:
-        changes.update(item.changes)
-    return changes
+        changes.update(item.delta.changes)
+    return changes, by_tier(changes)
 
 
 def _take(
@@ -470,19 +496,23 @@ def _take(
 def _as_stored(
     events: Sequence[Event], prepared: Sequence[Prepared], seqs: Sequence[int]
 ) -> list[Event]:
+    if len(events) == 1:
+        return [stored_event(events[0], prepared[0], seqs[0])]
     return [
-        stored_event(event, item.draft, item.changes, seq)
+        stored_event(event, item, seq)
         for event, item, seq in zip(events, prepared, seqs, strict=True)
     ]
 
 
 def _take_events(session: Session, stored: list[Event], prepared: Sequence[Prepared]) -> None:
     """Add events that were stored to a working copy, each once, and its `temp:` keys."""
+    held = session.events
     for event in stored:
-        if not session.events or (event.seq or 0) > (session.events[-1].seq or 0):
-            session.events.append(event)
+        if not held or (event.seq or 0) > (held[-1].seq or 0):
+            held.append(event)
     for item in prepared:
-        session.state.set_temporary(item.temporary)
+        if item.delta.temporary:
+            session.state.set_temporary(item.delta.temporary)
 
 
 def _cut_events(session: Session, after: int) -> None:

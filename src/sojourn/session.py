@@ -203,9 +203,12 @@ class State(MutableMapping[str, Any]):
         What the caller did to a key since then stays, for the next save.
         """
         if not (self._assigned or self._deleted or self._withdrawn):
-            for key, value in changes.items():
+            for key in changes if self._values else ():
                 self._values.pop(key, None)
-                self._set_loaded(key, value)
+            self._loaded.update(changes)  # type: ignore[arg-type]  # those to remove go next
+            if DELETE in changes.values():
+                for key, value in changes.items():
+                    self._set_loaded(key, value)
             return
         for key, value in changes.items():
             self._set_loaded(key, value)

@@ -170,6 +170,7 @@ async def test_the_index_of_the_log_meets_a_really_full_disk(
 ) -> None:
     """The log grows past what its index holds while the disk has room for pages but no index."""
     monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 1_000_000)
+    monkeypatch.setattr(writer, "IDLE_CHECKPOINT_PAGES", 1_000_000)
     with small_disk(tmp_path / "disk", 40 * 1024 * 1024) as disk:
         sessions = await opened(disk.folder / "a.db", vfs=disk.vfs)
         await sessions.create(id="s")

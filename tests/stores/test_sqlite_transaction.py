@@ -44,7 +44,7 @@ def another_program_writes(
     return decided
 
 
-@pytest.mark.parametrize("callers", [1, CROWD])
+@pytest.mark.parametrize("callers", [2, CROWD])
 async def test_a_change_by_another_program_is_not_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callers: int
 ) -> None:

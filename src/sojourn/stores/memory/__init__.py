@@ -135,7 +135,7 @@ class MemoryStore:
         shared = self._open
         with shared.lock:
             committed = shared.vault.commit(change)
-            if change.id is not None:
+            if shared.watchers and change.id is not None:
                 _wake(shared, change.app, (change.id,))
             return committed
 

@@ -52,6 +52,13 @@ class Index:
     def replaced(self, slot: Slot, old: Header) -> None:
         """Note that a session has a new header."""
         header = slot.header
+        if (
+            not self._orders
+            and old.phase is header.phase
+            and old.user is header.user
+            and old.due_at is header.due_at is None
+        ):
+            return  # nothing that is looked up by has changed
         if old.phase is not header.phase or old.user != header.user:
             self._count(old, -1)
             self._count(header, 1)

@@ -188,6 +188,8 @@ class Vault:
 
         New ones count on from `top`; what is in the log behind `cut` does not count as there.
         """
+        if len(drafts) == 1 and drafts[0].fresh:
+            return (top + 1,), 1
         last = top if cut is None else min(top, cut)
 
         def stored(draft: Draft) -> int | None:

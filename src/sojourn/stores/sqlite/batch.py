@@ -7,6 +7,7 @@ nothing behind for its neighbours to trip over.
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sojourn import codec, commit
@@ -61,8 +62,14 @@ class Batch:
         self._db = db
         self._durability: Any = "durable" if durable else "relaxed"
         self._gathered = Gathering(db, recent)
-        self._removal = Removal(db, self._gathered.count_at, self._gathered.forget)
-        self._restoring = Restoring(db, self._gathered, self._removal)
+
+    @cached_property
+    def _removal(self) -> Removal:
+        return Removal(self._db, self._gathered.count_at, self._gathered.forget)
+
+    @cached_property
+    def _restoring(self) -> Restoring:
+        return Restoring(self._db, self._gathered, self._removal)
 
     @property
     def changed(self) -> set[tuple[str, str]]:

@@ -32,11 +32,14 @@ class Transaction:
         """Begin `at_once`, or if `recent` is not known to equal the file."""
         self._db = db
         self._recent = recent
-        self._begun = False
-        if at_once or not self._is_current():
+        self._begun = at_once
+        if at_once:
             db.execute("BEGIN IMMEDIATE")
-            self._begun = True
-            self._is_current()  # what is not is forgotten
+        if not self._is_current():
+            if not at_once:
+                db.execute("BEGIN IMMEDIATE")
+                self._begun = True
+                self._is_current()  # what is not is forgotten
             # A newer Sojourn may have migrated the file while this one had it open.
             schema.check_version(db, name, schema.MIGRATIONS)
 

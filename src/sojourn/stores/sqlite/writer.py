@@ -36,6 +36,10 @@ that one. It costs a tenth of a batch, and only while processes compete."""
 CHECKPOINT_PAGES = 4_000
 """Pages in the write-ahead log before they are moved into the file: 16 MB, so that it is rare."""
 
+IDLE_CHECKPOINT_PAGES = 1_000
+"""So many are enough when no other batch waits. A log that is begun anew is written over what it
+was, and that is much cheaper to sync than a file that grows."""
+
 
 class _Job:
     """A batch on its way: either the writer takes it, or it is given up, never both."""
@@ -120,15 +124,13 @@ class Writer:
         while (job := self._next_job()) is not None:
             try:
                 self._take_turn()
-                outcomes, changed = self._work(job)
+                self._finish(job, *self._work(job))
+                self._checkpoint()
             except OSError as error:  # of the gate: the kernel has no lock to give
-                outcomes, changed = self._refused(job, error), set()
+                self._finish(job, self._refused(job, error), set())
             finally:
                 self._gate.release()
-            self._tell()
-            if outcomes is not None:
-                self._untold = partial(self._report, job, outcomes, changed)
-            del job, outcomes, changed  # waiting must not keep the last batch alive
+            del job  # waiting must not keep the last batch alive
         self._tell()
         self._gate.acquire()
         try:
@@ -136,6 +138,14 @@ class Writer:
                 self._db.close()
         finally:
             self._gate.release()
+
+    def _finish(
+        self, job: _Job, outcomes: list[Outcome] | None, changed: set[tuple[str, str]]
+    ) -> None:
+        """Note what the callers of a batch are to be told, and tell those of the one before."""
+        self._tell()
+        if outcomes is not None:
+            self._untold = partial(self._report, job, outcomes, changed)
 
     def _next_job(self) -> _Job | None:
         """Return what is to be done next; nobody waits to be told while this thread waits."""
@@ -180,8 +190,7 @@ class Writer:
         outcomes, changed = self._transact(job.operations)
         if outcomes is None:
             # One of them broke the transaction. Alone, each breaks only its own.
-            outcomes, changed = self._one_by_one(job.operations)
-        self._checkpoint()
+            return self._one_by_one(job.operations)
         return outcomes, changed
 
     def _one_by_one(
@@ -218,7 +227,9 @@ class Writer:
         try:
             self._set_synchronous("FULL" if durable else "NORMAL")
             try:
-                return self._attempt(operations, durable=durable)
+                # A lone commit has few rows: they are written in a transaction anyway.
+                alone = len(operations) == 1
+                return self._attempt(operations, durable=durable, at_once=alone)
             except Moved:
                 self._recent.clear()
                 self._roll_back()
@@ -271,8 +282,10 @@ class Writer:
 
     def _checkpoint(self) -> None:
         """Move a long write-ahead log into the file. Its failure is not that of any commit."""
-        if self._log_pages < CHECKPOINT_PAGES:
+        limit = IDLE_CHECKPOINT_PAGES if self._jobs.empty() else CHECKPOINT_PAGES
+        if self._log_pages < min(limit, CHECKPOINT_PAGES):
             return
+        self._tell()  # it takes a while
         self._log_pages = 0
         try:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
