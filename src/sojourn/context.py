@@ -91,19 +91,26 @@ class Context:
 
     async def _applied(self, change: Change) -> Committed | None:
         """Return what a commit led to if it is known to have been applied, else `None`."""
+        try:
+            return await self.outcome(change)
+        except SojournError:
+            return None
+
+    async def outcome(self, change: Change) -> Committed | None:
+        """Return what a commit led to, or `None` if the store does not remember it.
+
+        Raises what the store does when it can not be asked.
+        """
         if change.id is None:
             return None
         get = Get(app=change.app, id=change.id, now=change.now, expired=True)
-        try:
-            record = await self.store.get(get)
-            if record is None or recall(record.header, change.op) is None:
-                return None
-            # Remembered, so this only repeats the result. Should it be forgotten meanwhile, or the
-            # session be another one, nothing has revision 0: it is refused, not applied again.
-            again = msgspec.structs.replace(change, epoch=record.header.epoch, revision=0)
-            return await self.store.commit(again)
-        except SojournError:
+        record = await self.store.get(get)
+        if record is None or recall(record.header, change.op) is None:
             return None
+        # Remembered, so this only repeats the result. Should it be forgotten meanwhile, or the
+        # session be another one, nothing has revision 0: it is refused, not applied again.
+        again = msgspec.structs.replace(change, epoch=record.header.epoch, revision=0)
+        return await self.store.commit(again)
 
 
 async def uninterrupted(work: Coroutine[object, object, T]) -> T:

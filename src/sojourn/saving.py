@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn.commit import forbid
@@ -16,6 +17,7 @@ from sojourn.errors import (
     LeaseLost,
     NotFound,
     TooLarge,
+    Unavailable,
 )
 from sojourn.events import by_tier, changes_of, encode_delta, prepare, stored_event
 from sojourn.expiry import is_past
@@ -23,7 +25,7 @@ from sojourn.lifecycle import END_OF, FINISH_OF, Phase, Trigger
 from sojourn.limits import END_CLAIM_SECONDS, MAX_EVENTS_PER_COMMIT
 from sojourn.model import Event
 from sojourn.names import check_name
-from sojourn.session import Session, check_session
+from sojourn.session import Doubtful, Session, check_session
 from sojourn.state import key_of
 from sojourn.store import Change, EventQuery, Move
 from sojourn.timestamps import from_seconds
@@ -70,6 +72,7 @@ class Saving:
         check_session(session)
         check_policy(conflict)
         self._context.now()
+        await self._settle(session)
         if not session.modified:
             return
         state = session.state
@@ -182,6 +185,7 @@ class Saving:
         session = target if isinstance(target, Session) else None
         if session is not None:
             refuse_unbound(session.header, changes)
+            await self._settle(session)
         id, epoch, revision = _expected(target, conflict, lease)
         change = Change(
             app=self._context.app,
@@ -231,6 +235,7 @@ class Saving:
         check_policy(conflict)
         if type(after) is not int or after < 0:
             raise InvalidQuery("after", f"give the number of an event, from 0, not {after!r}")
+        await self._settle(session)
         change = self._change(session, conflict=conflict, lease=lease, truncate_after=after)
 
         def taken(committed: Committed) -> None:
@@ -259,6 +264,7 @@ class Saving:
         prepared = self._prepare(whole, self._context.now())
         changes, tiers = _merged(prepared)
         refuse_unbound(session.header, changes)
+        await self._settle(session)
         change = self._change(
             session,
             conflict=conflict,
@@ -290,6 +296,7 @@ class Saving:
         if not session.stored:
             session.bound(user)
             return
+        await self._settle(session)
         change = self._change(session, conflict="merge", lease=None, user=user)
         await self._commit(
             session, change, lambda done: session.committed(done.header, done.revision)
@@ -311,6 +318,7 @@ class Saving:
             )
             for name, value in labels.items()
         }
+        await self._settle(session)
         change = self._change(session, conflict=conflict, lease=None, labels=patch)
         await self._commit(
             session, change, lambda done: session.committed(done.header, done.revision)
@@ -348,6 +356,7 @@ class Saving:
         record = await self._reading.record(session.id, window=window)
         if record is None:
             raise NotFound(session.id)
+        session.doubtful = None  # whatever came of it is in what was read
         session.reloaded(record)
 
     async def share(self, user: str | None, changes: Mapping[str, Any]) -> None:
@@ -373,10 +382,30 @@ class Saving:
         """Commit. A copy in a scope, or past its deadline, says `Ended` of what was removed."""
         try:
             await self._context.commit(change, taken)
+        except (Unavailable, asyncio.CancelledError):
+            if session is not None:
+                session.doubtful = Doubtful(change, taken)
+            raise
         except NotFound as error:
             if session is None or not _was_ended(session, change, error):
                 raise
             raise Ended(session.id, session.phase, _REMOVED) from error
+
+    async def _settle(self, session: Session) -> None:
+        """Find out what came of this copy's last commit, if nobody could say at the time.
+
+        Else a strict write would conflict with it, and a save would send it again. Raises
+        `Unavailable` when nobody can say yet.
+        """
+        doubtful = session.doubtful
+        if doubtful is None:
+            return
+        committed = await self._context.outcome(doubtful.change)
+        if session.doubtful is not doubtful:
+            return  # another call has settled it meanwhile
+        session.doubtful = None
+        if committed is not None:
+            doubtful.taken(committed)
 
     def _change(
         self,

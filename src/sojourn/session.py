@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,11 +20,12 @@ from sojourn.state import check_key, merge, tier_of
 from sojourn.timestamps import to_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from sojourn.lifecycle import Phase
     from sojourn.model import Record
+    from sojourn.store import Change, Committed
 
 
 class StateDelta(msgspec.Struct, frozen=True):
@@ -253,10 +254,26 @@ class State(MutableMapping[str, Any]):
             self._loaded[key] = text
 
 
+class Doubtful(NamedTuple):
+    """A commit whose reply was lost, and what is to be done with its outcome."""
+
+    change: Change
+    taken: Callable[[Committed], None]
+
+
 class Session:
     """A session as one caller holds it. Nothing is stored until it is saved or appended to."""
 
-    __slots__ = ("__weakref__", "_header", "_revision", "_stored", "events", "scopes", "state")
+    __slots__ = (
+        "__weakref__",
+        "_header",
+        "_revision",
+        "_stored",
+        "doubtful",
+        "events",
+        "scopes",
+        "state",
+    )
 
     def __init__(self, header: Header, loaded: Encoded, *, stored: bool) -> None:
         """Made by `SessionManager`."""
@@ -269,6 +286,8 @@ class Session:
         """The window of its log that was asked for when it was loaded; empty if none was."""
         self.scopes = 0
         """Live scopes that work on this copy."""
+        self.doubtful: Doubtful | None = None
+        """A commit of this copy of which nobody could say whether it was applied."""
 
     def __repr__(self) -> str:
         """Show identity and place, not contents."""

@@ -167,3 +167,56 @@ async def test_what_is_sent_again_is_not_doubled_once_it_is_forgotten(url: str) 
         with pytest.raises(Unavailable):
             await sessions.append("s1", Event(kind="mine"))
         assert [event.seq for event in await other.events("s1", kind="mine")] == [1]
+
+
+async def test_a_strict_save_whose_outcome_nobody_knew_is_settled_by_the_next(url: str) -> None:
+    """The reply is lost and the look after it too: the retry finds its own write, no conflict."""
+    async with faulty(url) as (store, sessions):
+        session = await sessions.create(id="s1", state={"n": 0})
+        for count_ in range(1, 4):
+            session.state["n"] = count_
+            store.lose("commit")
+            store.fail("get")
+            with pytest.raises(Unavailable):
+                await sessions.save(session, conflict="fail")
+            store.heal()
+            assert session.state.modified  # as far as anybody knew
+            session.state["later"] = count_
+            await sessions.save(session, conflict="fail")
+            assert not session.modified
+            assert session.revision == 1 + 2 * count_
+        found = await sessions.require("s1")
+        assert dict(found.state) == {"n": 3, "later": 3}
+        assert found.revision == 7
+
+
+async def test_a_save_whose_outcome_stays_unknown_is_refused_and_not_sent_again(url: str) -> None:
+    """As long as the store can not be asked; `refresh` settles it as well."""
+    async with faulty(url) as (store, sessions):
+        session = await sessions.create(id="s1", state={"n": 0})
+        session.state["n"] = 1
+        store.lose("commit")
+        store.fail("get", times=2)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await sessions.save(session, conflict="fail")
+        await sessions.refresh(session)
+        assert (session.revision, session.state["n"], session.modified) == (2, 1, False)
+        session.state["n"] = 2
+        await sessions.save(session, conflict="fail")
+        assert session.revision == 3
+
+
+async def test_events_whose_fate_was_unknown_are_on_the_copy_before_the_next(url: str) -> None:
+    """Each is there once, in the log and on the copy."""
+    async with faulty(url) as (store, sessions):
+        session = await sessions.create(id="s1")
+        store.lose("commit")
+        store.fail("get")
+        with pytest.raises(Unavailable):
+            await sessions.append(session, Event(kind="first"), state={"a": 1})
+        assert session.events == []
+        await sessions.append(session, Event(kind="second"), conflict="fail")
+        kinds = [event.kind for event in session.events]
+        assert kinds == [event.kind for event in await sessions.events("s1")] == ["first", "second"]
+        assert session.state["a"] == 1
