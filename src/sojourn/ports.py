@@ -71,12 +71,13 @@ class RandomIds:
 def _uuid7_hex() -> str:
     """Return a UUIDv7 as 32 lowercase hex characters."""
     millis = time.time_ns() // 1_000_000
-    noise = os.urandom(10).hex()
-    return f"{millis:012x}7{noise[:3]}{_VARIANT[noise[3]]}{noise[4:19]}"
+    noise = int.from_bytes(os.urandom(10))
+    return f"{millis << 80 | _VERSION | noise >> 68 << 64 | _VARIANT | noise & _LOW_62_BITS:032x}"
 
 
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""The digit that holds the variant, bits 10, and two random bits."""
+_VERSION = 7 << 76
+_VARIANT = 0b10 << 62
+_LOW_62_BITS = (1 << 62) - 1
 
 
 Hook: TypeAlias = "Callable[[Session, str], Awaitable[object]]"
