@@ -16,6 +16,8 @@ from sojourn.errors import Corrupt, TooLarge, Unserializable
 from sojourn.limits import MAX_DEPTH, MAX_VALUE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sojourn.model import Encoded
 
 _encoder = msgspec.json.Encoder()
@@ -131,6 +133,14 @@ def decode(text: bytes | str | msgspec.Raw, key: str) -> Any:
         return _decoder.decode(text)
     except _UNREADABLE as error:
         raise Corrupt(key, str(error)) from error
+
+
+def decode_many(texts: Sequence[str], keys: Callable[[int], str]) -> list[Any]:
+    """Return the values of JSON texts. Raises `Corrupt`, naming `keys(index)` of the first bad."""
+    try:
+        return list(map(_decoder.decode, texts))
+    except _UNREADABLE:
+        return [decode(text, keys(index)) for index, text in enumerate(texts)]
 
 
 def encode_object(parts: Encoded) -> bytes:

@@ -9,7 +9,7 @@ import msgspec
 
 from sojourn import codec, cursors
 from sojourn.errors import InvalidQuery, NotFound, NotOwner
-from sojourn.events import event_from
+from sojourn.events import events_from
 from sojourn.expiry import is_past, touch_is_due
 from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE, MAX_SEQ
@@ -89,11 +89,13 @@ class Reading:
 
     async def events(self, id: str, window: EventQuery, *, expired: bool) -> list[Event]:
         """See `SessionManager.events`."""
-        return [event_from(entry) for entry in await self.entries(id, window, expired=expired)]
+        return events_from(await self.entries(id, checked(window), expired=expired))
 
     async def entries(self, id: str, window: EventQuery, *, expired: bool) -> Sequence[Entry]:
-        """Return the same as the store has it: for who needs only a part of each event."""
-        window = checked(window)
+        """Return the same as the store has it: for who needs only a part of each event.
+
+        The window is one that `checked` would let pass.
+        """
         entries: Sequence[Entry] | None
         if expired:
             record = await self.record(id, window=window, expired=True)
