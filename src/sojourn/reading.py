@@ -188,6 +188,8 @@ def checked(window: EventQuery) -> EventQuery:
 
     Raises `InvalidQuery`, naming the field.
     """
+    if _is_plain(window):
+        return window
     numbers: dict[str, int | None] = {}
     for field in ("last", "first", "after_seq", "before_seq"):
         value = getattr(window, field)
@@ -204,6 +206,17 @@ def checked(window: EventQuery) -> EventQuery:
             raise InvalidQuery("since", str(error)) from None
         since = max(EARLIEST, min(instant, LATEST + 1))
     return msgspec.structs.replace(window, since=since, kinds=_kinds(window.kinds), **numbers)
+
+
+def _is_plain(window: EventQuery) -> bool:
+    """Return whether a window is nothing but the last so many, as most are."""
+    return (
+        type(window.last) is int
+        and 0 <= window.last <= MAX_SEQ
+        and window.first is window.after_seq is window.before_seq is None
+        and window.since is None
+        and window.kinds is None
+    )
 
 
 def _kinds(kinds: Iterable[str] | None) -> tuple[str, ...] | None:

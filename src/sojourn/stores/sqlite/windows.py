@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sojourn.limits import MAX_SEQ
+from sojourn.limits import EVENTS_PAGE, MAX_SEQ
 from sojourn.model import Entry
 from sojourn.store import Ends, EventQuery
 from sojourn.stores.sqlite import rows
@@ -54,9 +54,11 @@ def _near(
     `None` if they are not, or if it is another sort of window.
     """
     kinds, limit = window.kinds, window.last
-    if kinds is None or len(kinds) != 1 or limit is None or window.since is not None:
+    if kinds is None or len(kinds) != 1 or window.since is not None:
         return None
-    low, high = window.after_seq or 0, top + 1
+    if limit is None or limit > EVENTS_PAGE:
+        return None
+    low, high = max(window.after_seq or 0, 0), top + 1
     if window.before_seq is not None and window.before_seq < high:
         high = window.before_seq
     floor = max(low, high - 1 - NEAR * limit)
@@ -69,7 +71,7 @@ def _near(
 
 def _opening(db: apsw.Connection, row: int, window: Ends, before: int, most: int) -> list[Entry]:
     """Return the first entries of a window of those below a number."""
-    kinds, low, first = window.kinds, window.after_seq or 0, window.opening
+    kinds, low, first = window.kinds, max(window.after_seq or 0, 0), window.opening
     if before <= low + 1:
         return []
     if kinds is not None and len(kinds) == 1 and window.since is None:
