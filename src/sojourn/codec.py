@@ -16,6 +16,8 @@ from sojourn.errors import Corrupt, TooLarge, Unserializable
 from sojourn.limits import MAX_DEPTH, MAX_VALUE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sojourn.model import Encoded
 
 _encoder = msgspec.json.Encoder()
@@ -148,6 +150,14 @@ def copied(value: Any, text: str) -> Any:
     if kind is dict and _SCALARS.issuperset(map(type, value.values())):
         return dict(value)
     return decode(text, "value")
+
+
+def decode_many(texts: Sequence[str], keys: Callable[[int], str]) -> list[Any]:
+    """Return the values of JSON texts. Raises `Corrupt`, naming `keys(index)` of the first bad."""
+    try:
+        return list(map(_decoder.decode, texts))
+    except _UNREADABLE:
+        return [decode(text, keys(index)) for index, text in enumerate(texts)]
 
 
 def encode_object(parts: Encoded) -> bytes:

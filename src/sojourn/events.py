@@ -151,19 +151,34 @@ def by_tier(changes: Changes) -> TierDeltas:
 
 def event_from(entry: Entry) -> Event:
     """Return a log entry as the event a caller reads. `DELETE` reads back as `DELETE`."""
+    return events_from((entry,))[0]
+
+
+def events_from(entries: Sequence[Entry]) -> list[Event]:
+    """Return log entries as the events a caller reads."""
+    bodies = codec.decode_many(
+        [entry.body for entry in entries], lambda index: f"event {entries[index].seq}"
+    )
+    return [
+        Event(
+            kind=entry.kind,
+            author=entry.author,
+            body=body,
+            delta=_delta_of(entry) if entry.changes or entry.deleted else {},
+            id=entry.id,
+            at=to_datetime(entry.at),
+            seq=entry.seq,
+        )
+        for entry, body in zip(entries, bodies, strict=True)
+    ]
+
+
+def _delta_of(entry: Entry) -> dict[str, Any]:
     where = f"event {entry.seq}"
     delta: dict[str, Any] = codec.decode(entry.changes, where) if entry.changes else {}
     if entry.deleted:
         delta.update(dict.fromkeys(codec.decode_names(entry.deleted, where), DELETE))
-    return Event(
-        kind=entry.kind,
-        author=entry.author,
-        body=codec.decode(entry.body, where),
-        delta=delta,
-        id=entry.id,
-        at=to_datetime(entry.at),
-        seq=entry.seq,
-    )
+    return delta
 
 
 def stored_event(event: Event, prepared: Prepared, seq: int) -> Event:

@@ -9,7 +9,7 @@ import msgspec
 
 from sojourn import codec, cursors
 from sojourn.errors import InvalidQuery, NotFound, NotOwner
-from sojourn.events import event_from
+from sojourn.events import events_from
 from sojourn.expiry import is_past, touch_is_due
 from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE, MAX_SEQ
@@ -89,11 +89,13 @@ class Reading:
 
     async def events(self, id: str, window: EventQuery, *, expired: bool) -> list[Event]:
         """See `SessionManager.events`."""
-        return [event_from(entry) for entry in await self.entries(id, window, expired=expired)]
+        return events_from(await self.entries(id, checked(window), expired=expired))
 
     async def entries(self, id: str, window: EventQuery, *, expired: bool) -> Sequence[Entry]:
-        """Return the same as the store has it: for who needs only a part of each event."""
-        window = checked(window)
+        """Return the same as the store has it: for who needs only a part of each event.
+
+        The window is one that `checked` would let pass.
+        """
         entries: Sequence[Entry] | None
         if expired:
             record = await self.record(id, window=window, expired=True)
@@ -186,6 +188,8 @@ def checked(window: EventQuery) -> EventQuery:
 
     Raises `InvalidQuery`, naming the field.
     """
+    if _is_plain(window):
+        return window
     numbers: dict[str, int | None] = {}
     for field in ("last", "first", "after_seq", "before_seq"):
         value = getattr(window, field)
@@ -202,6 +206,17 @@ def checked(window: EventQuery) -> EventQuery:
             raise InvalidQuery("since", str(error)) from None
         since = max(EARLIEST, min(instant, LATEST + 1))
     return msgspec.structs.replace(window, since=since, kinds=_kinds(window.kinds), **numbers)
+
+
+def _is_plain(window: EventQuery) -> bool:
+    """Return whether a window is nothing but the last so many, as most are."""
+    return (
+        type(window.last) is int
+        and 0 <= window.last <= MAX_SEQ
+        and window.first is window.after_seq is window.before_seq is None
+        and window.since is None
+        and window.kinds is None
+    )
 
 
 def _kinds(kinds: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ import msgspec
 
 from sojourn import codec
 from sojourn.errors import InvalidQuery, Unbound
-from sojourn.events import event_from
+from sojourn.events import events_from
 from sojourn.model import DELETE, Deletion, Encoded, Event, Header
 from sojourn.state import check_key, merge, tier_of
 from sojourn.timestamps import to_datetime
@@ -404,7 +404,7 @@ class Session:
         self._revision = record.header.revision
         self._stored = True
         self.state.reload(merged_tiers(record))
-        self.events = [event_from(entry) for entry in record.entries]
+        self.events = events_from(record.entries)
 
 
 def merged_tiers(record: Record) -> Encoded:
@@ -421,5 +421,5 @@ def check_session(value: object) -> None:
 def session_from(record: Record) -> Session:
     """Return a working copy of a record, with the window of events that it came with."""
     session = Session(record.header, merged_tiers(record), stored=True)
-    session.events = [event_from(entry) for entry in record.entries]
+    session.events = events_from(record.entries)
     return session

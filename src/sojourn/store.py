@@ -174,6 +174,16 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return from_datetime(self.since) if isinstance(self.since, datetime) else self.since
 
 
+class Ends(EventQuery, frozen=True, kw_only=True, gc=False):
+    """The last so many of a window and, where that takes no second call, its first ones as well.
+
+    A store that knows nothing of it answers as for any `EventQuery`. One that does puts in front,
+    of those that `last` leaves out, the `opening` first ones, or all if there are not so many.
+    """
+
+    opening: int
+
+
 class Get(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Read one session. `expired` also finds one past its deadline; `window` adds events."""
 

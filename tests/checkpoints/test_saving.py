@@ -12,6 +12,7 @@ from tests.checkpoints.contents import ids, pieces
 from tests.manager.watched_store import watched
 
 from sojourn import (
+    Checkpoint,
     CheckpointMissing,
     Conflict,
     Corrupt,
@@ -247,13 +248,76 @@ async def test_a_small_one_is_one_commit_and_one_read(url: str) -> None:
         first = await checkpoints.save(b"x" * 8_000)
         assert store.verbs == ["commit"]
         await checkpoints.save(b"x" * 8_000, parent=first)
-        assert store.verbs == ["commit", "document", "commit"]
+        assert store.verbs == ["commit", "commit"]
+        store.forget_calls()
+        await sessions.checkpoints(checkpoints._place.id).save(b"x" * 8_000, parent=first)
+        assert store.verbs == ["document", "commit"]
         store.forget_calls()
         found = await checkpoints.latest()
         assert store.verbs == ["documents"]
         assert found is not None
         assert await checkpoints.get(found.id) == found
         assert store.verbs == ["documents", "document"]
+
+
+async def test_a_parent_that_was_just_saved_is_not_looked_up(url: str) -> None:
+    """As long as nobody else commits: the commit itself says so, and else it is looked up."""
+    async with watched(url) as (sessions, store):
+        id = (await sessions.create()).id
+        checkpoints = sessions.checkpoints(id)
+
+        async def saved(parent: Checkpoint | None) -> tuple[Checkpoint, list[str]]:
+            store.forget_calls()
+            return await checkpoints.save(b"x", parent=parent), store.verbs
+
+        last = None
+        for expected in (["commit"], ["commit"]):
+            last, verbs = await saved(last)
+            assert verbs == expected
+        await sessions.append(id, Event(kind="note"))
+        for expected in (["commit", "document", "commit"], ["document", "commit"], ["commit"]):
+            last, verbs = await saved(last)
+            assert verbs == expected
+        assert last is not None
+        assert [each.parent for each in await checkpoints.lineage(last)].count(None) == 1
+        assert len(await checkpoints.lineage(last)) == 5
+        _, verbs = await saved((await checkpoints.list())[-1])
+        assert verbs == ["document", "commit"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_parent_that_was_just_saved_and_removed(opened: Opener, again: bool) -> None:
+    """By somebody else, alone or with its session: it is missing, and nothing is saved."""
+    async with opened() as sessions:
+        await sessions.create(id="s-1")
+        checkpoints = sessions.checkpoints("s-1")
+        first = await checkpoints.save(b"1")
+        second = await checkpoints.save(b"2", parent=first)
+        if again:
+            await sessions.delete("s-1")
+            await sessions.create(id="s-1")
+            for number in range(2):  # to the same revision
+                await sessions.checkpoints("s-1").save(b"new", id=f"n{number}")
+        else:
+            await sessions.checkpoints("s-1").delete(second)
+        with pytest.raises(CheckpointMissing):
+            await checkpoints.save(b"3", parent=second)
+        left = [each.id for each in await checkpoints.list()]
+        assert left == (["n1", "n0"] if again else [first.id])
+
+
+async def test_a_parent_that_was_saved_anew_meanwhile(opened: Opener) -> None:
+    """It is another one then, and the parent of what comes from it all the same."""
+    async with opened() as sessions:
+        await sessions.create(id="s-1")
+        checkpoints = sessions.checkpoints("s-1")
+        first = await checkpoints.save(b"1", id="c")
+        await sessions.checkpoints("s-1").delete(first)
+        await sessions.checkpoints("s-1").save(b"2", id="c")
+        second = await checkpoints.save(b"3", parent=first)
+        line = await checkpoints.lineage(second)
+        assert [each.id for each in line] == [second.id, "c"]
+        assert (await checkpoints.save(b"4", parent=second)).parent == second.id
 
 
 async def test_a_deep_line_is_read_in_pages(url: str) -> None:

@@ -40,7 +40,7 @@ from sojourn import (
 )
 from sojourn.codec import same
 from sojourn.expiry import Expiry
-from sojourn.history.messages import call_answered, calls_of, event_of, numbered
+from sojourn.history.messages import call_answered, calls_of, event_of, messages_in, numbered
 from sojourn.limits import MAX_EVENTS_PER_COMMIT, MAX_VALUE
 from sojourn.model import Entry
 from sojourn.testing.fakes import FakeClock
@@ -472,4 +472,4 @@ def test_a_message_is_the_body_of_its_event() -> None:
     assert (event.kind, event.author, event.body) == ("message", "assistant", calling("a"))
     body = json.dumps(calling("a"))
     stored = Entry(seq=3, id="e", kind="message", author="x", at=0, body=body)
-    assert numbered(stored) == (3, "e", calling("a"))
+    assert numbered([stored], messages_in([stored])) == [(3, "e", calling("a"))]

@@ -28,19 +28,24 @@ from sojourn import (
     RollingSummary,
     SessionManager,
     TokenBudget,
+    open_store,
 )
 from sojourn.history import strategies
-from sojourn.history.messages import Numbered
+from sojourn.history.messages import Numbered, event_of
 from sojourn.history.transcript import MAX_PREAMBLE
 from sojourn.history.windows import PAIR_REACH, Window, clean_cut
+from sojourn.store import Ends, EventQuery
+from sojourn.testing import FaultyStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from tests.history.conversations import Opener
     from tests.manager.watched_store import WatchedStore
 
     from sojourn.history import History, Message, Strategy
+    from sojourn.model import Entry
 
 
 async def history_of(sessions: SessionManager, *messages: Message) -> History:
@@ -373,11 +378,75 @@ def test_pages_make_no_difference(messages: list[Message], room: int, page: int)
         asyncio.run(check())
 
 
+class OneEnd(FaultyStore):
+    """A store that knows nothing of `Ends`."""
+
+    async def events(
+        self, app: str, id: str, now: int, window: EventQuery, /
+    ) -> Sequence[Entry] | None:
+        fields = {name: getattr(window, name) for name in EventQuery.__struct_fields__}
+        return await super().events(app, id, now, EventQuery(**fields))
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "one end"])
+def test_one_read_or_many_make_no_difference(kind: str, tmp_path: Path) -> None:
+    """Whatever the preamble, events of other kinds in between, and what a store brings along."""
+
+    async def check(systems: int, messages: list[Message], notes: set[int], n: int) -> None:
+        store = open_store("memory://" if kind != "sqlite" else f"sqlite:///{tmp_path / 'a.db'}")
+        await store.open()
+        async with SessionManager(OneEnd(store) if kind == "one end" else store) as sessions:
+            events: list[Event] = []
+            talk = [*[system("s")] * systems, *messages]
+            for index, message in enumerate(talk):
+                events += [Event(kind="note")] * (3 * (index in notes))
+                events.append(event_of(message))
+            session = await sessions.create()
+            if events:
+                await sessions.append(session, *events)
+            history = sessions.history(session.id)
+            head = [system("s")] * min(systems, MAX_PREAMBLE)
+            rest = talk[len(head) :]
+            assert await history.load() == talk
+            assert await history.load(last=n) == [*head, *best_window(rest, n, lambda _: 1)]
+            budget = await history.load(TokenBudget(n, length))
+            assert budget == [*head, *best_window(rest, n - systems, length)]
+        await store.close()
+
+    @settings(deadline=None, max_examples=100 if kind == "memory" else 40)
+    @given(
+        st.integers(0, 7),
+        st.lists(drawn_messages, max_size=12),
+        st.sets(st.integers(0, 12)),
+        st.integers(1, 14),
+    )
+    def run(systems: int, messages: list[Message], notes: set[int], n: int) -> None:
+        asyncio.run(check(systems, messages, notes, n))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategies, "BUDGET_PAGE", 5)
+        run()
+
+
+@pytest.mark.parametrize("last", [1, 50])
+async def test_the_last_so_many_take_one_read(opened: Opener, last: int) -> None:
+    """With a preamble or without, in a log that is longer than that."""
+    async with opened() as sessions:
+        store = FaultyStore(sessions.store)
+        async with SessionManager(store) as watched_sessions:
+            for head in ([], [system("s")], [system("s")] * 2):
+                history = await history_of(watched_sessions, *head, *turns(60))
+                before = store.calls["events"]
+                assert len(await history.load(last=last)) == len(head) + last
+                assert store.calls["events"] == before + 1
+
+
 def asked_for(store: WatchedStore) -> int:
     """Return how many events the store was asked for at most, in all reads of logs so far."""
     windows = [arguments[3] for verb, arguments in store.calls if verb == "events"]
     limits = [window.last if window.first is None else window.first for window in windows]
     assert None not in limits, "a window without an end was read"
+    limits += [window.opening for window in windows if isinstance(window, Ends)]
     return sum(limits)
 
 
@@ -426,7 +495,7 @@ async def test_a_log_that_is_cut_while_it_is_read(url: str) -> None:
         session = await sessions.create()
         history = sessions.history(session)
         await history.append(*turns(100))
-        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 3)
+        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 2)
         await sessions.truncate(session, after=50)
         await history.append(user("new"))
         expected = [*(str(number) for number in range(1, 51)), "new"]
@@ -439,21 +508,30 @@ async def test_a_session_that_is_made_anew_while_it_is_read(url: str) -> None:
         session = await sessions.create(id="s-1")
         await sessions.history(session).append(*turns(100))
         history = sessions.history("s-1")
-        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 3)
+        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 2)
         await sessions.delete("s-1")
         again = await sessions.create(id="s-1")
         await sessions.history(again).append(*[user("new")] * 100)
         assert contents(await rest()) == ["new"] * 100
 
 
-@pytest.mark.parametrize("strategy", [LastMessages(5), RollingSummary()], ids=["window", "summary"])
-async def test_the_start_of_the_talk_is_of_the_same_talk(url: str, strategy: Strategy) -> None:
-    """The session is made anew after its first messages were read: they are read again."""
+@pytest.mark.parametrize(
+    ("strategy", "systems", "reads"),
+    [(LastMessages(2), 4, 4), (RollingSummary(), 1, 2)],
+    ids=["window", "summary"],
+)
+async def test_the_start_of_the_talk_is_of_the_same_talk(
+    url: str, strategy: Strategy, systems: int, reads: int
+) -> None:
+    """The session is made anew after its first messages were read: they are read again.
+
+    So many that a window has to read them apart.
+    """
     async with watched(url) as (sessions, store):
         await sessions.create(id="s-1")
         history = sessions.history("s-1")
-        await history.append(system("old"), user("q"))
-        rest = await reads_up_to(store, history.load(strategy), 2)
+        await history.append(*[system("old")] * systems, user("q"))
+        rest = await reads_up_to(store, history.load(strategy), reads)
         await sessions.delete("s-1")
         await sessions.create(id="s-1")
         await history.append(system("new"), user("other"))
@@ -463,10 +541,10 @@ async def test_the_start_of_the_talk_is_of_the_same_talk(url: str, strategy: Str
 async def test_appends_while_it_is_read_are_for_the_next_time(url: str) -> None:
     async with watched(url) as (sessions, store):
         history = await history_of(sessions, *turns(100))
-        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 3)
+        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 2)
         await history.append(user("new"))
         assert await rest() == turns(100)
-        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 3)
+        rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 2)
         await sessions.delete(history._id)
         with pytest.raises(NotFound):
             await rest()

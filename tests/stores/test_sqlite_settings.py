@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import apsw
+
 from sojourn.stores.sqlite import connection
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ def test_the_writing_connection_has_every_setting(tmp_path: Path) -> None:
     assert db.pragma("cache_size") == -connection.CACHE_KIB
     assert db.pragma("trusted_schema") == 0
     assert db.pragma("cell_size_check") == 1
+    assert db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
     db.close()
 
 
@@ -36,5 +39,6 @@ def test_a_reading_connection_has_every_setting(tmp_path: Path) -> None:
     assert db.pragma("mmap_size") == connection.MAPPED_BYTES
     assert db.pragma("trusted_schema") == 0
     assert db.pragma("cell_size_check") == 1
+    assert db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
     db.close()
     writer.close()

@@ -65,7 +65,7 @@ class Bodies:
             size += len(chunk)
             yield chunk
         if (size, digest.hexdigest()) != (saved.facts.size, saved.facts.sha256):
-            raise Corrupt(f"checkpoint {saved.id!r}", "its body is not what was saved")
+            raise _damaged(saved)
 
     async def _stored(self, saved: Saved, *, expired: bool) -> AsyncIterator[bytes]:
         name = saved.facts.store
@@ -135,6 +135,18 @@ class Bodies:
                         [Drop(collection=USES, key=use.key), pending_put(name, digest)]
                     )
             after = found[-1].key
+
+
+def inline_of(saved: Saved) -> bytes:
+    """Return a body that is kept with the facts. Raises `Corrupt` if it is not what was saved."""
+    body = saved.inline or b""
+    if (len(body), hashlib.sha256(body).hexdigest()) != (saved.facts.size, saved.facts.sha256):
+        raise _damaged(saved)
+    return body
+
+
+def _damaged(saved: Saved) -> Corrupt:
+    return Corrupt(f"checkpoint {saved.id!r}", "its body is not what was saved")
 
 
 class Upload:

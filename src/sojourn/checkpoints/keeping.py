@@ -19,6 +19,7 @@ from sojourn.checkpoints.bodies import (
     new_name,
     use_put,
 )
+from sojourn.checkpoints.place import Seen
 from sojourn.checkpoints.record import (
     COLLECTION,
     INLINE_BYTES,
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from sojourn.checkpoints.place import Place, Seen
+    from sojourn.checkpoints.place import Place
     from sojourn.checkpoints.record import Name, Saved
-    from sojourn.store import Durability, Put
+    from sojourn.store import Committed, Durability, Put
 
 MAX_CHECKPOINT = 1024 * 1024 * 1024
 """Bytes of one body: every byte passes through a transaction. Larger things belong into files."""
@@ -72,12 +73,44 @@ class Content(NamedTuple):
         return -(-self.size // CHUNK_BYTES)
 
 
+class Known(NamedTuple):
+    """The checkpoint that was saved here last, and what that led to: at that revision it is there.
+
+    `alone` says that since the one before it nobody else had committed.
+    """
+
+    name: Name
+    seen: Seen
+    alone: bool
+
+
 class Keeping:
     """The part that saves."""
 
     def __init__(self, place: Place, bodies: Bodies) -> None:
         self._place = place
         self._bodies = bodies
+        self._known: Known | None = None
+
+    async def save_next(self, wanted: Wanted, body: Source) -> Checkpoint | None:
+        """Save a small checkpoint that comes from the one saved here last, without any read.
+
+        The commit expects the revision at which that one was there. `None`, and nothing is saved,
+        if it is another sort of checkpoint, or if somebody else commits: then look for the parent.
+        """
+        known = self._known
+        if known is None or not known.alone or wanted.given or wanted.parent is None:
+            return None
+        if known.name[0] != wanted.parent[0] or not isinstance(body, bytes):
+            return None
+        if len(body) > INLINE_BYTES:
+            return None
+        try:
+            return await self._save_inline(
+                wanted._replace(parent=known.name), body, expect=known.seen
+            )
+        except Conflict:
+            return None
 
     async def save(self, wanted: Wanted, body: Source) -> Checkpoint:
         """Save a checkpoint; see `Checkpoints.save`."""
@@ -107,12 +140,14 @@ class Keeping:
 
     # --- small ---------------------------------------------------------------------------------
 
-    async def _save_inline(self, wanted: Wanted, body: bytes) -> Checkpoint:
+    async def _save_inline(
+        self, wanted: Wanted, body: bytes, *, expect: Seen | None = None
+    ) -> Checkpoint:
         old = await self._place.saved(wanted.id) if wanted.given else None
         content = Content(len(body), hashlib.sha256(body).hexdigest())
         facts = self._facts(wanted, content, None, old)
         parts = [*_replaced(wanted, old), put_of(wanted.id, facts, wanted.content_type, body)]
-        return await self._commit(wanted, parts, old, facts)
+        return await self._commit(wanted, parts, old, facts, expect=expect)
 
     # --- large ---------------------------------------------------------------------------------
 
@@ -222,6 +257,7 @@ class Keeping:
         committed = await self._place.commit(
             parts, epoch=epoch, expect=expect, durability=wanted.durability, now=now
         )
+        self._note((wanted.id, facts.birth), committed)
         if old is not None and old.facts.store is not None:
             with contextlib.suppress(SojournError):  # left to a sweep
                 await self._bodies.reclaim(old.facts.store)
@@ -236,6 +272,12 @@ class Keeping:
             seq=committed.header.seq,
             created_at=to_datetime(now),
         )
+
+    def _note(self, name: Name, committed: Committed) -> None:
+        """Note what was saved last, and whether somebody else had committed before it."""
+        seen, before = Seen(committed.header.epoch, committed.revision), self._known
+        alone = before is None or seen == (before.seen.epoch, before.seen.revision + 1)
+        self._known = Known(name, seen, alone)
 
 
 def _replaced(wanted: Wanted, old: Saved | None) -> list[Put | Drop]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sojourn.checkpoints.bodies import Bodies, ChunkMissing
+from sojourn.checkpoints.bodies import Bodies, ChunkMissing, inline_of
 from sojourn.checkpoints.keeping import Keeping, Wanted
 from sojourn.checkpoints.place import Place
 from sojourn.checkpoints.record import COLLECTION, Checkpoint, checkpoint_of, encode_metadata
@@ -78,6 +78,9 @@ class Checkpoints:
             durability=self._context.durability(durability),
         )
         if wanted.parent is not None:
+            saved = await self._keeping.save_next(wanted, body)
+            if saved is not None:
+                return saved
             found = await self._find_parent(wanted.id, wanted.parent[0], given=wanted.given)
             wanted = wanted._replace(parent=found.name)
         return await self._keeping.save(wanted, body)
@@ -118,6 +121,8 @@ class Checkpoints:
     async def _checkpoint(
         self, saved: Saved | None, *, body: bool, expired: bool
     ) -> Checkpoint | None:
+        if saved is not None and body and saved.facts.store is None:
+            return checkpoint_of(self._place.id, saved, inline_of(saved))
         while saved is not None and body:
             if saved.facts.size > MAX_DOCUMENT:
                 raise TooLarge(

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import InvalidQuery, SojournError, SummaryFailed
-from sojourn.history.messages import Message, Numbered, event_of
+from sojourn.history.messages import Message, event_of, numbered
 from sojourn.history.strategies import (
     LastMessages,
     RollingSummary,
@@ -19,7 +19,7 @@ from sojourn.history.strategies import (
     chosen,
 )
 from sojourn.history.summaries import Summaries, Summary, loaded
-from sojourn.history.transcript import CutMeanwhile, Transcript
+from sojourn.history.transcript import CutMeanwhile, Glimpse, Transcript
 from sojourn.session import Session
 
 if TYPE_CHECKING:
@@ -93,10 +93,8 @@ class History:
             return await self._summarised(strategy, expired=expired)
         transcript = Transcript(self._reading, self._id, expired=expired)
         if strategy is None:
-            items = await transcript.all()
-        else:
-            items = await _windowed(transcript, strategy)
-        return [item.message for item in items]
+            return await transcript.all()
+        return await _windowed(transcript, strategy)
 
     async def compact(
         self, strategy: RollingSummary, *, lease: Lease | None = None
@@ -149,18 +147,45 @@ class History:
         return Summaries(self._reading, self._saving, self._target, expired=expired)
 
 
-async def _windowed(transcript: Transcript, strategy: LastMessages | TokenBudget) -> list[Numbered]:
+async def _windowed(transcript: Transcript, strategy: LastMessages | TokenBudget) -> list[Message]:
     """Return the preamble and the newest messages that fit behind it."""
     if isinstance(strategy, LastMessages) and strategy.n == 0:
         return await transcript.none()
     while True:
-        preamble = await transcript.preamble()
-        window = strategy.window([item.message for item in preamble])
         try:
-            after = preamble[-1].seq if preamble else 0
-            pages = (strategy.page, strategy.further)
-            await transcript.fill(window, after=after, pages=pages)
-            await transcript.check(preamble)
+            glimpse = await transcript.glimpse(strategy.page)
+            if glimpse is None:
+                return await _windowed_in_parts(transcript, strategy)
+            return await _windowed_from(glimpse, transcript, strategy)
         except CutMeanwhile:
             continue
-        return [*preamble, *window.shown()]
+
+
+async def _windowed_from(
+    glimpse: Glimpse, transcript: Transcript, strategy: LastMessages | TokenBudget
+) -> list[Message]:
+    """Return what fits, most of which was read at once; what is read further fits behind that."""
+    preamble, newest = glimpse.preamble, glimpse.newest
+    if isinstance(strategy, LastMessages):
+        enough = glimpse.whole or len(newest) == strategy.n
+        if enough and not any("tool_call_id" in message for message in newest):
+            return [*preamble, *newest]  # nothing to pair, so nothing to leave out
+    window = strategy.window(preamble)
+    page = numbered(glimpse.entries[glimpse.start :], newest)
+    after = glimpse.entries[glimpse.lead - 1].seq if glimpse.lead else 0
+    await transcript.fill(window, page, after=after, whole=glimpse.whole, further=strategy.further)
+    return [*preamble, *(item.message for item in window.shown())]
+
+
+async def _windowed_in_parts(
+    transcript: Transcript, strategy: LastMessages | TokenBudget
+) -> list[Message]:
+    """Return what fits behind a preamble that had to be read apart."""
+    preamble = await transcript.preamble()
+    after = preamble[-1].seq if preamble else 0
+    window = strategy.window([item.message for item in preamble])
+    page = await transcript.page(strategy.page, after=after)
+    whole = len(page) < strategy.page
+    await transcript.fill(window, page, after=after, whole=whole, further=strategy.further)
+    await transcript.check(preamble)
+    return [item.message for item in (*preamble, *window.shown())]

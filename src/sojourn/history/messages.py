@@ -11,7 +11,7 @@ from sojourn.model import Event
 from sojourn.names import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sojourn.model import Entry
 
@@ -90,18 +90,29 @@ def _check_calls(calls: object) -> None:
             raise InvalidQuery(f"{where}.id", "give the text by which its result will name it")
 
 
-def numbered(entry: Entry) -> Numbered:
-    """Return the message of an event, as the store has it. Raises `Corrupt`.
+def messages_in(entries: Sequence[Entry]) -> list[Message]:
+    """Return the messages of events, as the store has them. Raises `Corrupt`, naming the event.
 
     One that was appended by other means is completed: its author stands in for a role that is
     missing, and a body that is no mapping is its content.
     """
-    body = codec.decode(entry.body, f"event {entry.seq}")
-    if not isinstance(body, dict):
-        body = {"content": body}
-    if "role" not in body:
-        body = {"role": entry.author or "user", **body}
-    return Numbered(entry.seq, entry.id, body)
+    bodies = codec.decode_many(
+        [entry.body for entry in entries], lambda index: f"event {entries[index].seq}"
+    )
+    for index, body in enumerate(bodies):
+        if body.__class__ is not dict:
+            bodies[index] = {"role": entries[index].author or "user", "content": body}
+        elif "role" not in body:
+            bodies[index] = {"role": entries[index].author or "user", **body}
+    return bodies
+
+
+def numbered(entries: Sequence[Entry], messages: Sequence[Message]) -> list[Numbered]:
+    """Return the messages of events in their places."""
+    return [
+        Numbered(entry.seq, entry.id, message)
+        for entry, message in zip(entries, messages, strict=True)
+    ]
 
 
 def calls_of(message: Message) -> frozenset[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import islice
+from itertools import islice, takewhile
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sojourn.commit import is_repeat
+from sojourn.store import Ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,26 +71,44 @@ class Log:
         """Return the entries of a window, ascending. Costs what it returns, not what is there."""
         if query.first is not None:
             return list(islice(self._matching(query, newest_first=False), query.first))
+        found = self._newest(query)
+        if type(query) is Ends and len(found) == query.last and found:
+            rest = takewhile(
+                lambda entry: entry.seq < found[0].seq, self._matching(query, newest_first=False)
+            )
+            return [*islice(rest, query.opening), *found]
+        return found
+
+    def _newest(self, query: EventQuery) -> list[Entry]:
+        """Return the last entries of a window, or all."""
+        last = query.last
+        if query.since is None and (query.kinds is None or len(query.kinds) == 1):
+            source, low, high = self._bounds(query)
+            return source[low if last is None else max(low, high - last) : high]
         newest = self._matching(query, newest_first=True)
-        found = list(newest if query.last is None else islice(newest, query.last))
+        found = list(newest if last is None else islice(newest, last))
         found.reverse()
         return found
 
-    def _matching(self, query: EventQuery, *, newest_first: bool) -> Iterator[Entry]:
+    def _bounds(self, query: EventQuery) -> tuple[list[Entry], int, int]:
+        """Return a list of entries, and from where to where those between the bounds are in it."""
         source = self._entries
         if query.kinds is not None and len(query.kinds) == 1:
             source = self._by_kind.get(query.kinds[0], [])
-        after, since = query.after_seq, query.since_instant
+        low = bisect_right(source, query.after_seq, key=_seq) if query.after_seq else 0
+        high = len(source)
+        if query.before_seq is not None:
+            high = bisect_left(source, query.before_seq, key=_seq)
+        return source, low, max(low, high)
+
+    def _matching(self, query: EventQuery, *, newest_first: bool) -> Iterator[Entry]:
+        source, low, high = self._bounds(query)
+        since = query.since_instant
         if since is not None:
             lowest = bisect_left(self._peaks, since)
             if lowest == len(self._entries):
                 return
-            bound = self._entries[lowest].seq - 1
-            after = bound if after is None else max(after, bound)
-        low = 0 if after is None else bisect_right(source, after, key=_seq)
-        high = len(source)
-        if query.before_seq is not None:
-            high = bisect_left(source, query.before_seq, key=_seq)
+            low = max(low, bisect_left(source, self._entries[lowest].seq, key=_seq))
         indexes = range(high - 1, low - 1, -1) if newest_first else range(low, high)
         for index in indexes:
             entry = source[index]

@@ -23,8 +23,9 @@ from sojourn.stores.sqlite import connection, maintenance, schema, writer
 from sojourn.stores.sqlite.dumping import Dumper, Reading
 from sojourn.stores.sqlite.gate import Gate
 from sojourn.stores.sqlite.operations import FindDue, Forget, Reap, weight
-from sojourn.stores.sqlite.reader import SHORT_BYTES, Reader, TooLong
+from sojourn.stores.sqlite.reader import SHORT_BYTES, Reader
 from sojourn.stores.sqlite.watch import Wakeup, Watchers
+from sojourn.stores.sqlite.windows import TooLong
 from sojourn.stores.sqlite.writer import Writer
 
 if TYPE_CHECKING:

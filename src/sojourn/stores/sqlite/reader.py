@@ -11,10 +11,10 @@ from sojourn import codec
 from sojourn.errors import Corrupt, InvalidCursor
 from sojourn.expiry import is_past
 from sojourn.lifecycle import ENDING, Phase
-from sojourn.limits import MAX_SEQ
 from sojourn.model import Record
-from sojourn.store import EventQuery, Listed, Tiers
-from sojourn.stores.sqlite import rows
+from sojourn.store import Listed, Tiers
+from sojourn.stores.sqlite import rows, windows
+from sojourn.stores.sqlite.windows import TooLong
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import apsw
 
     from sojourn.model import Encoded, Entry, StoredDocument
-    from sojourn.store import DocumentQuery, Get, Query
+    from sojourn.store import DocumentQuery, EventQuery, Get, Query
 
 SHORT_BYTES = 64 * 1024
 """Bytes of events that may be read on the event loop's thread; more is a reader thread's work."""
@@ -36,7 +36,7 @@ _GET = f"""SELECT 0, {rows.SESSION} FROM sessions WHERE app = ?1 AND id = ?2
     UNION ALL SELECT 1, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner = ''
     UNION ALL SELECT 2, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner =
         (SELECT user FROM sessions WHERE app = ?1 AND id = ?2)"""
-_HEAD = "SELECT row, expires_at FROM sessions WHERE app = ? AND id = ?"
+_HEAD = "SELECT row, expires_at, seq FROM sessions WHERE app = ? AND id = ?"
 _TIER = "SELECT name, value FROM tiers WHERE app = ? AND owner = ?"
 _OWNED = """FROM documents WHERE session = iif(:id IS NULL, 0, (
         SELECT row FROM sessions WHERE app = :app AND id = :id
@@ -52,10 +52,6 @@ _DOCUMENTS = {
     for lead in (False, True)
 }
 """Listings of documents, by whether they are newest first and whether bodies come along."""
-
-
-class TooLong(Exception):
-    """What was asked for is too long for the event loop's thread."""
 
 
 class Reader:
@@ -96,7 +92,7 @@ class Reader:
         if is_past(header.expires_at, get.now) and not get.expired:
             return None
         app_state, user_state = _tiers_in(found)
-        entries = () if window is None else tuple(self._window(row[rows.ROW], window))
+        entries = () if window is None else tuple(self._window(row[rows.ROW], header.seq, window))
         return Record(
             header=header,
             state=_state_in(row),
@@ -107,28 +103,19 @@ class Reader:
 
     def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
         """Return a window of a log; see `Store.events`."""
-        with self._snapshot():
-            row = self._db.execute(_HEAD, (app, id)).fetchone()
+        execute = self._db.execute
+        execute("BEGIN")  # not `_snapshot`: this is the read that there are most of
+        try:
+            row = execute(_HEAD, (app, id)).fetchone()
             if row is None or is_past(row[1], now):
                 return None
-            return self._window(row[0], window)
+            return self._window(row[0], row[2], window)
+        finally:
+            execute("COMMIT")
 
-    def _window(self, row: int, window: EventQuery) -> list[Entry]:
-        limit = window.last if window.first is None else window.first
-        if limit == 0:
-            return []
-        direction = "DESC" if window.first is None else "ASC"
-        sql, bindings = _window_sql(row, window, direction, limit)
-        found: list[Any] = []
-        size = 0
-        for event in self._db.execute(sql, bindings):
-            found.append(rows.to_entry(event))
-            size += len(event[5])
-            if self._short and size > SHORT_BYTES:
-                raise TooLong
-        if window.first is None:
-            found.reverse()
-        return found
+    def _window(self, row: int, top: int, window: EventQuery) -> list[Entry]:
+        most = SHORT_BYTES if self._short else MAX_INTEGER
+        return windows.entries(self._db, row, top, window, most)
 
     def revisions(self, keys: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[Any, ...]]:
         """Return (epoch, revision) of those sessions that exist."""
@@ -275,54 +262,6 @@ def _tiers_in(found: list[Any]) -> tuple[Encoded, Encoded]:
     for row in found[1:]:
         tiers[row[0] - 1][row[2]] = msgspec.Raw(row[3])
     return tiers
-
-
-def _window_sql(
-    row: int, window: EventQuery, direction: str, limit: int | None
-) -> tuple[str, dict[str, Any]]:
-    """Return the statement for a window: bounds on the key, or on the index of kinds."""
-    low = 0 if window.after_seq is None else max(window.after_seq, 0)
-    high = MAX_SEQ + 1 if window.before_seq is None else min(window.before_seq, MAX_SEQ + 1)
-    bindings: dict[str, Any] = {
-        "row": row,
-        "low": rows.event_key(row, min(low, MAX_SEQ)),
-        "high": rows.event_key(row, 0) + max(high, 0),
-        "since": window.since_instant,
-        "limit": -1 if limit is None else limit,
-    }
-    where = "key > :low AND key < :high"
-    if window.since is not None:
-        # Peaks never fall, so going back, nothing matches behind the first one before `since`.
-        where += (
-            " AND at >= :since AND key > coalesce((SELECT key FROM events WHERE key > :low"
-            " AND key < :high AND peak < :since ORDER BY key DESC LIMIT 1), 0)"
-        )
-    if window.kinds is None:
-        order = f"ORDER BY key {direction} LIMIT :limit"
-        return f"SELECT {rows.EVENT} FROM events WHERE {where} {order}", bindings
-    return _kinds_sql(window.kinds, where, direction, bindings)
-
-
-def _kinds_sql(
-    kinds: tuple[str, ...], where: str, direction: str, bindings: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Return the statement for some kinds: as many of each as are wanted in all, then merged."""
-    bindings["low_seq"] = bindings["low"] & MAX_SEQ
-    bindings["high_seq"] = bindings["high"] - rows.event_key(bindings["row"], 0)
-    parts = []
-    for number, kind in enumerate(dict.fromkeys(kinds)):
-        bindings[f"kind{number}"] = kind
-        parts.append(
-            f"SELECT {rows.EVENT} FROM events WHERE session = :row "
-            f"AND kind = :kind{number} AND seq > :low_seq AND seq < :high_seq AND {where} "
-            f"ORDER BY seq {direction} LIMIT :limit"
-        )
-    if not parts:
-        return f"SELECT {rows.EVENT} FROM events WHERE 0", {}
-    if len(parts) == 1:  # nothing to merge, so nothing to sort
-        return parts[0], bindings
-    parts = [f"SELECT * FROM ({part})" for part in parts]
-    return " UNION ALL ".join(parts) + f" ORDER BY 1 {direction} LIMIT :limit", bindings
 
 
 def _phases_of(query: Query) -> Iterable[Phase]:

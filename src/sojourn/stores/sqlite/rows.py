@@ -29,6 +29,9 @@ ROW, WAKE_AT, PEAK, STATE = range(COLUMNS - 4, COLUMNS)
 EVENT = "key, id, kind, author, at, body, changes, deleted"
 """The columns of an event, in the order that `to_entry` reads them."""
 
+ENTRY = EVENT.replace("key", "seq", 1)
+"""The same with the number in place of the key: they are an `Entry` as they stand."""
+
 DOCUMENT = "collection, key, content_type, size, seq, created_at, updated_at, expires_at, row"
 """The columns of a document without its body, in the order that `to_document` reads them."""
 
@@ -121,9 +124,14 @@ def to_entry(row: Sequence[Any]) -> Entry:
     A damaged page can hold anything where SQLite expects a row, also nothing.
     """
     if row[5].__class__ is not str or row[1].__class__ is not str or row[2].__class__ is not str:
-        number, seq = row[0] >> SEQ_BITS, row[0] & MAX_SEQ
-        raise Corrupt(f"event {seq} of row {number}", "its row does not hold an event")
+        raise torn_event(row[0])
     return Entry(row[0] & MAX_SEQ, *row[1:])
+
+
+def torn_event(key: int) -> Corrupt:
+    """Return what is raised for a row of events that holds none."""
+    number, seq = key >> SEQ_BITS, key & MAX_SEQ
+    return Corrupt(f"event {seq} of row {number}", "its row does not hold an event")
 
 
 def to_document(row: Sequence[Any]) -> StoredDocument:

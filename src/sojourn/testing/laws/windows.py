@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sojourn.testing.laws.corner import Corner, draft, drafts, instant
+from sojourn.store import Ends
+from sojourn.testing.laws.corner import ONE, Corner, draft, drafts, instant
 from sojourn.testing.laws.expect import equal
 from sojourn.testing.laws.law import law
 
@@ -150,3 +151,37 @@ async def a_session_without_events_has_an_empty_log(corner: Corner) -> None:
     await corner.append(*drafts(3))
     equal((await corner.read()).entries, (), "the entries of get without a window")
     equal((await corner.read()).header.seq, 3, "the last number in its header")
+
+
+@law()
+async def the_beginning_of_a_window_may_come_along(corner: Corner) -> None:
+    """Asked for both ends, a store answers with the last ones, or with the first ones before them.
+
+    Which of the two is the store's choice, but always the same.
+    """
+    await corner.create()
+    kinds = ("message", "note", "note", "note", "note", "message", "message", "note", "message")
+    await corner.append(*(draft(f"e{n}", kind=k, at=n) for n, k in enumerate(kinds, start=1)))
+    knows = await _ends(corner, last=1, opening=1) == [1, 9]
+    for window, first, last in (
+        ({"last": 1, "opening": 1}, [1], [9]),
+        ({"last": 2, "opening": 2, "kinds": ("message",)}, [1, 6], [7, 9]),
+        ({"last": 2, "opening": 1, "kinds": ("message",)}, [1], [7, 9]),
+        ({"last": 3, "opening": 3, "kinds": ("message",)}, [1], [6, 7, 9]),
+        ({"last": 4, "opening": 3, "kinds": ("message",)}, [], [1, 6, 7, 9]),
+        ({"last": 9, "opening": 3, "kinds": ("message",)}, [], [1, 6, 7, 9]),
+        ({"last": 2, "opening": 2, "kinds": ("message", "note")}, [1, 2], [8, 9]),
+        ({"last": 1, "opening": 1, "after_seq": 2}, [3], [9]),
+        ({"last": 1, "opening": 2, "after_seq": 2, "kinds": ("message",)}, [6, 7], [9]),
+        ({"last": 1, "opening": 2, "before_seq": 7, "kinds": ("message",)}, [1], [6]),
+        ({"last": 1, "opening": 1, "since": instant(3), "kinds": ("message",)}, [6], [9]),
+        ({"last": 0, "opening": 2}, [], []),
+        ({"last": 5, "opening": 2, "kinds": ("other",)}, [], []),
+    ):
+        expected = [*first, *last] if knows else last
+        equal(await _ends(corner, **window), expected, f"the events of both ends of {window}")
+
+
+async def _ends(corner: Corner, **window: Any) -> list[int]:
+    found = await corner.store.events(corner.app, ONE, instant(0), Ends(**window))
+    return [entry.seq for entry in found or ()]
