@@ -199,6 +199,18 @@ def stored_event(event: Event, prepared: Prepared, seq: int) -> Event:
     )
 
 
+def stored_events(
+    events: Sequence[Event], prepared: Sequence[Prepared], seqs: Sequence[int]
+) -> list[Event]:
+    """Return events as they are in the log now; see `stored_event`."""
+    if len(events) == 1:
+        return [stored_event(events[0], prepared[0], seqs[0])]
+    return [
+        stored_event(event, item, seq)
+        for event, item, seq in zip(events, prepared, seqs, strict=True)
+    ]
+
+
 def changes_of(prepared: Sequence[Prepared], seqs: Sequence[int], before: int) -> Changes:
     """Return what the events that are new (numbered above `before`) changed, the later one wins."""
     if len(prepared) == 1:

@@ -19,7 +19,7 @@ from sojourn.errors import (
     TooLarge,
     Unavailable,
 )
-from sojourn.events import by_tier, changes_of, encode_delta, prepare, stored_event
+from sojourn.events import by_tier, changes_of, encode_delta, prepare, stored_events
 from sojourn.expiry import is_past
 from sojourn.lifecycle import END_OF, FINISH_OF, Phase, Trigger
 from sojourn.limits import END_CLAIM_SECONDS, MAX_EVENTS_PER_COMMIT
@@ -205,7 +205,7 @@ class Saving:
         stored: list[Event] = []
 
         def taken(committed: Committed) -> None:
-            stored.extend(_as_stored(whole, prepared, committed.seqs))
+            stored.extend(stored_events(whole, prepared, committed.seqs))
             if session is not None:
                 _take(session, committed, prepared, stored, writes)
 
@@ -240,7 +240,7 @@ class Saving:
 
         def taken(committed: Committed) -> None:
             session.committed(committed.header, committed.revision)
-            _cut_events(session, after)
+            session.cut(after)
 
         await self._commit(session, change, taken)
 
@@ -280,8 +280,8 @@ class Saving:
         stored: list[Event] = []
 
         def taken(committed: Committed) -> None:
-            stored.extend(_as_stored(whole, prepared, committed.seqs))
-            _cut_events(session, tail[0] - 1)
+            stored.extend(stored_events(whole, prepared, committed.seqs))
+            session.cut(tail[0] - 1)
             _take(session, committed, prepared, stored, writes)
 
         await self._commit(session, change, taken)
@@ -519,31 +519,7 @@ def _take(
     """Let a working copy take over events that were committed when it had `writes` changes."""
     session.committed(committed.header, committed.revision)
     session.state.applied(changes_of(prepared, committed.seqs, committed.before), writes)
-    _take_events(session, stored, prepared)
-
-
-def _as_stored(
-    events: Sequence[Event], prepared: Sequence[Prepared], seqs: Sequence[int]
-) -> list[Event]:
-    if len(events) == 1:
-        return [stored_event(events[0], prepared[0], seqs[0])]
-    return [
-        stored_event(event, item, seq)
-        for event, item, seq in zip(events, prepared, seqs, strict=True)
-    ]
-
-
-def _take_events(session: Session, stored: list[Event], prepared: Sequence[Prepared]) -> None:
-    """Add events that were stored to a working copy, each once, and its `temp:` keys."""
-    held = session.events
-    for event in stored:
-        if not held or (event.seq or 0) > (held[-1].seq or 0):
-            held.append(event)
+    session.logged(stored)
     for item in prepared:
         if item.delta.temporary:
             session.state.set_temporary(item.delta.temporary)
-
-
-def _cut_events(session: Session, after: int) -> None:
-    """Drop the events behind `after` from a working copy."""
-    session.events[:] = [event for event in session.events if (event.seq or 0) <= after]

@@ -20,7 +20,7 @@ from sojourn.state import check_key, merge, tier_of
 from sojourn.timestamps import to_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from sojourn.lifecycle import Phase
@@ -397,6 +397,17 @@ class Session:
     def seen(self, header: Header) -> None:
         """Take over a header that says nothing on state: deadlines, phase, labels."""
         self._header = header
+
+    def logged(self, events: Sequence[Event]) -> None:
+        """Add events that were stored, each once."""
+        held = self.events
+        for event in events:
+            if not held or (event.seq or 0) > (held[-1].seq or 0):
+                held.append(event)
+
+    def cut(self, after: int) -> None:
+        """Drop the events behind number `after`."""
+        self.events[:] = [event for event in self.events if (event.seq or 0) <= after]
 
     def reloaded(self, record: Record) -> None:
         """Take over all of a record."""
