@@ -27,7 +27,8 @@ from sojourn import (
     Unavailable,
     UnsupportedFilesystem,
 )
-from sojourn.stores.sqlite import SqliteStore, connection, schema, writer
+from sojourn import mounts as mounting
+from sojourn.stores.sqlite import SqliteStore, schema, writer
 
 if TYPE_CHECKING:
     import os
@@ -204,7 +205,7 @@ async def test_a_network_file_system_is_refused(
     (tmp_path / "link").symlink_to(share)
     mounts = tmp_path / "mountinfo"
     mounts.write_text(MOUNTS.format(point=str(share).replace(" ", r"\040"), kind=kind))
-    monkeypatch.setattr(connection, "_MOUNTS", mounts)
+    monkeypatch.setattr(mounting, "_MOUNTS", mounts)
     for path in (share / "a.db", tmp_path / "link" / "a.db"):
         with pytest.raises(UnsupportedFilesystem, match=kind.replace(".", r"\.")):
             await open_and_close(path)
