@@ -117,9 +117,11 @@ class Collection:
         self._numbers: list[int] = []
 
     def get(self, key: str) -> StoredDocument | None:
+        """Return a document, expired or not."""
         return self.by_key.get(key)
 
     def put(self, document: StoredDocument) -> None:
+        """Put a document in the place of the one of its key, or behind all others."""
         if document.key not in self.by_key:
             insort(self._keys, document.key)
             self._numbers.append(document.number)  # higher than all that are there
@@ -127,6 +129,7 @@ class Collection:
         self.by_key[document.key] = document
 
     def drop(self, key: str) -> None:
+        """Drop a document. Missing is fine."""
         document = self.by_key.pop(key, None)
         if document is not None:
             del self._by_number[document.number]

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -105,7 +106,7 @@ class FilesystemStore:
         self._process = os.getpid()
         self._shards: dict[str, Shard] = {}
         self._loading: dict[str, asyncio.Future[None]] = {}
-        self._watchers = Watchers()
+        self._watchers = Watchers(self._nobody_watches)
         self._gate: Gate | None = None
         self._writer: Writer | None = None
         self._batcher: Batcher[Operation, Any] | None = None
@@ -159,24 +160,28 @@ class FilesystemStore:
         """Check the place and the folder; return the gate of a store that is ready."""
         refuse_unsafe_place(self._path)
         try:
-            if not folder.check(self._disk, self._path) and not os.path.isdir(self._path):  # noqa: PTH112 - as in `folder`
+            if not folder.check(self._disk, self._path) and not os.path.isdir(self._path):
                 with contextlib.suppress(FileExistsError):  # another process was faster
                     self._disk.make_folder(self._path)
-            gate = Gate(os.path.join(os.path.realpath(self._path), ""), folder.GATE)  # noqa: PTH118 - as in `folder`
+            gate = Gate(os.path.join(os.path.realpath(self._path), ""), folder.GATE)
             try:
-                if not gate.acquire_within(writer.GATE_SECONDS):
-                    reason = f"another process has kept the folder for {writer.GATE_SECONDS:.0f} s"
-                    raise Unavailable(self.name, reason)
-                if not folder.check(self._disk, self._path):
-                    folder.make(self._disk, self._path)
-                folder.clean(self._disk, self._path)
+                self._make_ready(gate)
             except BaseException:
                 gate.close()
                 raise
-            gate.release()
         except OSError as error:
             raise mapped(error, self.name) from error
         return gate
+
+    def _make_ready(self, gate: Gate) -> None:
+        """Make the folder a store if it is none, and remove what a crash left half-made."""
+        if not gate.acquire_within(writer.GATE_SECONDS):
+            reason = f"another process has kept the folder for {writer.GATE_SECONDS:.0f} s"
+            raise Unavailable(self.name, reason)
+        if not folder.check(self._disk, self._path):
+            folder.make(self._disk, self._path)
+        folder.clean(self._disk, self._path)
+        gate.release()
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then close. Twice is fine.
@@ -218,7 +223,7 @@ class FilesystemStore:
     def _shard(self, app: str) -> Shard:
         shard = self._shards.get(app)
         if shard is None:
-            apps = os.path.join(os.path.realpath(self._path), folder.APPS)  # noqa: PTH118 - as in `folder`
+            apps = os.path.join(os.path.realpath(self._path), folder.APPS)
             shard = Shard(self._disk, apps, app)
             shard = self._shards.setdefault(app, shard)
         return shard
@@ -256,10 +261,16 @@ class FilesystemStore:
     def _moved(self, shard: Shard) -> None:
         """Wake who watches what changed."""
         changed = shard.take_changed()
-        if changed:
+        if changed is None:
+            self._watchers.wake_app(shard.app)
+        elif changed:
             self._watchers.wake(shard.app, changed)
         if self._keeper is not None:
             self._keeper.note(shard)
+
+    def _nobody_watches(self) -> None:
+        if self._keeper is not None:
+            self._keeper.unwatch()
 
     async def _write(self, app: str, operation: Operation) -> Any:
         await self._current(app)
@@ -415,7 +426,7 @@ class FilesystemStore:
         """Yield a session part by part, as it was when this began."""
         parts, files = await self._look(app, lambda vault: vault.parts(app, id, now))
         for part in parts:
-            yield await self._there(lambda part=part: _read(files, part))  # type: ignore[misc]  # a lambda's default
+            yield await self._there(partial(_read, files, part))
 
     async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
         """Return a page of what sessions share."""
@@ -455,7 +466,7 @@ class FilesystemStore:
         self._check_open()
         found: list[str] = []
         for place in await self._there(lambda: folder.shard_folders(self._disk, self._path)):
-            found += await self._there(lambda place=place: maintenance.check(self._disk, place))  # type: ignore[misc]  # a lambda's default
+            found += await self._there(partial(maintenance.check, self._disk, place))
         return found
 
     # --- the files -----------------------------------------------------------------------------
@@ -500,4 +511,3 @@ def _read(files: Files, snapshot: Snapshot) -> Snapshot:
         entries=tuple(files.entries(snapshot.entries)),
         documents=tuple(map(files.document, snapshot.documents)),
     )
-

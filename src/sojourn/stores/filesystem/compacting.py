@@ -24,7 +24,7 @@ from sojourn.stores.filesystem.replica import (
 from sojourn.stores.filesystem.snapshots import UNFINISHED, write_journal, write_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sojourn.stores.filesystem.disk import Disk
     from sojourn.stores.filesystem.shard import Shard
@@ -45,17 +45,16 @@ class Compaction:
 
     def prepare(self) -> bool:
         """Write the snapshot; return `False` if another process is at it already."""
-        self._guard = Gate(os.path.join(self._shard.folder, ""), GUARD)  # noqa: PTH118 - paths are plain text here
+        self._guard = Gate(os.path.join(self._shard.folder, ""), GUARD)
         if not self._guard.acquire_at_once():
             return False
         self._loaded = load(self._disk, self._shard.folder)
         write_snapshot(self._disk, self._new(snapshot_path), self._loaded.vault)
         return True
 
-    def _new(self, path: type[None] | object) -> str:
+    def _new(self, path: Callable[[str, int], str]) -> str:
         assert self._loaded is not None  # it was prepared
-        assert callable(path)
-        return str(path(self._shard.folder, self._loaded.position.generation + 1)) + UNFINISHED
+        return path(self._shard.folder, self._loaded.position.generation + 1) + UNFINISHED
 
     def finish_in_turn(self) -> None:
         """Finish, while nothing is decided."""
@@ -95,7 +94,7 @@ class Compaction:
         for name in self._disk.names(folder):
             number = generation_of(name.removesuffix(UNFINISHED))
             if number is not None and number < generation:
-                self._disk.remove(os.path.join(folder, name))  # noqa: PTH118 - as above
+                self._disk.remove(os.path.join(folder, name))
         self._disk.sync_folder(folder)
 
     def close(self) -> None:

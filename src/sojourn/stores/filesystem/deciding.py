@@ -16,12 +16,12 @@ from msgspec import Raw
 from sojourn import codec, commit, restoring
 from sojourn.errors import Corrupt, Unserializable
 from sojourn.model import StoredDocument
+from sojourn.operations import FindDue, Forget, Reap
 from sojourn.store import (
     Acquire,
     Change,
     Create,
     Delete,
-    Drop,
     Fork,
     Renew,
     Restore,
@@ -30,7 +30,6 @@ from sojourn.store import (
     TierDelta,
     Touch,
 )
-from sojourn.operations import FindDue, Forget, Reap
 from sojourn.stores.filesystem import effects
 from sojourn.stores.filesystem.documents import PlacedDocuments, WorkingDocuments
 from sojourn.stores.filesystem.effects import DocumentsLine, DropLine, TierLine
@@ -41,7 +40,7 @@ from sojourn.vault.slot import Slot
 from sojourn.vault.transfer import TransferVault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from sojourn.model import Draft, Entry, Header
     from sojourn.operations import Operation, Outcome
@@ -149,7 +148,7 @@ class WorkingLog(Log):
         super().truncate(after)
         self._cut = after if self._cut is None else min(after, self._cut)
 
-    def tail(self, count: int, upto: int | None = None) -> tuple[int, ...]:
+    def tail(self, count: int) -> tuple[int, ...]:
         """Return the last `count` sequence numbers, ascending."""
         new = super().tail(count)
         below = self._below.tail(count - len(new), self._cut) if len(new) < count else ()
@@ -203,15 +202,16 @@ class Deciding(TransferVault):
         self.noted: list[Noted] = []
         self.is_unclear = False
         """Whether something was decided that could not be noted: all of it has to go."""
-        self._rows = kept._rows
-        slots: Layer[tuple[str, str], Slot] = Layer(kept._slots, WorkingSlot)
+        below = kept.contents()
+        self._rows = below.rows
+        slots: Layer[tuple[str, str], Slot] = Layer(below.slots, WorkingSlot)
         self._slots = slots
-        self._tiers = Layer(kept._tiers)
-        self._app_documents = Layer(kept._app_documents, _working_documents)
-        self._places = itertools.count(kept.places)
-        self._claims = Layer(kept._claims)
-        self._index = _Looking(kept._index, slots)
-        self._staged = Layer(kept._staged)
+        self._tiers = Layer(below.tiers)
+        self._app_documents = Layer(below.app_documents, _working_documents)
+        self._places = itertools.count(below.places)
+        self._claims = Layer(below.claims)
+        self._index = _Looking(below.index, slots)
+        self._staged = Layer(below.staged)
         self._given_up: list[str] = []
 
     def apply(self, operation: Operation) -> Outcome:
@@ -401,7 +401,7 @@ class Deciding(TransferVault):
         self._note_removed([])
         return outcome
 
-    def _stage(self, key: tuple[str, str], restore: Restore) -> None:
+    def _stage(self, key: tuple[str, str], restore: Restore) -> None:  # noqa: ARG002 - the header has it
         """Note a part. The last one is noted with the whole."""
         snapshot = restore.snapshot
         if snapshot.last:
@@ -485,9 +485,7 @@ def _taken(documents: Any) -> _Taken:
             continue
         dropped.append(DropLine(collection=item.collection, key=item.key))
         gone = [
-            where
-            for where in put
-            if where[0] == item.collection and item.key in (None, where[1])
+            where for where in put if where[0] == item.collection and item.key in (None, where[1])
         ]
         for where in gone:
             del put[where]

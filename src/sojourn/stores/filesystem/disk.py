@@ -55,23 +55,23 @@ class Disk:
 
     def rename(self, old: str, new: str) -> None:
         """Give a file or folder another name, in the place of what is there."""
-        os.rename(old, new)  # noqa: PTH104 - paths are plain text here
+        os.rename(old, new)
 
     def remove(self, path: str) -> None:
         """Remove a file."""
-        os.unlink(path)  # noqa: PTH108 - paths are plain text here
+        os.unlink(path)
 
     def make_folder(self, path: str) -> None:
         """Make a folder."""
-        os.mkdir(path)  # noqa: PTH102 - paths are plain text here
+        os.mkdir(path)
 
     def remove_folder(self, path: str) -> None:
         """Remove an empty folder."""
-        os.rmdir(path)  # noqa: PTH106 - paths are plain text here
+        os.rmdir(path)
 
     def names(self, path: str) -> list[str]:
         """Return the names in a folder, ascending."""
-        return sorted(os.listdir(path))  # noqa: PTH208 - paths are plain text here
+        return sorted(os.listdir(path))
 
     def sync_folder(self, path: str) -> None:
         """Return once the names in a folder are on the disk."""

@@ -94,7 +94,7 @@ class _Effect(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="do")
     """What all effects share: how they are told apart."""
 
 
-class Begun(_Effect, kw_only=True, tag="begin"):
+class Begun(_Effect, frozen=True, kw_only=True, tag="begin"):
     """The first frame of a snapshot: whose it is, and how far its counters are."""
 
     app: str
@@ -102,13 +102,13 @@ class Begun(_Effect, kw_only=True, tag="begin"):
     places: int
 
 
-class Finished(_Effect, kw_only=True, tag="end"):
+class Finished(_Effect, frozen=True, kw_only=True, tag="end"):
     """The last frame of a snapshot: how many came before it."""
 
     frames: int
 
 
-class Kept(_Effect, kw_only=True, tag="session"):
+class Kept(_Effect, frozen=True, kw_only=True, tag="session"):
     """A session in a snapshot, or with `more` the next piece of it."""
 
     id: str
@@ -120,7 +120,7 @@ class Kept(_Effect, kw_only=True, tag="session"):
     events: list[Raw] = []
 
 
-class Created(_Effect, kw_only=True, tag="create"):
+class Created(_Effect, frozen=True, kw_only=True, tag="create"):
     """A new session."""
 
     row: int
@@ -130,7 +130,7 @@ class Created(_Effect, kw_only=True, tag="create"):
     events: list[Raw] = []
 
 
-class Changed(_Effect, kw_only=True, tag="change"):
+class Changed(_Effect, frozen=True, kw_only=True, tag="change"):
     """A session moved on. `header` is there if more than the counters and deadlines changed."""
 
     id: str
@@ -150,7 +150,7 @@ class Changed(_Effect, kw_only=True, tag="change"):
     events: list[Raw] = []
 
 
-class Forked(_Effect, kw_only=True, tag="fork"):
+class Forked(_Effect, frozen=True, kw_only=True, tag="fork"):
     """A session that shares the events and documents of `source` up to event `at`."""
 
     row: int
@@ -160,7 +160,7 @@ class Forked(_Effect, kw_only=True, tag="fork"):
     state: Raw
 
 
-class Removed(_Effect, kw_only=True, tag="remove"):
+class Removed(_Effect, frozen=True, kw_only=True, tag="remove"):
     """Sessions that are gone with all they own; `user` is one whose tier is gone as well.
 
     `staged` are restores that are given up.
@@ -171,7 +171,7 @@ class Removed(_Effect, kw_only=True, tag="remove"):
     staged: tuple[str, ...] = ()
 
 
-class Staged(_Effect, kw_only=True, tag="part"):
+class Staged(_Effect, frozen=True, kw_only=True, tag="part"):
     """A part of a session that is being restored; nobody sees it yet.
 
     The first one begins anew, unless it says `more`.
@@ -187,7 +187,7 @@ class Staged(_Effect, kw_only=True, tag="part"):
     events: list[Raw] = []
 
 
-class Restored(_Effect, kw_only=True, tag="restore"):
+class Restored(_Effect, frozen=True, kw_only=True, tag="restore"):
     """A session exactly as it was elsewhere; with `staged`, its parts before this come first."""
 
     row: int
@@ -198,18 +198,18 @@ class Restored(_Effect, kw_only=True, tag="restore"):
     events: list[Raw] = []
 
 
-class Shared(_Effect, kw_only=True, tag="share"):
+class Shared(_Effect, frozen=True, kw_only=True, tag="share"):
     """Tiers, and documents of the app."""
 
     tiers: tuple[TierLine, ...] = ()
     documents: DocumentsLine = DocumentsLine()
 
 
-class Paused(_Effect, kw_only=True, tag="pause"):
+class Paused(_Effect, frozen=True, kw_only=True, tag="pause"):
     """Nothing. What stands before it is on the disk for sure."""
 
 
-class Sealed(_Effect, kw_only=True, tag="seal"):
+class Sealed(_Effect, frozen=True, kw_only=True, tag="seal"):
     """The journal goes on in the one of generation `next`, at `offset`."""
 
     next: int
@@ -243,9 +243,10 @@ encode = _encoder.encode
 def decode(text: bytes, where: str) -> Effect:
     """Return what a frame says. Raises `Corrupt`, naming `where`, if it can not be understood."""
     try:
-        return _decoder.decode(text)
+        effect: Effect = _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Corrupt(where, f"a frame can not be understood ({error})") from error
+    return effect
 
 
 def event_raw(event: Draft | Entry, seq: int) -> Raw:

@@ -32,8 +32,9 @@ STRETCH = 1024 * 1024
 
 
 class DataFile:
-    """An open snapshot or journal. It stays readable when its name is gone, and is closed when
-    nobody holds it any more.
+    """An open snapshot or journal.
+
+    It stays readable when its name is gone, and is closed when nobody holds it any more.
     """
 
     def __init__(self, disk: Disk, path: str, file: int, salt: bytes) -> None:
@@ -125,9 +126,7 @@ class Files:
 
     def entries(self, events: Sequence[Entry]) -> list[Entry]:
         """Return events, read."""
-        return [
-            effects.entry_of(text, f"event {event.seq}") for event, text in self.texts(events)
-        ]
+        return [effects.entry_of(text, f"event {event.seq}") for event, text in self.texts(events)]
 
     def document(self, document: StoredDocument, lead: int | None = None) -> StoredDocument:
         """Return a document with its body, or only the first `lead` bytes of it.
@@ -142,12 +141,12 @@ class Files:
         if size == document.size and zlib.crc32(body) != document.sum:
             key = f"document {document.collection!r} {document.key!r} in {file.path}"
             raise Corrupt(key, "it is not what was written")
-        return _told(document, body)
+        return unplaced(document, body)
 
     def documents(self, documents: Iterable[StoredDocument], lead: int) -> list[StoredDocument]:
         """Return documents as in a listing: with the first `lead` bytes, with none for 0."""
         return [
-            self.document(document, lead) if lead else _told(document, None)
+            self.document(document, lead) if lead else unplaced(document, None)
             for document in documents
         ]
 
@@ -163,7 +162,7 @@ def _unread(event: Entry) -> Unread:
 _DOCUMENT_FIELDS = StoredDocument.__struct_fields__
 
 
-def _told(document: StoredDocument, body: bytes | None) -> StoredDocument:
+def unplaced(document: StoredDocument, body: bytes | None) -> StoredDocument:
     """Return a document without its place."""
     facts = {name: getattr(document, name) for name in _DOCUMENT_FIELDS}
     return StoredDocument(**{**facts, "body": body})

@@ -48,8 +48,8 @@ def check(disk: Disk, path: str) -> bool:
     except NotADirectoryError:
         raise ForeignFile(path, "it is a file, not a folder of Sojourn's") from None
     except FileNotFoundError:
-        parent = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - paths are plain text here
-        if not os.path.isdir(parent):  # noqa: PTH112 - as above
+        parent = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(parent):
             raise Unavailable(path, f"its folder {parent!r} does not exist") from None
         return False
     if MARK not in names:
@@ -68,7 +68,7 @@ def check(disk: Disk, path: str) -> bool:
 
 def version_of(disk: Disk, path: str) -> int:
     """Return the version of a store. Raises `ForeignFile` if the mark is none of ours."""
-    name = os.path.join(path, MARK)  # noqa: PTH118 - paths are plain text here
+    name = os.path.join(path, MARK)
     file = disk.open(name)
     try:
         text = disk.read(file, 4_096, 0)
@@ -85,8 +85,8 @@ def version_of(disk: Disk, path: str) -> int:
 
 def make(disk: Disk, path: str) -> None:
     """Make a store of a folder that is empty, inside the gate; the mark comes last."""
-    apps, name = os.path.join(path, APPS), os.path.join(path, MARK)  # noqa: PTH118 - paths are plain text here
-    if not os.path.isdir(apps):  # noqa: PTH112 - as above
+    apps, name = os.path.join(path, APPS), os.path.join(path, MARK)
+    if not os.path.isdir(apps):
         disk.make_folder(apps)
     file = disk.open(name + UNFINISHED, create=True)
     try:
@@ -100,10 +100,10 @@ def make(disk: Disk, path: str) -> None:
 
 def clean(disk: Disk, path: str) -> None:
     """Remove shards that a crash left half-made; inside the gate, where they are made."""
-    apps = os.path.join(path, APPS)  # noqa: PTH118 - paths are plain text here
+    apps = os.path.join(path, APPS)
     for name in disk.names(apps):
         if name.startswith(MAKING):
-            remove_folder(disk, os.path.join(apps, name))  # noqa: PTH118 - as above
+            remove_folder(disk, os.path.join(apps, name))
 
 
 def app_names(disk: Disk, path: str) -> list[str]:
@@ -113,5 +113,5 @@ def app_names(disk: Disk, path: str) -> list[str]:
 
 def shard_folders(disk: Disk, path: str) -> list[str]:
     """Return the folders of all apps."""
-    apps = os.path.join(path, APPS)  # noqa: PTH118 - paths are plain text here
-    return [os.path.join(apps, name) for name in disk.names(apps) if not name.startswith(MAKING)]  # noqa: PTH118 - as above
+    apps = os.path.join(path, APPS)
+    return [os.path.join(apps, name) for name in disk.names(apps) if not name.startswith(MAKING)]

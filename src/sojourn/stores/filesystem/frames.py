@@ -77,7 +77,8 @@ def salt_of(head: bytes, path: str) -> bytes:
     """
     words = head.rstrip(b"\n").split(b" ")
     try:
-        name, version, salt = b" ".join(words[:-2]), int(words[-2]), bytes.fromhex(words[-1].decode())
+        name, version = b" ".join(words[:-2]), int(words[-2])
+        salt = bytes.fromhex(words[-1].decode())
     except (ValueError, IndexError):
         raise Corrupt(path, "its first line is not one of Sojourn's") from None
     if name != _HEAD or version < 1 or len(salt) != _SALT_BYTES:

@@ -82,9 +82,14 @@ class Keeper:
         if self._polling is None or self._polling.done():
             self._polling = self._loop.create_task(self._poll(watchers))
 
+    def unwatch(self) -> None:
+        """Follow slowly again: nobody watches."""
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
+
     async def _poll(self, watchers: Watchers) -> None:
-        await asyncio.sleep(0)
-        while watchers:
+        while True:
             for app in watchers.apps():
                 await self._follow(self._shards[app])
             await asyncio.sleep(POLL_SECONDS)
@@ -105,7 +110,7 @@ class Keeper:
             for shard in list(self._shards.values()):
                 try:
                     await self._look_after(shard)
-                except Exception:  # noqa: BLE001 - it is tried again; nothing that was written is lost
+                except Exception:
                     log.warning("the files of an app could not be compacted", exc_info=True)
 
     async def _look_after(self, shard: Shard) -> None:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from sojourn import codec, commit
 from sojourn.errors import Corrupt
+from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
 from sojourn.restoring import item_weight
-from sojourn.store import Snapshot, TierDelta
+from sojourn.store import TierDelta
 from sojourn.stores.filesystem import effects
 from sojourn.stores.filesystem.documents import PlacedDocuments
 from sojourn.stores.filesystem.effects import ABSENT, Effect, TierLine
 from sojourn.stores.filesystem.files import OFFSET_BITS, Files, UnreadDocument, unread_document
 from sojourn.stores.filesystem.log import PlacedLog, Unread
-from sojourn.vault.slot import Slot
 from sojourn.vault.transfer import Staged, TransferVault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from msgspec import Raw
 
-    from sojourn.model import Header
-    from sojourn.store import Restore
+    from sojourn.model import Header, StoredDocument
     from sojourn.stores.filesystem.frames import Frame
-    from sojourn.vault.transfer import Item
+    from sojourn.vault.index import Index
+    from sojourn.vault.slot import Slot
 
 
 class StagedParts(Staged):
@@ -49,6 +49,20 @@ class StagedParts(Staged):
     def last(self) -> int:
         """The last number of the log so far."""
         return next(iter(self.log.tail(1)), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a vault is made of, for a layer above it."""
+
+    rows: int
+    slots: dict[tuple[str, str], Slot]
+    tiers: dict[tuple[str, str | None], bytes]
+    app_documents: dict[str, Any]
+    places: int
+    claims: dict[Any, str]
+    index: Index
+    staged: dict[tuple[str, str], Staged]
 
 
 class KeepingVault(TransferVault):
@@ -76,6 +90,19 @@ class KeepingVault(TransferVault):
 
     _next_place = 1
 
+    def contents(self) -> Contents:
+        """Return what this is made of; nobody else may change it."""
+        return Contents(
+            self._rows,
+            self._slots,
+            self._tiers,
+            self._app_documents,
+            self._next_place,
+            self._claims,
+            self._index,
+            self._staged,
+        )
+
     def _weight(self, item: Any) -> int:
         if isinstance(item, Unread | UnreadDocument):
             return 128 + item.size
@@ -95,11 +122,14 @@ class KeepingVault(TransferVault):
         Raises `Corrupt` if it can not follow on what was before.
         """
         try:
-            return _APPLY[type(effect)](self, effect, _Place(frame, number))
+            changed: tuple[str, ...] = self._verbs[type(effect)](
+                self, effect, _Place(frame, number)
+            )
         except (KeyError, AssertionError, msgspec.DecodeError) as error:
             where = self.files.all[number].path
             reason = f"the frame at byte {frame.offset} does not follow on those before it"
             raise Corrupt(where, reason) from error
+        return changed
 
     def _begun(self, effect: effects.Begun, _place: _Place) -> tuple[str, ...]:
         self.app = effect.app
@@ -225,6 +255,21 @@ class KeepingVault(TransferVault):
             self._take_documents(documents, effect.documents, place)
         return ()
 
+    _verbs: ClassVar[dict[type[Any], Callable[..., tuple[str, ...]]]] = {
+        effects.Begun: _begun,
+        effects.Finished: _nothing,
+        effects.Kept: _kept,
+        effects.Created: _created,
+        effects.Changed: _changed,
+        effects.Forked: _forked,
+        effects.Removed: _removed,
+        effects.Staged: _staged_part,
+        effects.Restored: _restored,
+        effects.Shared: _shared,
+        effects.Paused: _nothing,
+        effects.Sealed: _nothing,
+    }
+
     # --- contents ------------------------------------------------------------------------------
 
     def _take(
@@ -240,9 +285,7 @@ class KeepingVault(TransferVault):
         if events:
             place.put_events(self._log(slot), events)
 
-    def _take_documents(
-        self, documents: Any, line: effects.DocumentsLine, place: _Place
-    ) -> None:
+    def _take_documents(self, documents: Any, line: effects.DocumentsLine, place: _Place) -> None:
         for drop in line.drop:
             documents.drop(drop.collection, drop.key)
             self.purgeable = True
@@ -279,6 +322,13 @@ class KeepingVault(TransferVault):
         documents = self._app_documents.get(self.app)
         return documents.everything() if documents else iter(())
 
+    def documents_of(self, id: str, now: int) -> list[StoredDocument]:
+        """Return the documents of a session that are not expired, unread."""
+        slot = self._slots.get((self.app, id))
+        if slot is None or slot.documents is None:
+            return []
+        return [d for d in slot.documents.everything() if not is_past(d.expires_at, now)]
+
     def staged(self) -> Iterator[StagedParts]:
         """Yield the restores in progress."""
         for staged in self._staged.values():
@@ -305,7 +355,7 @@ class _Place:
         """Put events into a log. They end the text, so their places follow from their lengths."""
         end = self._base + self._frame.attached_at - 1
         # Behind them are `]}` and the end of the line; between two of them is a comma.
-        place = end - 2 - sum(map(len, map(memoryview, events))) - (len(events) - 1)
+        place = end - 2 - sum(len(memoryview(raw)) for raw in events) - (len(events) - 1)
         for raw in events:
             text = memoryview(raw)
             size = len(text)
@@ -325,19 +375,3 @@ class _Place:
         for line in lines:
             documents.put(unread_document(line, place))
             place += line.size
-
-
-_APPLY: dict[type[Any], Callable[[KeepingVault, Any, _Place], tuple[str, ...]]] = {
-    effects.Begun: KeepingVault._begun,
-    effects.Finished: KeepingVault._nothing,
-    effects.Kept: KeepingVault._kept,
-    effects.Created: KeepingVault._created,
-    effects.Changed: KeepingVault._changed,
-    effects.Forked: KeepingVault._forked,
-    effects.Removed: KeepingVault._removed,
-    effects.Staged: KeepingVault._staged_part,
-    effects.Restored: KeepingVault._restored,
-    effects.Shared: KeepingVault._shared,
-    effects.Paused: KeepingVault._nothing,
-    effects.Sealed: KeepingVault._nothing,
-}

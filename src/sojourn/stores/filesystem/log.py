@@ -128,7 +128,7 @@ class PlacedLog(Log):
         copy._records = self._records[: kept * _RECORD.size]
         copy._idents = self._idents[: kept * _IDENT.size]
         for number, indexes in self._by_kind.items():
-            copy._by_kind[number] = indexes[: bisect_left(indexes, kept)]  # type: ignore[assignment]  # by number here
+            copy._by_kind[number] = indexes[: bisect_left(indexes, kept)]
         return copy
 
     def window(self, query: EventQuery) -> list[Entry]:

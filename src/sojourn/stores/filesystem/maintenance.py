@@ -14,7 +14,9 @@ from sojourn.stores.filesystem.snapshots import UNFINISHED, remove_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sojourn.model import StoredDocument
     from sojourn.stores.filesystem.disk import Disk
+    from sojourn.vault.log import Log
 
 
 class _Taken(NamedTuple):
@@ -44,9 +46,9 @@ class Backup:
             for shard in folder.shard_folders(self._disk, self._path):
                 for name in self._disk.names(shard):
                     if generation_of(name) is not None:
-                        file = self._disk.open(os.path.join(shard, name))  # noqa: PTH118 - paths are plain text here
+                        file = self._disk.open(os.path.join(shard, name))
                         taken.append(
-                            _Taken(os.path.basename(shard), name, file, self._disk.size(file))  # noqa: PTH119 - as above
+                            _Taken(os.path.basename(shard), name, file, self._disk.size(file))
                         )
         except BaseException:
             _close(taken)
@@ -60,11 +62,12 @@ class Backup:
             try:
                 self._disk.make_folder(making)
             except FileExistsError:
-                raise PathTaken(making, "it may be a backup that was not finished; remove it") from None
+                reason = "it may be a backup that was not finished; remove it"
+                raise PathTaken(making, reason) from None
             try:
                 self._copy(taken, making)
                 self._disk.rename(making, self._target)
-                self._disk.sync_folder(os.path.dirname(os.path.abspath(self._target)))  # noqa: PTH100, PTH120 - paths are plain text here
+                self._disk.sync_folder(os.path.dirname(os.path.abspath(self._target)))
             except BaseException:
                 self._remove(making)
                 raise
@@ -73,12 +76,12 @@ class Backup:
 
     def _copy(self, taken: list[_Taken], making: str) -> None:
         folder.make(self._disk, making)
-        apps = os.path.join(making, folder.APPS)  # noqa: PTH118 - as above
+        apps = os.path.join(making, folder.APPS)
         for one in taken:
-            shard = os.path.join(apps, one.shard)  # noqa: PTH118 - as above
-            if not os.path.isdir(shard):  # noqa: PTH112 - as above
+            shard = os.path.join(apps, one.shard)
+            if not os.path.isdir(shard):
                 self._disk.make_folder(shard)
-            file = self._disk.open(os.path.join(shard, one.name), create=True)  # noqa: PTH118 - as above
+            file = self._disk.open(os.path.join(shard, one.name), create=True)
             try:
                 for offset in range(0, one.size, CHUNK):
                     part = self._disk.read(one.file, min(CHUNK, one.size - offset), offset)
@@ -92,8 +95,8 @@ class Backup:
 
     def _remove(self, making: str) -> None:
         """Remove what was written of a copy that failed."""
-        apps = os.path.join(making, folder.APPS)  # noqa: PTH118 - as above
-        if os.path.isdir(apps):  # noqa: PTH112 - as above
+        apps = os.path.join(making, folder.APPS)
+        if os.path.isdir(apps):
             for shard in folder.shard_folders(self._disk, making):
                 remove_folder(self._disk, shard)
             self._disk.remove_folder(apps)
@@ -103,6 +106,14 @@ class Backup:
 def _close(taken: list[_Taken]) -> None:
     for one in taken:
         os.close(one.file)
+
+
+class _Owner(NamedTuple):
+    """What has a log, or documents, or both."""
+
+    name: str
+    log: Log | None
+    documents: Iterator[StoredDocument]
 
 
 def check(disk: Disk, place: str) -> list[str]:
@@ -119,7 +130,7 @@ def _problems(replica: Replica) -> Iterator[str]:
     size = replica.journal.size()
     if replica.position.offset < size and not replica.is_torn_at(size):
         yield f"{replica.journal.path}: the frame at byte {replica.position.offset} is damaged"
-    owners = [("the app", None, vault.app_documents())]
+    owners: list[_Owner] = [_Owner("the app", None, vault.app_documents())]
     for slot in vault.in_order():
         header = slot.header
         name = f"session {header.id!r}"
@@ -128,7 +139,7 @@ def _problems(replica: Replica) -> Iterator[str]:
         if slot.log is not None and max(slot.log.tail(1), default=0) > header.seq:
             yield f"{name}: an event's number is above its last"
         documents = slot.documents.everything() if slot.documents is not None else iter(())
-        owners.append((name, slot.log, documents))
+        owners.append(_Owner(name, slot.log, documents))
     for name, log, documents in owners:
         try:
             if log is not None:

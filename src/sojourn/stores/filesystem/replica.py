@@ -33,12 +33,12 @@ class Position(NamedTuple):
 
 def snapshot_path(folder: str, generation: int) -> str:
     """Return where the snapshot of a generation is."""
-    return os.path.join(folder, f"{SNAPSHOT}{generation:08d}")  # noqa: PTH118 - paths are plain text here
+    return os.path.join(folder, f"{SNAPSHOT}{generation:08d}")
 
 
 def journal_path(folder: str, generation: int) -> str:
     """Return where the journal of a generation is."""
-    return os.path.join(folder, f"{JOURNAL}{generation:08d}")  # noqa: PTH118 - paths are plain text here
+    return os.path.join(folder, f"{JOURNAL}{generation:08d}")
 
 
 def generation_of(name: str) -> int | None:
@@ -173,8 +173,8 @@ def _current(disk: Disk, folder: str) -> Replica | None:
         generation
         for generation in {generation_of(name) for name in names}
         if generation is not None
-        and os.path.basename(snapshot_path(folder, generation)) in names  # noqa: PTH119 - as above
-        and os.path.basename(journal_path(folder, generation)) in names  # noqa: PTH119 - as above
+        and os.path.basename(snapshot_path(folder, generation)) in names
+        and os.path.basename(journal_path(folder, generation)) in names
     )
     if not generations:
         raise Corrupt(folder, "it has no snapshot with its journal")

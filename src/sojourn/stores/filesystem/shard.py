@@ -96,7 +96,7 @@ class Shard:
     def __init__(self, disk: Disk, apps: str, app: str) -> None:
         """`apps` is the folder that has the folder of this app."""
         self.app = app
-        self.folder = os.path.join(apps, shard_name(app))  # noqa: PTH118 - paths are plain text here
+        self.folder = os.path.join(apps, shard_name(app))
         self.lock = threading.Lock()
         self.turn = threading.Lock()
         self.broken: SojournError | None = None
@@ -107,6 +107,7 @@ class Shard:
         self._nothing.app = app
         self._replica: Replica | None = None
         self._head: Head | None = None
+        self._unseen = False  # whether there were changes that were not followed one by one
 
     @property
     def vault(self) -> KeepingVault:
@@ -131,7 +132,7 @@ class Shard:
 
     def is_there(self) -> bool:
         """Return whether the app has files."""
-        return os.path.isdir(self.folder)  # noqa: PTH112 - Path's raises where it may not look
+        return os.path.isdir(self.folder)
 
     # --- following -----------------------------------------------------------------------------
 
@@ -198,10 +199,11 @@ class Shard:
         replica = load(self._disk, self.folder)
         if replica.vault.app != self.app:
             raise Corrupt(self.folder, f"it holds the app {replica.vault.app!r}")
-        head = Head(os.path.join(self.folder, HEAD))  # noqa: PTH118 - paths are plain text here
+        head = Head(os.path.join(self.folder, HEAD))
         with self.turn, self.lock:
             if self._replica is None:
                 self._replica, self._head = replica, head
+                self._unseen = True
 
     def reload(self) -> None:
         """Read the newest files and let go of the old ones. Not while something is decided."""
@@ -213,19 +215,21 @@ class Shard:
                 self._catch_up(replica, old.position)
             if old.position <= replica.position:
                 replica.changed |= old.changed
+                self._unseen |= old.position.generation < replica.position.generation - 1
                 self._replica = replica
 
     def _catch_up(self, replica: Replica, position: Position) -> None:
         if replica.position.generation == position.generation:
             replica.advance(position.offset)
 
-    def take_changed(self) -> set[str]:
-        """Return the sessions that changed since the last call."""
-        if self._replica is None or not self._replica.changed:
+    def take_changed(self) -> set[str] | None:
+        """Return the sessions that changed since the last call, `None` if it may be any."""
+        if self._replica is None or not (self._replica.changed or self._unseen):
             return set()
         with self.lock:
             changed, self._replica.changed = self._replica.changed, set()
-        return changed
+            unseen, self._unseen = self._unseen, False
+        return None if unseen else changed
 
     # --- inside the gate -----------------------------------------------------------------------
 
@@ -249,7 +253,7 @@ class Shard:
             if not self.is_there():
                 return
             replica = load(self._disk, self.folder)
-            head = Head(os.path.join(self.folder, HEAD))  # noqa: PTH118 - paths are plain text here
+            head = Head(os.path.join(self.folder, HEAD))
             with self.lock:
                 self._replica, self._head = replica, head
         assert self._head is not None  # it comes with the replica
@@ -340,9 +344,7 @@ class Shard:
         synced = head.synced
         return synced.offset if synced.generation == position.generation else 0
 
-    def _undo(
-        self, replica: Replica, offset: int, error: OSError, *, synced: bool = True
-    ) -> None:
+    def _undo(self, replica: Replica, offset: int, error: OSError, *, synced: bool = True) -> None:
         """Take back what was written of a batch, and raise why.
 
         A disk that fails is not asked again: a sync that is repeated may lie.

@@ -1,4 +1,4 @@
-"""Snapshots: everything that is kept of one app in one file, and the journal that begins with it."""
+"""Snapshots: all that is kept of one app in one file, and the journal that begins with it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from msgspec import Raw
 
 from sojourn.errors import Unavailable
 from sojourn.stores.filesystem import effects
+from sojourn.stores.filesystem.disk import mapped
 from sojourn.stores.filesystem.effects import DocumentsLine
 from sojourn.stores.filesystem.files import UnreadDocument
 from sojourn.stores.filesystem.frames import HEAD_BYTES, frame_size, framed, head_line, new_salt
+from sojourn.stores.filesystem.keeping import KeepingVault
 from sojourn.stores.filesystem.replica import journal_path, snapshot_path
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from sojourn.model import StoredDocument
     from sojourn.stores.filesystem.disk import Disk
-    from sojourn.stores.filesystem.keeping import KeepingVault
     from sojourn.stores.filesystem.log import PlacedLog
     from sojourn.vault.slot import Slot
 
@@ -131,9 +132,9 @@ def _write_staged(file: FrameFile, vault: KeepingVault) -> None:
             "header": staged.header,
         }
         # Only that they are in order counts: the last frame says which part is the next.
-        parts: list[tuple[dict[str, Any], list[StoredDocument]]] = []
-        for events in _event_bundles(vault, staged.log):
-            parts.append(({"events": events}, []))
+        parts: list[tuple[dict[str, Any], list[StoredDocument]]] = [
+            ({"events": events}, []) for events in _event_bundles(vault, staged.log)
+        ]
         for documents in _bundles(vault, staged.placed.everything()):
             line = DocumentsLine(put=tuple(map(effects.document_line, documents)))
             parts.append(({"documents": line}, documents))
@@ -193,10 +194,7 @@ def make_shard(disk: Disk, apps: str, folder: str, app: str) -> None:
 
     Raises `StorageFull`, `ReadOnly` or `Unavailable`.
     """
-    from sojourn.stores.filesystem.disk import mapped
-    from sojourn.stores.filesystem.keeping import KeepingVault
-
-    making = os.path.join(apps, MAKING + os.path.basename(folder))  # noqa: PTH118, PTH119 - paths are plain text here
+    making = os.path.join(apps, MAKING + os.path.basename(folder))
     vault = KeepingVault()
     vault.app = app
     try:
@@ -211,7 +209,7 @@ def make_shard(disk: Disk, apps: str, folder: str, app: str) -> None:
         with contextlib.suppress(OSError):
             remove_folder(disk, making)
         raise mapped(error, folder) from error
-    if not os.path.isdir(folder):  # noqa: PTH112 - paths are plain text here
+    if not os.path.isdir(folder):
         raise Unavailable(folder, "it went away while it was made")
 
 
@@ -222,5 +220,5 @@ def remove_folder(disk: Disk, folder: str) -> None:
     except FileNotFoundError:
         return
     for name in names:
-        disk.remove(os.path.join(folder, name))  # noqa: PTH118 - paths are plain text here
+        disk.remove(os.path.join(folder, name))
     disk.remove_folder(folder)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 Key = tuple[str, str]
 
@@ -14,8 +14,10 @@ Key = tuple[str, str]
 class Watchers:
     """Who waits for which session. Used in the event loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[], None]) -> None:
+        """`left` is called when nobody waits any more."""
         self._waiting: dict[Key, dict[Wakeup, None]] = {}
+        self._left = left
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -38,6 +40,8 @@ class Watchers:
         group.pop(wakeup, None)
         if not group:
             del self._waiting[wakeup.key]
+            if not self._waiting:
+                self._left()
 
     def wake(self, app: str, ids: Iterable[str]) -> None:
         """Wake whoever watches these sessions."""
@@ -45,6 +49,10 @@ class Watchers:
             for id in ids:
                 for wakeup in self._waiting.get((app, id), ()):
                     wakeup.changed.set()
+
+    def wake_app(self, app: str) -> None:
+        """Wake whoever watches a session of an app."""
+        self.wake(app, [id for name, id in self._waiting if name == app])
 
     def wake_all(self) -> None:
         """Wake everybody, to look for themselves."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from sojourn.errors import SojournError, StorageFull, Unavailable
+from sojourn.errors import SojournError, Unavailable
 from sojourn.operations import app_of, durability_of
 from sojourn.stores.filesystem.deciding import ALONE, Deciding
 from sojourn.stores.filesystem.disk import mapped
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator, Sequence
 
     from sojourn.gate import Gate
