@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+
 import pytest
 from tests.faults.processes import Worker
 from tests.faults.soak import Progress, count, scaled

@@ -138,9 +138,7 @@ async def create(url: str, ids: list[str]) -> None:
             await sessions.create(id=id, user=f"user of {id}")
 
 
-async def verify(
-    url: str, ids: list[str], acknowledged: Acknowledged
-) -> tuple[int, Counter[str]]:
+async def verify(url: str, ids: list[str], acknowledged: Acknowledged) -> tuple[int, Counter[str]]:
     """Return how many events there are, and how often what is wrong with the file was found."""
     wrong: Counter[str] = Counter()
     total = 0

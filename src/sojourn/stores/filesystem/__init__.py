@@ -163,6 +163,7 @@ class FilesystemStore:
             if not folder.check(self._disk, self._path) and not os.path.isdir(self._path):
                 with contextlib.suppress(FileExistsError):  # another process was faster
                     self._disk.make_folder(self._path)
+                self._disk.sync_folder(os.path.dirname(os.path.realpath(self._path)))
             gate = Gate(os.path.join(os.path.realpath(self._path), ""), folder.GATE)
             try:
                 self._make_ready(gate)
@@ -210,6 +211,8 @@ class FilesystemStore:
             await self._writer.stop()
         if self._gate is not None:
             self._gate.close()
+        for shard in self._shards.values():
+            shard.close()
         self._shards.clear()
 
     def _check_open(self) -> None:

@@ -103,5 +103,6 @@ class Compaction:
             for path in (snapshot_path, journal_path):
                 with contextlib.suppress(OSError):
                     self._disk.remove(self._new(path))
+            self._loaded.close()
         if self._guard is not None:
             self._guard.close()

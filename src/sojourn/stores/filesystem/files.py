@@ -43,7 +43,12 @@ class DataFile:
         self.file = file
         self.salt = salt
         self._disk = disk
-        self.close = weakref.finalize(self, os.close, file)
+        self._close = weakref.finalize(self, os.close, file)
+
+    def close(self) -> None:
+        """Close it. Twice is fine."""
+        self.file = -1
+        self._close()
 
     @classmethod
     def opened(cls, disk: Disk, path: str) -> DataFile:
@@ -89,6 +94,11 @@ class Files:
         """Take a file and return its number."""
         self.all.append(file)
         return len(self.all) - 1
+
+    def close(self) -> None:
+        """Close them all."""
+        for file in self.all:
+            file.close()
 
     def kind_number(self, kind: str) -> int:
         """Return the number of a kind, a new one if it has none."""

@@ -67,9 +67,18 @@ class Replica:
         self.is_sealed = False
         self.is_at_rest = True
         self.changed: set[str] = set()
-        snapshot = DataFile.opened(disk, snapshot_path(folder, generation))
-        self._follow(generation, HEAD_BYTES)
-        self._read_snapshot(snapshot)
+        try:
+            snapshot = DataFile.opened(disk, snapshot_path(folder, generation))
+            number = self.vault.files.add(snapshot)
+            self._follow(generation, HEAD_BYTES)
+            self._read_snapshot(snapshot, number)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files. Whoever still reads from them meets an error."""
+        self.vault.files.close()
 
     def _follow(self, generation: int, offset: int) -> None:
         """Go on in another journal."""
@@ -78,8 +87,7 @@ class Replica:
         self._reader = self.journal.reader()
         self.position = Position(generation, offset)
 
-    def _read_snapshot(self, snapshot: DataFile) -> None:
-        number = self.vault.files.add(snapshot)
+    def _read_snapshot(self, snapshot: DataFile, number: int) -> None:
         size, end, count = snapshot.size(), HEAD_BYTES, 0
         self.snapshot_size = size
         last: effects.Effect | None = None
@@ -180,7 +188,12 @@ def _current(disk: Disk, folder: str) -> Replica | None:
         raise Corrupt(folder, "it has no snapshot with its journal")
     for generation in generations:
         replica = Replica(disk, folder, generation)
-        replica.advance()
+        try:
+            replica.advance()
+        except BaseException:
+            replica.close()
+            raise
         if not replica.is_sealed:
             return replica
+        replica.close()
     return None

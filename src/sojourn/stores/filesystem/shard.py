@@ -9,7 +9,7 @@ import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from sojourn.errors import Corrupt, SojournError, TooLarge, Unavailable
+from sojourn.errors import Corrupt, NewerSchema, SojournError, TooLarge, Unavailable
 from sojourn.stores.filesystem import effects, snapshots
 from sojourn.stores.filesystem.deciding import Noted
 from sojourn.stores.filesystem.disk import FULL, mapped
@@ -57,6 +57,10 @@ class Head:
         finally:
             os.close(file)
 
+    def close(self) -> None:
+        """Let go of it. Twice is fine."""
+        self._memory.close()
+
     @property
     def published(self) -> Position:
         """How far everybody may read."""
@@ -74,6 +78,11 @@ class Head:
     @synced.setter
     def synced(self, position: Position) -> None:
         self._memory[_NUMBER.size :] = _packed(position)
+
+
+def _again(error: Corrupt | NewerSchema) -> SojournError:
+    """Return the same error without what led to it: that would keep files open."""
+    return type(error)(*error.args)
 
 
 def _position(number: bytes) -> Position:
@@ -126,13 +135,23 @@ class Shard:
 
     def check(self) -> None:
         """Raise what is wrong with this shard, if anything is."""
-        trouble = self.broken or self.poison
-        if trouble is not None:
-            raise trouble.with_traceback(None)  # else it grows with every raise
+        if self.broken is not None:
+            raise type(self.broken)(*self.broken.args)
+        if self.poison is not None:
+            raise self.poison.with_traceback(None)  # else it grows with every raise
 
     def is_there(self) -> bool:
         """Return whether the app has files."""
         return os.path.isdir(self.folder)
+
+    def close(self) -> None:
+        """Close the files. Twice is fine."""
+        with self.lock:
+            replica, self._replica = self._replica, None
+            if replica is not None:
+                replica.close()
+            if self._head is not None:
+                self._head.close()
 
     # --- following -----------------------------------------------------------------------------
 
@@ -171,8 +190,8 @@ class Shard:
                 self._follow(self._replica, self._head)
         except FileNotFoundError:
             self.reload()
-        except SojournError as error:
-            self.broken = error
+        except (Corrupt, NewerSchema) as error:
+            self.broken = _again(error)
             raise
 
     def _follow(self, replica: Replica, head: Head) -> None:
@@ -196,14 +215,21 @@ class Shard:
         """Read the files, if there are any. Raises as `replica.load` does."""
         if not self.is_there():
             return
-        replica = load(self._disk, self.folder)
+        try:
+            replica = load(self._disk, self.folder)
+        except (Corrupt, NewerSchema) as error:
+            self.broken = _again(error)
+            raise
         if replica.vault.app != self.app:
+            replica.close()
             raise Corrupt(self.folder, f"it holds the app {replica.vault.app!r}")
         head = Head(os.path.join(self.folder, HEAD))
         with self.turn, self.lock:
             if self._replica is None:
                 self._replica, self._head = replica, head
                 self._unseen = True
+            else:
+                replica.close()
 
     def reload(self) -> None:
         """Read the newest files and let go of the old ones. Not while something is decided."""
@@ -279,7 +305,7 @@ class Shard:
             if replica.position.offset < size:
                 if not replica.is_torn_at(size):
                     self.broken = self._damaged(replica)
-                    raise self.broken
+                    raise self._damaged(replica)
                 self._disk.truncate(replica.journal.file, replica.position.offset)
                 replica.forget_buffer()
                 continue
