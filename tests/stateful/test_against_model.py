@@ -1128,14 +1128,14 @@ class OnFiles(OnSqlite):
         assert await self.store.check() == []
 
 
-def check(machine: type[Machine]) -> None:
+def check(machine: type[Machine], examples: int = EXAMPLES) -> None:
     """Run a machine; what fails is printed with the line that repeats it."""
     logging.getLogger("sojourn").disabled = True
     try:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=EXAMPLES,
+                max_examples=examples,
                 stateful_step_count=STEPS,
                 deadline=None,
                 derandomize=False,
@@ -1154,7 +1154,7 @@ def test_the_memory_store_does_what_the_model_does() -> None:
 
 def test_the_store_in_files_does_what_the_model_does() -> None:
     """Whatever is done, plain files, reopened and compacted at times, show what dicts show."""
-    check(OnFiles)
+    check(OnFiles, EXAMPLES // 4)  # each opens, closes and compacts many a time
 
 
 def test_the_sqlite_store_does_what_the_model_does() -> None:

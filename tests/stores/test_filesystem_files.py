@@ -16,6 +16,7 @@ from sojourn import (
     Event,
     ForeignFile,
     NewerSchema,
+    NotFound,
     SessionManager,
     Unavailable,
     UnsupportedFilesystem,
@@ -131,6 +132,31 @@ async def test_a_value_that_is_no_json_is_refused_alone(tmp_path: Path) -> None:
     again = await opened(tmp_path / "s")
     assert [event.body for event in await again.events("s")] == [1, 2]
     await again.store.close()
+
+
+async def test_a_session_is_exported_for_a_person(tmp_path: Path) -> None:
+    """Lines of JSON: the session, its events, its documents; nothing is overwritten."""
+    sessions = await opened(tmp_path / "s")
+    store: Any = sessions.store
+    await sessions.create(id="s", user="u", state={"cart": ["tea"]})
+    await sessions.append("s", Event(kind="op", body={"text": "hé"}), state={"n": 1})
+    await sessions.documents("s").put("c", "text", b"words")
+    await sessions.documents("s").put("c", "bytes", b"\xff\x00")
+    target = tmp_path / "s.jsonl"
+    assert await store.export_session("default", "s", str(target)) == 4
+    session, event, *documents = map(json.loads, target.read_text().splitlines())
+    assert session["session"]["user"] == "u"
+    assert session["session"]["created_at"].endswith("Z")
+    assert session["state"] == {"cart": ["tea"], "n": 1}
+    assert (event["event"]["body"], event["event"]["changes"]) == ({"text": "hé"}, {"n": 1})
+    assert [d["document"].get("text") for d in documents] == ["words", None]
+    assert documents[1]["document"]["base64"] == "/wA="
+    with pytest.raises(PathTaken):
+        await store.export_session("default", "s", str(target))
+    with pytest.raises(NotFound):
+        await store.export_session("default", "nobody", str(tmp_path / "other"))
+    assert sorted(os.listdir(tmp_path)) == ["s", "s.jsonl"]  # noqa: PTH208 - the names are enough
+    await store.close()
 
 
 # ------------------------------------------------------------------------------- what is damaged

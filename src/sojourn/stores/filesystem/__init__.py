@@ -23,7 +23,7 @@ from sojourn.errors import Closed, InvalidQuery, Unavailable
 from sojourn.gate import Gate
 from sojourn.mounts import refuse_unsafe_place
 from sojourn.operations import FindDue, Forget, Reap, weight
-from sojourn.stores.filesystem import folder, maintenance, writer
+from sojourn.stores.filesystem import folder, maintenance, readable, writer
 from sojourn.stores.filesystem.disk import Disk, mapped
 from sojourn.stores.filesystem.files import UnreadDocument
 from sojourn.stores.filesystem.keeper import Keeper
@@ -451,6 +451,18 @@ class FilesystemStore:
     async def restore_shared(self, restore: RestoreShared, /) -> None:
         """Put tiers and documents of an app."""
         await self._write(restore.app, restore)
+
+    async def export_session(self, app: str, id: str, path: str, /) -> int:
+        """Write a session to a new file as a person reads it; return how many lines that took.
+
+        A line of JSON for the session with its own state, one for each event and each document. It
+        is for reading: `sojourn.transfer` makes what can be read back. Raises `NotFound`,
+        `PathTaken` if there is a file already, `Unavailable` or `StorageFull`.
+        """
+        try:
+            return await readable.Export(self._disk, path, id).write(self.parts(app, id, 0))
+        except OSError as error:
+            raise mapped(error, path) from error
 
     async def backup(self, path: str, /) -> None:
         """Copy the folder as of one moment to `path`, while writers go on.

@@ -470,7 +470,7 @@ class _Taken(NamedTuple):
     put: list[StoredDocument]
 
 
-_NONE_TAKEN = _Taken(DocumentsLine(), [])
+_NONE_TAKEN = _Taken(effects.NO_DOCUMENTS, [])
 
 
 def _taken(documents: Any) -> _Taken:
@@ -490,13 +490,16 @@ def _taken(documents: Any) -> _Taken:
         for where in gone:
             del put[where]
     left = list(put.values())
+    if not left and not dropped:
+        return _NONE_TAKEN
     return _Taken(_put_lines(left, tuple(dropped)), left)
 
 
 def _put_lines(
     documents: Iterable[StoredDocument], dropped: tuple[DropLine, ...] = ()
 ) -> DocumentsLine:
-    return DocumentsLine(drop=dropped, put=tuple(map(effects.document_line, documents)))
+    put = tuple(map(effects.document_line, documents))
+    return DocumentsLine(drop=dropped, put=put) if put or dropped else effects.NO_DOCUMENTS
 
 
 def _tier_lines(

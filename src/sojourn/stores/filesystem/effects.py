@@ -90,6 +90,10 @@ class DocumentsLine(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     put: tuple[DocumentLine, ...] = ()
 
 
+NO_DOCUMENTS = DocumentsLine()
+"""What an effect says that is about no document."""
+
+
 class _Effect(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="do"):
     """What all effects share: how they are told apart."""
 
@@ -116,7 +120,7 @@ class Kept(_Effect, frozen=True, kw_only=True, tag="session"):
     header: Header | None = None
     state: Raw = NOTHING
     more: bool = False
-    documents: DocumentsLine = DocumentsLine()
+    documents: DocumentsLine = NO_DOCUMENTS
     events: list[Raw] = []
 
 
@@ -146,7 +150,7 @@ class Changed(_Effect, frozen=True, kw_only=True, tag="change"):
     drop: tuple[str, ...] = ()
     cut: int | None = None
     tiers: tuple[TierLine, ...] = ()
-    documents: DocumentsLine = DocumentsLine()
+    documents: DocumentsLine = NO_DOCUMENTS
     events: list[Raw] = []
 
 
@@ -183,7 +187,7 @@ class Staged(_Effect, frozen=True, kw_only=True, tag="part"):
     abandoned_at: int
     header: Header
     state: Raw = NOTHING
-    documents: DocumentsLine = DocumentsLine()
+    documents: DocumentsLine = NO_DOCUMENTS
     events: list[Raw] = []
 
 
@@ -194,7 +198,7 @@ class Restored(_Effect, frozen=True, kw_only=True, tag="restore"):
     header: Header
     staged: bool = False
     state: Raw = NOTHING
-    documents: DocumentsLine = DocumentsLine()
+    documents: DocumentsLine = NO_DOCUMENTS
     events: list[Raw] = []
 
 
@@ -202,7 +206,7 @@ class Shared(_Effect, frozen=True, kw_only=True, tag="share"):
     """Tiers, and documents of the app."""
 
     tiers: tuple[TierLine, ...] = ()
-    documents: DocumentsLine = DocumentsLine()
+    documents: DocumentsLine = NO_DOCUMENTS
 
 
 class Paused(_Effect, frozen=True, kw_only=True, tag="pause"):
