@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.faults.soak import count, scaled
 
 from sojourn import (
     Corrupt,
@@ -23,13 +24,17 @@ from sojourn import (
 )
 from sojourn import mounts as mounting
 from sojourn.errors import PathTaken
-from sojourn.stores.filesystem import FilesystemStore, keeper
+from sojourn.stores.filesystem import FilesystemStore, files, keeper
 from sojourn.stores.filesystem.disk import Disk
 from sojourn.stores.filesystem.frames import Reader, salt_of
 from sojourn.stores.filesystem.shard import shard_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+STRIDE = count(11, 1)
+"""Of so many bytes one is damaged."""
 
 
 async def opened(path: Path, **options: Any) -> SessionManager:
@@ -177,6 +182,7 @@ async def test_a_torn_end_is_cut_off(tmp_path: Path) -> None:
         assert journal.read_bytes() == whole
 
 
+@scaled
 async def test_damage_in_the_middle_is_corrupt(tmp_path: Path) -> None:
     """A bit that flipped in any frame but an unfinished last one is told, never skipped."""
     path = tmp_path / "s"
@@ -185,7 +191,7 @@ async def test_damage_in_the_middle_is_corrupt(tmp_path: Path) -> None:
     whole = journal.read_bytes()
     last = whole.rindex(b'{"do":"pause"}')
     told = 0
-    for at in range(0, last - 45, 7):
+    for at in range(0, last - 45, STRIDE):
         damaged = bytearray(whole)
         damaged[at] ^= 0x10
         journal.write_bytes(damaged)
@@ -197,7 +203,7 @@ async def test_damage_in_the_middle_is_corrupt(tmp_path: Path) -> None:
         else:  # a letter of a hexadecimal number in the other case
             assert [event.body for event in found] == [f"event {n}" for n in range(5)]
         await sessions.store.close()
-    assert told > (last - 45) // 7 * 0.9
+    assert told > (last - 45) // STRIDE * 0.9
     journal.write_bytes(whole)
 
 
@@ -228,8 +234,11 @@ async def test_damage_does_not_reach_other_apps(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_damage_while_the_store_is_open_is_met_when_it_is_read(tmp_path: Path) -> None:
+async def test_damage_while_the_store_is_open_is_met_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Events and bodies are checked each time they are read from the disk."""
+    monkeypatch.setattr(files, "RECENT_BYTES", 0)
     path = tmp_path / "s"
     await filled(path, 3)
     sessions = await opened(path)
@@ -493,8 +502,8 @@ async def test_a_compaction_disturbs_no_other_process(tmp_path: Path) -> None:
             for number in range(5):
                 await left.append("s", Event(kind="op", body=[round_, number]))
             held = await right.events("s")
-            files: Any = left.store
-            await files.compact()
+            store: Any = left.store
+            await store.compact()
             assert await right.events("s") == held
             if round_ % 2:  # else it learns of two compactions at once
                 await right.append("s", Event(kind="op", body=[round_, 5]))
@@ -503,7 +512,7 @@ async def test_a_compaction_disturbs_no_other_process(tmp_path: Path) -> None:
         await asyncio.gather(left.store.compact(), right.store.compact())  # type: ignore[attr-defined]  # this store's own
         assert [event.seq for event in await left.events("s")] == list(range(1, 23))
         for sessions in (left, right):
-            store: Any = sessions.store
+            store = sessions.store
             await store._keeper._look_after(store._shard("default"))
         assert unlinked_files() == []
         assert sorted(files_of(tmp_path / "s")) == ["compacting", "head", "journal", "snapshot"]

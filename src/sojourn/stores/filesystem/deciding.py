@@ -33,6 +33,7 @@ from sojourn.store import (
 from sojourn.stores.filesystem import effects
 from sojourn.stores.filesystem.documents import PlacedDocuments, WorkingDocuments
 from sojourn.stores.filesystem.effects import DocumentsLine, DropLine, TierLine
+from sojourn.stores.filesystem.keeping import Known
 from sojourn.stores.filesystem.log import PlacedLog
 from sojourn.vault.index import Index
 from sojourn.vault.log import Log
@@ -52,11 +53,15 @@ Value = TypeVar("Value")
 
 
 class Noted(NamedTuple):
-    """A frame to be written: its text, what is attached to it, and what it says."""
+    """A frame to be written: its text, what is attached to it, and what it says.
+
+    `known` is what that makes of a session, so that it need not be worked out again.
+    """
 
     text: bytes
     attachments: tuple[bytes, ...]
     effect: effects.Effect
+    known: Known | None = None
 
 
 class Layer(dict[Key, Value]):
@@ -102,17 +107,18 @@ class Layer(dict[Key, Value]):
 
 
 class WorkingSlot(Slot):
-    """A session while changes to it are decided. Its children are copied when one is added."""
+    """A session while changes to it are decided.
 
-    __slots__ = ()
+    Its children are copied when one is added; documents are looked at when one is put.
+    """
+
+    __slots__ = ("papers",)
 
     def __init__(self, kept: Slot) -> None:
         """Look through to what is kept for what is not changed here."""
         super().__init__(kept.row, kept.header, kept.state)
         self.log = WorkingLog(kept.log) if kept.log is not None else None
-        below = kept.documents
-        assert below is None or isinstance(below, PlacedDocuments)
-        self.documents = WorkingDocuments(below)
+        self.papers = kept.documents
         self.children = kept.children
 
     def adopt(self, id: str) -> None:
@@ -125,32 +131,47 @@ class WorkingSlot(Slot):
 
 
 class WorkingLog(Log):
-    """A log while changes to it are decided: what is below up to `_cut`, and what is new."""
+    """A log while changes to it are decided: what is below up to `_cut`, and what is new.
 
-    __slots__ = ("_below", "_cut")
+    What is new is put in order when somebody looks: most batches look at no log.
+    """
+
+    __slots__ = ("_below", "_cut", "_drafts", "_new")
 
     def __init__(self, below: Log) -> None:
         """Look through to `below`, which stays."""
-        super().__init__()
         assert isinstance(below, PlacedLog)
         self._below = below
         self._cut: int | None = None
+        self._drafts: list[tuple[Draft, int]] = []
+        self._new = Log()
+
+    def later(self, draft: Draft, seq: int) -> None:
+        """Append an event."""
+        self._drafts.append((draft, seq))
+
+    def _in_order(self) -> Log:
+        """Return what is new."""
+        for draft, seq in self._drafts:
+            self._new.add(commit.numbered(draft, seq))
+        self._drafts.clear()
+        return self._new
 
     def repeated(self, draft: Draft) -> Entry | None:
         """Return the entry that `draft` is again, if there is one."""
         found = self._below.repeated(draft)
         if found is not None and (self._cut is None or found.seq <= self._cut):
             return found
-        return super().repeated(draft)
+        return self._in_order().repeated(draft)
 
     def truncate(self, after: int) -> None:
         """Hide the entries with a `seq` above `after`."""
-        super().truncate(after)
+        self._in_order().truncate(after)
         self._cut = after if self._cut is None else min(after, self._cut)
 
     def tail(self, count: int) -> tuple[int, ...]:
         """Return the last `count` sequence numbers, ascending."""
-        new = super().tail(count)
+        new = self._in_order().tail(count)
         below = self._below.tail(count - len(new), self._cut) if len(new) < count else ()
         return (*below, *new)
 
@@ -218,7 +239,12 @@ class Deciding(TransferVault):
         """Decide an operation and return its outcome. What refuses it is raised."""
         return _VERBS[type(operation)](self, operation)
 
-    def _note(self, effect: effects.Effect, documents: Iterable[StoredDocument] = ()) -> None:
+    def _note(
+        self,
+        effect: effects.Effect,
+        documents: Iterable[StoredDocument] = (),
+        known: Known | None = None,
+    ) -> None:
         self.is_unclear = True
         text = effects.encode(effect)
         try:
@@ -226,11 +252,28 @@ class Deciding(TransferVault):
         except Corrupt as error:  # what could not be read again is not written
             raise Unserializable("this write", error.reason) from error
         attachments = tuple(document.body or b"" for document in documents)
-        self.noted.append(Noted(text, attachments, written))
+        self.noted.append(Noted(text, attachments, written, known))
         self.is_unclear = False
 
     def _new_documents(self) -> WorkingDocuments:
         return WorkingDocuments(None)
+
+    def _put_documents(self, slot: Slot, change: Change) -> None:
+        if change.documents and slot.documents is None and isinstance(slot, WorkingSlot):
+            slot.documents = _working_documents(slot.papers)
+        super()._put_documents(slot, change)
+
+    def _log_all(
+        self, slot: Slot, drafts: tuple[Draft, ...], seqs: tuple[int, ...], above: int = 0
+    ) -> None:
+        """Append the drafts whose number is new."""
+        if not isinstance(slot.log, WorkingLog):
+            super()._log_all(slot, drafts, seqs, above)
+            return
+        for draft, seq in zip(drafts, seqs, strict=True):
+            if seq > above:
+                slot.log.later(draft, seq)
+                above = seq
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -295,6 +338,7 @@ class Deciding(TransferVault):
                 events=_event_raws(change.events, committed.seqs, committed.before),
             ),
             taken.put,
+            Known(header, slot.state),
         )
 
     def touch(self, touch: Touch) -> Header:
@@ -530,7 +574,7 @@ def _bare(header: Header) -> Header:
 
 
 def _working_documents(kept: Any) -> Any:
-    assert isinstance(kept, PlacedDocuments)  # a vault over files keeps no others
+    assert kept is None or isinstance(kept, PlacedDocuments)  # over files there are no others
     return WorkingDocuments(kept)
 
 

@@ -27,6 +27,9 @@ OFFSET_BITS = 48
 GAP = 4_096
 """Bytes between two events that are read along rather than read around."""
 
+RECENT_BYTES = 2 * 1024 * 1024
+"""Bytes of the newest events of an app that stay in memory."""
+
 STRETCH = 1024 * 1024
 """Bytes of events that are read at once at most."""
 
@@ -89,6 +92,8 @@ class Files:
     def __init__(self) -> None:
         self.all: list[DataFile] = []
         self._kinds: dict[str, int] = {}
+        self._recent: dict[int, bytes] = {}
+        self._recent_size = 0
 
     def add(self, file: DataFile) -> int:
         """Take a file and return its number."""
@@ -108,6 +113,14 @@ class Files:
         """Return the number of a kind, -1 for one that no event has."""
         return self._kinds.get(kind, -1)
 
+    def remember(self, place: int, text: memoryview) -> None:
+        """Keep the text of an event that was just written: it is what is read next."""
+        self._recent[place] = bytes(text)
+        self._recent_size += len(text)
+        while self._recent_size > RECENT_BYTES:
+            oldest = next(iter(self._recent))
+            self._recent_size -= len(self._recent.pop(oldest))
+
     def texts(self, events: Sequence[Entry]) -> Iterator[tuple[Unread, bytes]]:
         """Yield events with their text on the disk. Those side by side are read at once.
 
@@ -116,6 +129,11 @@ class Files:
         start = 0
         while start < len(events):
             first, end = _unread(events[start]), start + 1
+            recent = self._recent.get(first.place)
+            if recent is not None:
+                yield first, recent
+                start = end
+                continue
             stop = first.place + first.size
             while end < len(events):
                 other = _unread(events[end])

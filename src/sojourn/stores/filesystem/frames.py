@@ -10,6 +10,7 @@ that were copied from elsewhere, or that somebody put into a document, are no fr
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +32,7 @@ CHUNK = 1024 * 1024
 
 _PREFIX = 45
 _DIGITS = 8
+_PREFIX_LIKE = re.compile(rb"(?:[0-9a-f]{8} ){5}")
 _HEAD = b"sojourn files"
 _SALT_BYTES = 8
 
@@ -186,25 +188,26 @@ class Reader:
         were on their way.
         """
         offset = damage + 1
-        while (offset := self._next_line(offset, end)) < end:
+        while (offset := self._next_prefix(offset, end)) < end:
             frame = self.frame_at(offset, end)
             if frame is not None and frame.offset - frame.lag > damage:
                 return True
             offset = offset + 1 if frame is None else frame.end
         return False
 
-    def _next_line(self, offset: int, end: int) -> int:
-        """Return where a line begins that may be a frame, at `offset` or behind it."""
+    def _next_prefix(self, offset: int, end: int) -> int:
+        """Return where something stands that looks like a frame, at `offset` or behind it.
+
+        Not only at the beginning of a line: the end of the one before may be what is damaged.
+        """
         while offset < end:
-            part = self._bytes(offset - 1, CHUNK, end)
-            at = part.find(b"\n")
-            while at >= 0:
-                if _sizes_of(self._bytes(offset + at, _PREFIX, end)) is not None:
-                    return offset + at
-                at = part.find(b"\n", at + 1)
-            if not part:
+            part = self._bytes(offset, CHUNK, end)
+            found = _PREFIX_LIKE.search(part)
+            if found is not None:
+                return offset + found.start()
+            if len(part) < _PREFIX:
                 break
-            offset += len(part)
+            offset += len(part) - _PREFIX + 1
         return end
 
 

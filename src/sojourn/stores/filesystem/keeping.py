@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,13 @@ class StagedParts(Staged):
     def last(self) -> int:
         """The last number of the log so far."""
         return next(iter(self.log.tail(1)), 0)
+
+
+class Known(NamedTuple):
+    """What a change made of a session, where that was worked out already."""
+
+    header: Header
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +123,17 @@ class KeepingVault(TransferVault):
 
     # --- what a frame says ---------------------------------------------------------------------
 
-    def apply(self, effect: Effect, frame: Frame, number: int) -> tuple[str, ...]:
+    def apply(
+        self, effect: Effect, frame: Frame, number: int, known: Known | None = None
+    ) -> tuple[str, ...]:
         """Become what a frame of file `number` says; return the ids of the sessions it changed.
 
-        Raises `Corrupt` if it can not follow on what was before.
+        `known` is what it makes of a session, if this process has decided it. Raises `Corrupt` if
+        it can not follow on what was before.
         """
         try:
             changed: tuple[str, ...] = self._verbs[type(effect)](
-                self, effect, _Place(frame, number)
+                self, effect, _Place(frame, number, known)
             )
         except (KeyError, AssertionError, msgspec.DecodeError) as error:
             where = self.files.all[number].path
@@ -175,7 +185,10 @@ class KeepingVault(TransferVault):
     def _changed(self, effect: effects.Changed, place: _Place) -> tuple[str, ...]:
         slot = self._slots[self.app, effect.id]
         old = slot.header
-        if effect.set or effect.drop or effect.clear:
+        known = place.known
+        if known is not None:
+            slot.state = known.state
+        elif effect.set or effect.drop or effect.clear:
             delta = TierDelta(effect.set, effect.drop)
             key = f"session {old.id!r}"
             slot.state = commit.patched_state(slot.state, delta, clear=effect.clear, key=key)
@@ -185,19 +198,7 @@ class KeepingVault(TransferVault):
         if effect.tiers:
             self._take_tiers(effect.tiers)
         self._take(slot, effect, place)
-        remembered = old.remembered
-        if effect.op:
-            remembered = commit.remember(remembered, effect.op, effect.revision, old.seq)
-        new = msgspec.structs.replace(
-            effect.header or old,
-            revision=effect.revision,
-            seq=effect.seq,
-            active_at=effect.active_at,
-            expires_at=effect.expires_at,
-            due_at=effect.due_at,
-            remembered=remembered,
-        )
-        self._replace(slot, new)
+        self._replace(slot, known.header if known is not None else _moved_on(old, effect))
         return (effect.id,)
 
     def _forked(self, effect: effects.Forked, _place: _Place) -> tuple[str, ...]:
@@ -342,14 +343,31 @@ class KeepingVault(TransferVault):
         return not any(True for _ in self.tier_lines())
 
 
+def _moved_on(old: Header, effect: effects.Changed) -> Header:
+    """Return the header that a change leads to."""
+    remembered = old.remembered
+    if effect.op:
+        remembered = commit.remember(remembered, effect.op, effect.revision, old.seq)
+    return msgspec.structs.replace(
+        effect.header or old,
+        revision=effect.revision,
+        seq=effect.seq,
+        active_at=effect.active_at,
+        expires_at=effect.expires_at,
+        due_at=effect.due_at,
+        remembered=remembered,
+    )
+
+
 class _Place:
-    """Where what a frame brings stands on the disk."""
+    """Where what a frame brings stands on the disk, and what is known of it already."""
 
-    __slots__ = ("_base", "_frame")
+    __slots__ = ("_base", "_frame", "known")
 
-    def __init__(self, frame: Frame, number: int) -> None:
+    def __init__(self, frame: Frame, number: int, known: Known | None = None) -> None:
         self._frame = frame
         self._base = number << OFFSET_BITS
+        self.known = known
 
     def put_events(self, log: Any, events: list[Raw]) -> None:
         """Put events into a log. They end the text, so their places follow from their lengths."""
@@ -365,6 +383,7 @@ class _Place:
                 facts.seq, "", "", None, facts.at, "", None, None, place, size, zlib.crc32(text)
             )
             log.put(facts.id, facts.kind, unread, changing=changing)
+            log.files.remember(place, text)
             place += size + 1
 
     def put_documents(

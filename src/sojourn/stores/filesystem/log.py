@@ -46,11 +46,11 @@ class PlacedLog(Log):
     `_idents` are checksums of the ids, so that a repeat is looked for without reading.
     """
 
-    __slots__ = ("_by_kind", "_files", "_idents", "_records")
+    __slots__ = ("_by_kind", "_idents", "_records", "files")
 
     def __init__(self, files: Files) -> None:
         """`files` is where the events stand."""
-        self._files = files
+        self.files = files
         self._records = bytearray()
         self._idents = bytearray()
         self._by_kind: dict[int, array[int]] = {}  # type: ignore[assignment]  # by number here
@@ -62,7 +62,7 @@ class PlacedLog(Log):
         """Append an event; its `seq` is above all others."""
         at = event.at
         peak = max(self._peak(-1), at) if self._records else at
-        number = self._files.kind_number(kind)
+        number = self.files.kind_number(kind)
         self._by_kind.setdefault(number, array("I")).append(len(self))
         facts = (event.seq, at, peak, event.place, event.size, event.sum)
         self._records += _RECORD.pack(*facts, number << 1 | (DELTA if changing else 0))
@@ -93,7 +93,7 @@ class PlacedLog(Log):
         at = self._idents.find(ident)
         while at >= 0:
             if at % size == 0:
-                (entry,) = self._files.entries([self._unread(at // size)])
+                (entry,) = self.files.entries([self._unread(at // size)])
                 if is_repeat(draft, entry):
                     return entry
             at = self._idents.find(ident, at + 1)
@@ -119,12 +119,12 @@ class PlacedLog(Log):
     def changing(self) -> list[Entry]:
         """Return the events that have a delta, read."""
         changing = [n for n in range(len(self)) if self._record(n)[-1] & DELTA]
-        return self._files.entries(list(map(self._unread, changing)))
+        return self.files.entries(list(map(self._unread, changing)))
 
     def copied(self, at: int) -> PlacedLog:
         """Return a log with the events up to `at`, which stay where they are."""
         kept = self._behind(at)
-        copy = PlacedLog(self._files)
+        copy = PlacedLog(self.files)
         copy._records = self._records[: kept * _RECORD.size]
         copy._idents = self._idents[: kept * _IDENT.size]
         for number, indexes in self._by_kind.items():
@@ -150,7 +150,7 @@ class PlacedLog(Log):
         numbers, places = None, range(low, high)
         only: Sequence[int] = range(count)  # the events that count, by their place among them
         if query.kinds is not None:
-            numbers = set(map(self._files.known_kind, query.kinds))
+            numbers = set(map(self.files.known_kind, query.kinds))
             if len(numbers) == 1:
                 only = self._by_kind.get(next(iter(numbers)), ())
                 places = range(bisect_left(only, low), bisect_left(only, high))

@@ -9,7 +9,7 @@ from sojourn.errors import Corrupt, Unavailable
 from sojourn.stores.filesystem import effects
 from sojourn.stores.filesystem.files import DataFile
 from sojourn.stores.filesystem.frames import HEAD_BYTES, Frame
-from sojourn.stores.filesystem.keeping import KeepingVault
+from sojourn.stores.filesystem.keeping import KeepingVault, Known
 
 if TYPE_CHECKING:
     from sojourn.stores.filesystem.disk import Disk
@@ -112,9 +112,9 @@ class Replica:
             if self.is_sealed:
                 return
 
-    def take(self, effect: effects.Effect, frame: Frame) -> None:
-        """Become what the next frame of the journal says."""
-        self.changed.update(self.vault.apply(effect, frame, self._number))
+    def take(self, effect: effects.Effect, frame: Frame, known: Known | None = None) -> None:
+        """Become what the next frame of the journal says; see `KeepingVault.apply`."""
+        self.changed.update(self.vault.apply(effect, frame, self._number, known))
         self.position = Position(self.position.generation, frame.end)
         self.is_at_rest = isinstance(effect, effects.Paused)
         if isinstance(effect, effects.Sealed):

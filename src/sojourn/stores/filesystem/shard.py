@@ -340,7 +340,7 @@ class Shard:
         with self.lock:
             head.published = end
             for frame, note in zip(frames, noted, strict=True):
-                replica.take(note.effect, frame)
+                replica.take(note.effect, frame, note.known)
 
     def _framed(
         self, noted: Sequence[Noted], replica: Replica, head: Head
