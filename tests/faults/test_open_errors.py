@@ -445,7 +445,7 @@ async def test_a_link_and_what_it_points_to_share_one_gate(tmp_path: Path) -> No
 def test_a_forked_child_is_refused_and_its_parent_goes_on(tmp_path: Path) -> None:
     """In the child every verb is `Closed`; the parent writes on, and so do other processes."""
     path = tmp_path / "a.db"
-    with Worker("forker", path) as forker, Worker("opener", path) as other:
+    with Worker("forker", f"sqlite:///{path}") as forker, Worker("opener", path) as other:
         told: dict[str, Any] = {}
         for _ in range(2):
             told |= forker.hear()

@@ -597,6 +597,26 @@ async def test_what_a_killed_process_left_unpublished_is_taken_over(tmp_path: Pa
     await other.store.close()
 
 
+async def test_a_compaction_that_is_cancelled_goes_on_to_its_end(tmp_path: Path) -> None:
+    """Cancelled at any await, and with the store closed at once: nothing is lost."""
+    path = tmp_path / "s"
+    await filled(path, 3)
+    for turns in range(12):
+        sessions = await opened(path)
+        store: Any = sessions.store
+        await sessions.append("s", Event(kind="op", body=turns))
+        task = asyncio.ensure_future(store.compact())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        writes = [sessions.append("s", Event(kind="op", body=turns)) for _ in range(3)]
+        await asyncio.gather(*writes)
+        await store.close()
+        again = await opened(path)
+        assert len(await again.events("s")) == 3 + 4 * (turns + 1)
+        await again.store.close()
+
+
 # --------------------------------------------------------------------------------------- backups
 
 

@@ -473,7 +473,11 @@ class FilesystemStore:
         self._check_open()
         assert self._writer is not None  # the store is open
         copy = maintenance.Backup(self._disk, self._path, path)
-        taken = await self._writer.call(copy.take)
+        # Once begun it goes on to its end, whoever cancels meanwhile: it has files open.
+        await asyncio.shield(asyncio.ensure_future(self._copy(self._writer, copy)))
+
+    async def _copy(self, writer: Writer, copy: maintenance.Backup) -> None:
+        taken = await writer.call(copy.take)
         await self._there(lambda: copy.write(taken))
 
     async def check(self) -> Sequence[str]:

@@ -10,6 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from sojourn.errors import Corrupt
 from sojourn.gate import Gate
 from sojourn.stores.filesystem import effects
 from sojourn.stores.filesystem.deciding import Noted
@@ -83,10 +84,13 @@ class Compaction:
 
     def _since(self, loaded: Replica, replica: Replica) -> Iterator[tuple[bytes, list[bytes]]]:
         """Yield the frames behind those that are in the snapshot."""
-        journal = loaded.journal
-        for frame in journal.reader().frames(loaded.position.offset, replica.position.offset):
+        journal, offset = loaded.journal, loaded.position.offset
+        for frame in journal.reader().frames(offset, replica.position.offset):
             attached = journal.read(frame.attached, frame.attached_at) if frame.attached else b""
             yield frame.text, [attached] if attached else []
+            offset = frame.end
+        if offset != replica.position.offset:
+            raise Corrupt(journal.path, f"the frame at byte {offset} is damaged; restore a backup")
 
     def _remove_older(self, generation: int) -> None:
         """Remove the files of older generations: nobody opens them any more."""

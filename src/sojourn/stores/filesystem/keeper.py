@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, StorageFull
 from sojourn.stores.filesystem.compacting import Compaction
 from sojourn.stores.filesystem.disk import mapped
 
@@ -37,6 +38,9 @@ PURGE_SECONDS = 30.0
 PURGE_SHARE = 10
 """Rest this many times as long as the last compaction took: with sessions removed all the time,
 compactions must not take the time from everybody else."""
+
+RETRY_SECONDS = 1.0
+"""Least time between two compactions of an app, whatever came of the first."""
 
 JOURNAL_BYTES = 16 * 1024 * 1024
 """A journal that is longer than this, and than its snapshot, is compacted: so opening stays fast,
@@ -65,6 +69,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._watchers: Watchers | None = None
         self._busy: asyncio.Lock = asyncio.Lock()
+        self._underway: set[asyncio.Task[None]] = set()
         self._purge_at: dict[str, float] = {}
         self._rest_until: dict[str, float] = {}
         self._polling: asyncio.Task[None] | None = None
@@ -114,7 +119,7 @@ class Keeper:
                     log.warning("the files of an app could not be compacted", exc_info=True)
 
     async def _look_after(self, shard: Shard) -> None:
-        if shard.replica is None:
+        if shard.replica is None or shard.is_broken:
             return
         if shard.is_behind():
             await self._loop.run_in_executor(self._pool, shard.follow)
@@ -125,11 +130,21 @@ class Keeper:
         now = self._loop.time()
         if now < self._rest_until.get(shard.app, 0.0):
             return
-        if shard.is_long(JOURNAL_BYTES) or now >= self._purge_at.get(shard.app, now + 1):
+        to_purge = shard.vault.purgeable and now >= self._purge_at.get(shard.app, now + 1)
+        if to_purge or shard.is_long(JOURNAL_BYTES):
             await self.compact(shard)
 
     async def compact(self, shard: Shard) -> None:
-        """Write the files of a shard anew. Raises `StorageFull` or `Unavailable`."""
+        """Write the files of a shard anew. Raises `StorageFull` or `Unavailable`.
+
+        Once begun it goes on to its end, whoever cancels meanwhile: its files are in use.
+        """
+        task = self._loop.create_task(self._compact(shard))
+        self._underway.add(task)
+        task.add_done_callback(self._underway.discard)
+        await asyncio.shield(task)
+
+    async def _compact(self, shard: Shard) -> None:
         async with self._busy:
             if shard.replica is None:
                 return
@@ -139,11 +154,11 @@ class Keeper:
                 if await self._there(compaction.prepare):
                     await self._writer.call(compaction.finish_in_turn)
                     await self._there(shard.reload)
+                self._purge_at.pop(shard.app, None)
             finally:
                 await self._there(compaction.close)
-            self._purge_at.pop(shard.app, None)
-            took = self._loop.time() - started
-            self._rest_until[shard.app] = self._loop.time() + took * PURGE_SHARE
+                took = max(self._loop.time() - started, RETRY_SECONDS / PURGE_SHARE)
+                self._rest_until[shard.app] = self._loop.time() + took * PURGE_SHARE
             self._moved(shard)
 
     async def _there(self, work: Callable[[], object]) -> object:
@@ -158,9 +173,27 @@ class Keeper:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        for shard in list(self._shards.values()):
-            with contextlib.suppress(SojournError):
-                if shard.vault.purgeable:
-                    await self.compact(shard)
-            with contextlib.suppress(SojournError):
-                await self._writer.call(shard.pause_in_turn)
+        while self._underway:  # compactions that nobody waits for any more
+            await asyncio.wait(self._underway)
+        whole = [shard for shard in self._shards.values() if not shard.is_broken]
+        for shard in whole:
+            if shard.vault.purgeable and not await self._is_compacted(shard):
+                break
+        with contextlib.suppress(SojournError):
+            await self._writer.call(partial(_pause, whole))
+
+    async def _is_compacted(self, shard: Shard) -> bool:
+        """Compact, and return whether it is worth to go on: the gate may be kept by somebody."""
+        try:
+            await self.compact(shard)
+        except StorageFull:
+            return True
+        except SojournError:
+            return False
+        return True
+
+
+def _pause(shards: list[Shard]) -> None:
+    """Leave shards at rest."""
+    for shard in shards:
+        shard.pause_in_turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -132,6 +133,11 @@ class Shard:
     def replica(self) -> Replica | None:
         """What this process follows; `None` while there are no files."""
         return self._replica
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether its files can not be used any more."""
+        return self.broken is not None or self.poison is not None
 
     def check(self) -> None:
         """Raise what is wrong with this shard, if anything is."""
@@ -265,8 +271,8 @@ class Shard:
             self.settle()
 
     def pause_in_turn(self) -> None:
-        """Pause, while nothing is decided."""
-        with self.turn:
+        """Pause, while nothing is decided. What is wrong with this shard was told already."""
+        with self.turn, contextlib.suppress(SojournError, OSError):
             self.check()
             self.pause()
 
