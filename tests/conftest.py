@@ -1,4 +1,4 @@
-"""What all tests share: coroutine tests, both stores, a clock that stands still."""
+"""What all tests share: coroutine tests, each kind of store, a clock that stands still."""
 
 from __future__ import annotations
 
@@ -37,12 +37,22 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "file"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store of each kind; opened twice, it is the same store."""
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
+    if request.param == "file":
+        return f"file://{tmp_path / 'sessions'}"
     return f"sqlite:///{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture(params=["sqlite", "file"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store of each kind that several processes can share."""
+    if request.param == "file":
+        return f"file://{tmp_path / 'shared'}"
+    return f"sqlite:///{tmp_path / 'shared.db'}"
 
 
 @pytest.fixture

@@ -412,12 +412,12 @@ class ReadOnly(Unavailable):
 
 
 class ForeignFile(Unavailable):
-    """The file exists but was not made by Sojourn; it was not touched."""
+    """The file or folder exists but was not made by Sojourn; it was not touched."""
 
 
 class NewerSchema(Unavailable):
-    """The file was written by a newer Sojourn; it was not touched."""
+    """The file or folder was written by a newer Sojourn; it was not touched."""
 
 
 class UnsupportedFilesystem(Unavailable):
-    """The file sits where SQLite can not be safe (a network file system); it was not opened."""
+    """The store sits where no file is safe (a network file system); it was not opened."""

@@ -13,8 +13,9 @@ import apsw
 import pytest
 
 from sojourn import Expiry, SessionManager, Unavailable
+from sojourn import mounts as mounting
 from sojourn.cli import findings
-from sojourn.stores.sqlite import SqliteStore, connection, inspection, schema
+from sojourn.stores.sqlite import SqliteStore, inspection, schema
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def test_a_network_file_system_is_wrong(
 ) -> None:
     mounts = database.with_name("mounts")
     mounts.write_text(f"1 0 0:1 / {database.parent} rw - nfs4 server:/x rw\n")
-    monkeypatch.setattr(connection, "_MOUNTS", mounts)
+    monkeypatch.setattr(mounting, "_MOUNTS", mounts)
     done = sojourn("doctor", URL)
     assert done.code == 1
     assert "network file system (nfs4)" in done.out

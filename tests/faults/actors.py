@@ -13,6 +13,7 @@ import random
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sojourn import Event, SessionManager
+from sojourn.stores.filesystem import FilesystemStore
 from sojourn.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -207,6 +208,13 @@ async def run(
             note("done", actor, len(actor.left) - 1)
 
     await asyncio.gather(*map(act, actors))
+
+
+async def opened_files(path: str | os.PathLike[str], **options: Any) -> SessionManager:
+    """Return a manager over an open store in plain files; close its store, not it."""
+    store = FilesystemStore(path, **options)
+    await store.open()
+    return SessionManager(store)
 
 
 async def opened(path: str | os.PathLike[str], **options: Any) -> SessionManager:

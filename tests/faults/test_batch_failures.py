@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from sojourn.operations import Operation
     from sojourn.stores.sqlite import SqliteStore
-    from sojourn.stores.sqlite.operations import Operation
 
 NEIGHBOURS = 20
 

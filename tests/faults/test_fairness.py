@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import pytest
 from tests.faults.processes import Worker
 from tests.faults.soak import Progress, count, scaled
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROCESSES = 4
 SECONDS = count(3, 20)
@@ -21,13 +17,13 @@ SHARE = 0.8
 @scaled
 @pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("tasks", [1, 16])
-def test_processes_share_the_file_fairly_and_never_see_a_lock(tmp_path: Path, tasks: int) -> None:
+def test_processes_share_the_file_fairly_and_never_see_a_lock(shared_url: str, tasks: int) -> None:
     """Of four processes that write all the time, the slowest does 0.8 of the fastest, no errors."""
     progress = Progress(f"fairness, {tasks} tasks each", PROCESSES)
     with ExitStack() as stack:
         workers = [
             stack.enter_context(
-                Worker("fairness", tmp_path / "a.db", f"s{number}", str(SECONDS), str(tasks))
+                Worker("fairness", shared_url, f"s{number}", str(SECONDS), str(tasks))
             )
             for number in range(PROCESSES)
         ]

@@ -12,16 +12,13 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from tests.faults.processes import ROOT
 from tests.faults.soak import Progress, count, scaled
 
 from sojourn import SessionManager
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WRITERS = 4
 KILLS = count(20, 320)
@@ -51,10 +48,10 @@ class Acknowledged:
 class Writer:
     """One writing process, and what came out of it that is not a whole line yet."""
 
-    def __init__(self, path: Path, name: str, first: int, ids: list[str]) -> None:
+    def __init__(self, url: str, name: str, first: int, ids: list[str]) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.workers.killed", path, name, str(first), *ids],
+            [sys.executable, "-m", "tests.faults.workers.killed", url, name, str(first), *ids],
             cwd=ROOT,
             stdout=subprocess.PIPE,
         )
@@ -91,8 +88,8 @@ class Writer:
 class Loop:
     """Four writers on one file, killed and replaced at random."""
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self.path = path
+    def __init__(self, url: str, seed: int) -> None:
+        self.url = url
         self.random = random.Random(seed)
         self.kills = 0
         self.acknowledged = Acknowledged()
@@ -119,7 +116,7 @@ class Loop:
 
     def _start(self, name: str) -> Writer:
         self._next += 1_000_000
-        return Writer(self.path, name, self._next, self.ids)
+        return Writer(self.url, name, self._next, self.ids)
 
     def _listen(self, writers: list[Writer], victim: Writer) -> None:
         """Listen to all until the victim has spoken and a random moment after that has come."""
@@ -135,19 +132,17 @@ class Loop:
                     assert writer.process.poll() is None, "a writer ended before it was killed"
 
 
-async def create(path: Path, ids: list[str]) -> None:
-    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+async def create(url: str, ids: list[str]) -> None:
+    async with SessionManager.open(url) as sessions:
         for id in ids:
             await sessions.create(id=id, user=f"user of {id}")
 
 
-async def verify(
-    path: Path, ids: list[str], acknowledged: Acknowledged
-) -> tuple[int, Counter[str]]:
+async def verify(url: str, ids: list[str], acknowledged: Acknowledged) -> tuple[int, Counter[str]]:
     """Return how many events there are, and how often what is wrong with the file was found."""
     wrong: Counter[str] = Counter()
     total = 0
-    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+    async with SessionManager.open(url) as sessions:
         store: Any = sessions.store
         wrong["broken"] = len(await store.check())
         for id in ids:
@@ -194,26 +189,25 @@ def judge(
 @pytest.mark.xdist_group("processes")
 @pytest.mark.behaviour(64)
 @pytest.mark.behaviour(65)
-def test_killed_writers_lose_double_and_halve_nothing(tmp_path: Path) -> None:
+def test_killed_writers_lose_double_and_halve_nothing(shared_url: str) -> None:
     """Nothing acknowledged is lost or doubled, no event without its delta and none the reverse."""
-    path = tmp_path / "a.db"
-    loop = Loop(path, seed=1)
+    loop = Loop(shared_url, seed=1)
     progress = Progress("kill loop", KILLS)
     wrong: Counter[str] = Counter()
     acknowledged = events = 0
     while loop.kills < KILLS:
         loop.ids = [f"s{loop.kills}-{number}" for number in range(3)]
         loop.acknowledged = Acknowledged()
-        asyncio.run(create(path, loop.ids))
+        asyncio.run(create(shared_url, loop.ids))
         loop.run(LOOK)
-        found, more = asyncio.run(verify(path, loop.ids, loop.acknowledged))
+        found, more = asyncio.run(verify(shared_url, loop.ids, loop.acknowledged))
         acknowledged += len(loop.acknowledged)
         events += found
         wrong += more
         progress.at(loop.kills, acknowledged=acknowledged, wrong=dict(wrong))
     kinds = ("lost", "doubled", "half", "gaps", "broken")
     progress.figure(
-        "kill_loop",
+        f"kill_loop_{shared_url.partition(':')[0]}",
         kills=loop.kills,
         acknowledged=acknowledged,
         events=events,

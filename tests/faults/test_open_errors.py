@@ -27,7 +27,8 @@ from sojourn import (
     Unavailable,
     UnsupportedFilesystem,
 )
-from sojourn.stores.sqlite import SqliteStore, connection, schema, writer
+from sojourn import mounts as mounting
+from sojourn.stores.sqlite import SqliteStore, schema, writer
 
 if TYPE_CHECKING:
     import os
@@ -204,7 +205,7 @@ async def test_a_network_file_system_is_refused(
     (tmp_path / "link").symlink_to(share)
     mounts = tmp_path / "mountinfo"
     mounts.write_text(MOUNTS.format(point=str(share).replace(" ", r"\040"), kind=kind))
-    monkeypatch.setattr(connection, "_MOUNTS", mounts)
+    monkeypatch.setattr(mounting, "_MOUNTS", mounts)
     for path in (share / "a.db", tmp_path / "link" / "a.db"):
         with pytest.raises(UnsupportedFilesystem, match=kind.replace(".", r"\.")):
             await open_and_close(path)
@@ -444,7 +445,7 @@ async def test_a_link_and_what_it_points_to_share_one_gate(tmp_path: Path) -> No
 def test_a_forked_child_is_refused_and_its_parent_goes_on(tmp_path: Path) -> None:
     """In the child every verb is `Closed`; the parent writes on, and so do other processes."""
     path = tmp_path / "a.db"
-    with Worker("forker", path) as forker, Worker("opener", path) as other:
+    with Worker("forker", f"sqlite:///{path}") as forker, Worker("opener", path) as other:
         told: dict[str, Any] = {}
         for _ in range(2):
             told |= forker.hear()

@@ -101,8 +101,12 @@ def test_what_is_said_of_a_url_does_not_hold_its_password() -> None:
         ("sqlite:///a.db?zzz", "unknown option 'zzz'; known are: durability"),
         ("memory://?durability=relaxed", "known are: none"),
         ("sqlite:///a.db?durability=relaxed&durability=durable", "is there twice"),
-        ("sqlit:///a.db", "did you mean 'sqlite://'? known are: memory://, sqlite://"),
+        ("sqlit:///a.db", "did you mean 'sqlite://'? known are: file://, memory://, sqlite://"),
         ("memory://[", "it is malformed"),
+        ("file://", "write file:///absolute/folder"),
+        ("file:///", "write file:///absolute/folder"),
+        ("file://localhost/a", "without a host"),
+        ("file:///a?fsync=off", "unknown option 'fsync'; known are: durability"),
         (Path("a.db"), "give text, not PosixPath"),
         (None, "give text, not NoneType"),
     ],
@@ -111,3 +115,19 @@ def test_a_wrong_url_of_a_store_says_what_is_known(url: Any, reason: str) -> Non
     with pytest.raises(InvalidQuery) as caught:
         open_store(url)
     assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("file:///var/lib/app", "file:///var/lib/app"),
+        ("file://data", "file://data"),
+        ("file://data/of%20it", "file://data/of it"),
+        ("file://./data", "file://./data"),
+        ("file://Data?durability=relaxed", "file://Data"),
+    ],
+)
+def test_the_url_of_a_folder_is_absolute_with_three_slashes_and_relative_with_two(
+    url: str, name: str
+) -> None:
+    assert open_store(url).name == name

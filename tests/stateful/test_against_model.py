@@ -39,6 +39,7 @@ from tests.stateful.model import (
 )
 
 from sojourn import DELETE, Event, Expiry, Reaper, SessionManager, SojournError
+from sojourn.stores.filesystem import FilesystemStore
 from sojourn.stores.sqlite import SqliteStore
 from sojourn.testing import FakeClock, SequenceIds
 from sojourn.timestamps import from_datetime, to_datetime
@@ -1107,14 +1108,34 @@ class OnSqlite(Machine):
             shutil.rmtree(self.folder)
 
 
-def check(machine: type[Machine]) -> None:
+class OnFiles(OnSqlite):
+    """The machine on a folder of plain files, closed, opened and compacted now and then."""
+
+    def open_store(self) -> Store:
+        if not hasattr(self, "folder"):
+            shm = Path("/dev/shm")  # noqa: S108 - memory is enough for files that nobody keeps
+            self.folder = tempfile.mkdtemp(dir=shm if shm.is_dir() else None)
+        return FilesystemStore(Path(self.folder) / "sessions", durability="relaxed")
+
+    @rule()
+    def compact(self) -> None:
+        """Write all files anew; nobody notices."""
+        assert isinstance(self.store, FilesystemStore)
+        self.run(self.store.compact())
+
+    async def last_look(self) -> None:
+        assert isinstance(self.store, FilesystemStore)
+        assert await self.store.check() == []
+
+
+def check(machine: type[Machine], examples: int = EXAMPLES) -> None:
     """Run a machine; what fails is printed with the line that repeats it."""
     logging.getLogger("sojourn").disabled = True
     try:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=EXAMPLES,
+                max_examples=examples,
                 stateful_step_count=STEPS,
                 deadline=None,
                 derandomize=False,
@@ -1129,6 +1150,11 @@ def check(machine: type[Machine]) -> None:
 def test_the_memory_store_does_what_the_model_does() -> None:
     """Whatever is done, the memory store and plain dicts and lists show the same."""
     check(OnMemory)
+
+
+def test_the_store_in_files_does_what_the_model_does() -> None:
+    """Whatever is done, plain files, reopened and compacted at times, show what dicts show."""
+    check(OnFiles, EXAMPLES // 4)  # each opens, closes and compacts many a time
 
 
 def test_the_sqlite_store_does_what_the_model_does() -> None:

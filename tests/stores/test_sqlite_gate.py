@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sojourn.stores.sqlite.gate import SUFFIX, Gate
+from sojourn.gate import SUFFIX, Gate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from sojourn.stores.sqlite.batch import Batch
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sojourn.stores.sqlite.operations import Operation
+    from sojourn.operations import Operation
 
 CROWD = 3 * tally.FEW
 """So many appends at once are written by one statement, without a transaction around it."""

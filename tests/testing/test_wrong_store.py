@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sojourn.model import Entry, Record
     from sojourn.store import Acquire, Change, EventQuery, Get, Query, Restore, Touch
     from sojourn.stores.memory import _Wakeup
-    from sojourn.stores.memory.vault import Vault
+    from sojourn.vault.vault import Vault
 
 NULL = msgspec.Raw(b"null")
 

@@ -9,12 +9,13 @@ import typer
 from sojourn.cli.call import Call
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.options import Json, StoreUrl, Url
-from sojourn.cli.places import path_of, throwaway
+from sojourn.cli.places import folder_of, is_kept, path_of, throwaway
 from sojourn.settings import masked
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from sojourn.store import Store
     from sojourn.testing.conformance import Outcome, Report
@@ -93,17 +94,28 @@ def _refuse_data(url: str) -> None:
 
     It would not be opened; but whoever names it should not come to think that it is for trying.
     """
+    folder = folder_of(url)
+    if folder is not None:
+        _refuse_folder(folder)
     path = path_of(url)
     if path is None or not path.exists() or path.stat().st_size == 0:
         return
     from sojourn.stores.sqlite.inspection import is_empty
 
     if not is_empty(str(path)):
-        raise Refusal(
-            ExitCode.FAILED,
-            f"there are data in {path}; laws are checked beside an empty store or none",
-            f"a new name, for example {path.with_name('laws.db')}",
-        )
+        raise _taken(path, "laws.db")
+
+
+def _refuse_folder(folder: Path) -> None:
+    from sojourn.stores.filesystem.inspection import is_empty, is_there
+
+    if is_there(str(folder)) and not is_empty(str(folder)):
+        raise _taken(folder, "laws")
+
+
+def _taken(path: Path, other: str) -> Refusal:
+    reason = f"there are data in {path}; laws are checked beside an empty store or none"
+    return Refusal(ExitCode.FAILED, reason, f"a new name, for example {path.with_name(other)}")
 
 
 async def _checked(call: Call, make: Callable[[], str], laws: list[str]) -> Report:
@@ -123,7 +135,7 @@ async def _checked(call: Call, make: Callable[[], str], laws: list[str]) -> Repo
         urls[id(made)] = url
         return made
 
-    reopen = again if path_of(call.url) is not None else None
+    reopen = again if is_kept(call.url) else None
     outcomes: list[Outcome] = []
     with call.output.progress("checking laws", len(laws)) as advance:
         for law in laws:

@@ -12,7 +12,7 @@ from sojourn.cli.columns import Column
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.findings import Finding
 from sojourn.cli.options import App, Json, StoreUrl, Url, Wide
-from sojourn.cli.places import path_of
+from sojourn.cli.places import folder_of, is_kept, path_of
 from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE
 from sojourn.ports import SystemClock
@@ -20,7 +20,7 @@ from sojourn.settings import masked
 from sojourn.store import Due, SupportsBackup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from sojourn.manager import SessionManager
@@ -65,16 +65,19 @@ async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
     call.check_there(version=False)
     found = [findings.versions()]
     apps: list[dict[str, Any]] = []
-    path = path_of(call.url)
+    path, folder = path_of(call.url), folder_of(call.url)
     with call.output.progress("examining"):
         found += [] if path is None else _file_findings(path)
-        usable = path is None or _usable(found, upgrade=upgrade)
+        found += [] if folder is None else _folder_findings(folder)
+        usable = not is_kept(call.url) or _usable(found, upgrade=upgrade)
         if usable:
             async for finding in _store_findings(call, quick=quick):
                 found.append(finding)
     if usable and path is not None:
         found = [findings.sqlite_file(path) if one.check == "file" else one for one in found]
         _add_apps(path, apps, found)
+    if usable and folder is not None:
+        _add_apps(folder, apps, found)
     _report(call, found, apps)
 
 
@@ -85,6 +88,14 @@ def _file_findings(path: Path) -> list[Finding]:
         *findings.permissions(path),
         findings.space(path),
         findings.log_size(path),
+    ]
+
+
+def _folder_findings(folder: Path) -> list[Finding]:
+    return [
+        findings.folder_of_files(folder),
+        *findings.permissions(folder),
+        findings.space(folder),
     ]
 
 
@@ -102,7 +113,7 @@ async def _store_findings(call: Call, *, quick: bool) -> AsyncIterator[Finding]:
             if not quick:
                 async for finding in _integrity(sessions):
                     yield finding
-            if path_of(call.url) is None:
+            if not is_kept(call.url):
                 yield await _counts(sessions)
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         yield findings.troubled("opening", error)
@@ -135,12 +146,17 @@ async def _counts(sessions: SessionManager) -> Finding:
 
 
 def _add_apps(path: Path, apps: list[dict[str, Any]], found: list[Finding]) -> None:
-    """Add what the file holds of each app."""
-    from sojourn.stores.sqlite.inspection import summaries
-
+    """Add what the file, or the folder, holds of each app."""
     now = SystemClock().now()
     try:
-        held = summaries(str(path), now)
+        if path.is_dir():
+            from sojourn.stores.filesystem import inspection as files
+
+            held: Sequence[Any] = files.summaries(str(path), now)
+        else:
+            from sojourn.stores.sqlite.inspection import summaries
+
+            held = summaries(str(path), now)
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         found.append(findings.troubled("counting", error))
         return

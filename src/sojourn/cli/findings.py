@@ -86,6 +86,17 @@ def sqlite_file(path: Path) -> Finding:
     return Finding("file", "ok", text)
 
 
+def folder_of_files(path: Path) -> Finding:
+    """Return whether the folder is a store of ours, on a local disk, and of a version we know."""
+    from sojourn.stores.filesystem.inspection import size_of, version_of
+
+    try:
+        version, size = version_of(str(path)), size_of(str(path))
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        return troubled("file", error)
+    return Finding("file", "ok", f"{path}, version {version}, {size} bytes")
+
+
 def permissions(path: Path) -> Iterator[Finding]:
     """Yield who may read and write the file, its folder, and the files beside it."""
     try:

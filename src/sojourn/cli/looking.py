@@ -12,7 +12,7 @@ from sojourn.cli.columns import Column
 from sojourn.cli.diagram import diagram, next_moves
 from sojourn.cli.failures import ExitCode, Refusal, missing
 from sojourn.cli.options import App, Id, Json, Url, Wide
-from sojourn.cli.places import path_of
+from sojourn.cli.places import folder_of, path_of
 from sojourn.cli.shapes import (
     document_facts,
     event_facts,
@@ -247,6 +247,12 @@ class _Relatives(NamedTuple, Generic[Item]):
 
 def _documents(call: Call, session: Session, now: int) -> _Relatives[StoredDocument] | None:
     """Return the documents of a session, `None` where only a collection's can be listed."""
+    folder = folder_of(call.url)
+    if folder is not None:
+        from sojourn.stores.filesystem import inspection
+
+        found = inspection.documents_of(str(folder), session.app, session.id, now, RELATIVES)
+        return _Relatives(*found)
     path = path_of(call.url)
     if path is None:
         return None

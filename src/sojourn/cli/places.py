@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FILE_SCHEME = "sqlite"
 """The scheme of stores that are one file; what is said of files here and elsewhere is SQLite's."""
 
+FOLDER_SCHEME = "file"
+"""The scheme of stores that are a folder of plain files."""
+
 
 def path_of(url: str) -> Path | None:
     """Return the file that is the store of a URL, `None` if it is none.
@@ -31,11 +34,29 @@ def path_of(url: str) -> Path | None:
     return Path(open_store(url).name.removeprefix(f"{FILE_SCHEME}:///"))
 
 
+def folder_of(url: str) -> Path | None:
+    """Return the folder that is the store of a URL, `None` if it is none.
+
+    Raises `InvalidQuery` for a URL that no store has.
+    """
+    if urlsplit(url).scheme != FOLDER_SCHEME:
+        return None
+    return Path(open_store(url).name.removeprefix(f"{FOLDER_SCHEME}://"))
+
+
+def is_kept(url: str) -> bool:
+    """Return whether what a store of this URL keeps is on this machine's disk."""
+    return path_of(url) is not None or folder_of(url) is not None
+
+
 def check_there(url: str) -> None:
     """Raise `Refusal` if opening the store would make it: a mistyped path must not become a store.
 
     Raises `InvalidQuery` for a URL that no store has.
     """
+    folder = folder_of(url)
+    if folder is not None:
+        _check_folder(folder)
     path = path_of(url)
     if path is None:
         return
@@ -53,6 +74,14 @@ def check_there(url: str) -> None:
             f"there is no store in {path}, it is empty",
             "check the path",
         )
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `Refusal` if there is no store in a folder; what else it may be, opening says."""
+    from sojourn.stores.filesystem.inspection import is_there
+
+    if not is_there(str(folder)):
+        raise Refusal(ExitCode.UNAVAILABLE, f"there is no store at {folder}", "check the path")
 
 
 def check_version(url: str) -> None:
@@ -83,7 +112,7 @@ def throwaway(url: str) -> Iterator[Callable[[], str]]:
     the URL is never opened. Raises `Refusal` for a kind of which there is no throw-away store.
     """
     parts = urlsplit(url)
-    path = path_of(url)
+    path = path_of(url) or folder_of(url)
     if parts.scheme == "memory":
         open_store(url)  # raises for a wrong one
         yield lambda: "memory://"
@@ -101,8 +130,10 @@ def throwaway(url: str) -> Iterator[Callable[[], str]]:
             def make() -> str:
                 nonlocal made
                 made += 1
+                # A folder's URL has two slashes before the path, a file's has three.
+                start = "sqlite:///" if parts.scheme == FILE_SCHEME else "file://"
                 place = quote(str(folder / f"{made}.db"))
-                return f"{FILE_SCHEME}:///{place}" + (f"?{parts.query}" if parts.query else "")
+                return f"{start}{place}" + (f"?{parts.query}" if parts.query else "")
 
             yield make
 

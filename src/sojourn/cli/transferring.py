@@ -12,7 +12,7 @@ import typer
 from sojourn.cli.call import Call, Given
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.options import Json, Url
-from sojourn.cli.places import path_of
+from sojourn.cli.places import folder_of, path_of
 from sojourn.errors import Corrupt
 from sojourn.settings import masked
 from sojourn.stores import open_store
@@ -153,7 +153,8 @@ async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: b
     from sojourn.transfer import copy as copy_sessions
 
     call.check_there()
-    ours_at, theirs_at = path_of(call.url), path_of(target)
+    ours_at = path_of(call.url) or folder_of(call.url)
+    theirs_at = path_of(target) or folder_of(target)
     if ours_at is not None and theirs_at is not None and ours_at.resolve() == theirs_at.resolve():
         reason = f"{masked(target)} is the store to copy from"
         raise Refusal(ExitCode.USAGE, reason, "another URL for DST")

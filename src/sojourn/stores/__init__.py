@@ -21,7 +21,8 @@ def open_store(url: str) -> Store:
     """Return the store that a URL names; `await store.open()` it, or hand it to a manager.
 
     `memory://` is a store of its own each time, `memory://name` is shared in the process;
-    `sqlite:///relative.db` and `sqlite:////absolute.db` are files. Raises `InvalidQuery` for an
+    `sqlite:///relative.db` and `sqlite:////absolute.db` are files; `file:///absolute/folder` and
+    `file://relative/folder` are folders of plain files. Raises `InvalidQuery` for an
     unknown scheme or option, naming the known ones.
     """
     if not isinstance(url, str):
@@ -71,11 +72,27 @@ def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
     return SqliteStore(path.removeprefix("/"), durability=durability)
 
 
+def _filesystem(host: str, path: str, options: Mapping[str, str]) -> Store:
+    from sojourn.stores.filesystem import FilesystemStore
+
+    if not host and not path.strip("/"):
+        raise InvalidQuery("store URL", "write file:///absolute/folder or file://relative/folder")
+    if host == "localhost" or "@" in host:  # a host to some, a folder to others
+        raise InvalidQuery("store URL", "write file:///absolute/folder, without a host")
+    durability = cast("Durability", options.get("durability", "durable"))  # the store checks it
+    return FilesystemStore(unquote(host) + path, durability=durability)
+
+
 SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
     "memory": _memory,
     "sqlite": _sqlite,
+    "file": _filesystem,
 }
 """What makes a store, by URL scheme."""
 
-OPTIONS: dict[str, tuple[str, ...]] = {"memory": (), "sqlite": ("durability",)}
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "memory": (),
+    "sqlite": ("durability",),
+    "file": ("durability",),
+}
 """The options that a URL of each scheme may have behind its question mark."""

@@ -1,6 +1,6 @@
 """Appends as fast as it can for some seconds, with a few tasks, and tells how many and what failed.
 
-Arguments: path, session, seconds, tasks.
+Arguments: URL, session, seconds, tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.faults.workers.speech import hear, say
 from sojourn import Event, SessionManager
 
 
-async def main(path: str, id: str, seconds: float, tasks: int) -> None:
+async def main(url: str, id: str, seconds: float, tasks: int) -> None:
     errors: list[str] = []
     waits = [0.0]
     done = 0
@@ -30,7 +30,7 @@ async def main(path: str, id: str, seconds: float, tasks: int) -> None:
             waits.append(time.monotonic() - began)
             done += 1
 
-    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+    async with SessionManager.open(url) as sessions:
         await sessions.get_or_create(id)
         say("ready")
         hear()

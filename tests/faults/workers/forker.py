@@ -1,6 +1,6 @@
 """Forks with an open store, and tells what the child could do with it and what the parent could.
 
-Arguments: path.
+Arguments: URL.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ async def verdicts(sessions: SessionManager) -> list[str]:
     return found
 
 
-async def main(path: str) -> None:
-    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+async def main(url: str) -> None:
+    async with SessionManager.open(url) as sessions:
         await sessions.create(id="s")
         await sessions.append("s", Event(kind="op"))
         pid = os.fork()

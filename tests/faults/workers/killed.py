@@ -3,7 +3,7 @@
 Each task keeps to its own keys, so the last number of a task is in its keys and in the log. Each
 number is used once: they count up from the first one given.
 
-Arguments: path, name, first number, sessions...
+Arguments: URL, name, first number, sessions...
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ async def work(sessions: SessionManager, id: str, slot: str, first: int) -> None
         number += 2
 
 
-async def main(path: str, name: str, first: int, ids: list[str]) -> None:
-    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+async def main(url: str, name: str, first: int, ids: list[str]) -> None:
+    async with SessionManager.open(url) as sessions:
         slots = [(ids[task % len(ids)], f"{name}{task}") for task in range(TASKS)]
         await asyncio.gather(*(work(sessions, id, slot, first) for id, slot in slots))
 

@@ -1,6 +1,6 @@
 """Wins a number of strict saves on a session that others save too; tells the revisions it won.
 
-Arguments: path, session, wins, name.
+Arguments: URL, session, wins, name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from tests.faults.workers.speech import hear, say
 from sojourn import Conflict, SessionManager
 
 
-async def main(path: str, id: str, wins: int, name: str) -> None:
+async def main(url: str, id: str, wins: int, name: str) -> None:
     won: list[int] = []
     conflicts = 0
-    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+    async with SessionManager.open(url) as sessions:
         session = await sessions.require(id)
         say("ready")
         hear()

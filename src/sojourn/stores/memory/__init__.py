@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakValueDictionary
 
 from sojourn.errors import Closed
-from sojourn.stores.memory.transfer import TransferVault
+from sojourn.vault.transfer import TransferVault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence

@@ -19,10 +19,11 @@ import apsw
 
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
+from sojourn.gate import Gate
+from sojourn.mounts import refuse_unsafe_place
+from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.sqlite import connection, maintenance, schema, writer
 from sojourn.stores.sqlite.dumping import Dumper, Reading
-from sojourn.stores.sqlite.gate import Gate
-from sojourn.stores.sqlite.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.sqlite.reader import SHORT_BYTES, Reader
 from sojourn.stores.sqlite.watch import Wakeup, Watchers
 from sojourn.stores.sqlite.windows import TooLong
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
+    from sojourn.operations import Operation
     from sojourn.store import (
         Acquire,
         Change,
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
         Touch,
         Walk,
     )
-    from sojourn.stores.sqlite.operations import Operation
 
 SHORT_WINDOW = 50
 """Events that may be read on the event loop's thread: fewer microseconds than a thread hop."""
@@ -147,7 +148,7 @@ class SqliteStore:
 
     def _prepare(self) -> tuple[apsw.Connection, Gate, Reader]:
         """Check the place and the file and migrate it; return what a store works with."""
-        connection.refuse_unsafe_place(self._path)
+        refuse_unsafe_place(self._path)
         connection.refuse_foreign_file(self._path)
         folder = str(Path(self._path).parent)
         if not os.path.isdir(folder):  # noqa: PTH112 - Path's raises where it may not look

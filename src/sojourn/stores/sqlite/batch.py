@@ -14,6 +14,7 @@ from sojourn import codec, commit
 from sojourn.errors import Corrupt, NotFound, RoleTaken, SojournError
 from sojourn.expiry import is_past
 from sojourn.limits import MAX_SEQ
+from sojourn.operations import FindDue, Forget, Operation, Outcome, Reap
 from sojourn.state import rewind
 from sojourn.store import (
     Acquire,
@@ -30,7 +31,6 @@ from sojourn.store import (
 )
 from sojourn.stores.sqlite import rows
 from sojourn.stores.sqlite.gathering import Gathering, Loaded
-from sojourn.stores.sqlite.operations import FindDue, Forget, Operation, Outcome, Reap
 from sojourn.stores.sqlite.removal import Removal
 from sojourn.stores.sqlite.restoring import Restoring
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import apsw
 
@@ -20,13 +19,9 @@ from sojourn.errors import (
     SojournError,
     StorageFull,
     Unavailable,
-    UnsupportedFilesystem,
 )
 from sojourn.stores.sqlite import forking
 from sojourn.stores.sqlite.schema import APPLICATION_ID
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 BUSY_MILLISECONDS = 5_000
 """Wait for locks of programs that do not go through the gate (the sqlite3 shell, a backup tool)."""
@@ -40,20 +35,9 @@ MAPPED_BYTES = 256 * 1024 * 1024
 LOG_BYTES = 64 * 1024 * 1024
 """Size to which the write-ahead log is cut back after it has grown."""
 
-NETWORK_FILESYSTEMS = frozenset(
-    {
-        "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph-fuse",
-        "fuse.davfs2", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
-        "gfs2", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb2", "smb3", "smbfs",
-        "virtiofs",
-    }
-)  # fmt: skip
-"""Where locks or shared memory fail across machines: WAL mode would corrupt the file."""
-
 DRIVER_ERRORS = (apsw.Error, UnicodeDecodeError)
 """What the driver raises: its own errors, and Python's for damaged text."""
 
-_MOUNTS = Path("/proc/self/mountinfo")
 _MAGIC = b"SQLite format 3\x00"
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _HEADER_BYTES = 100
@@ -92,38 +76,6 @@ def _configure(db: apsw.Connection, *pragmas: str) -> None:
     """Set pragmas one by one: behind one that answers with a row, a statement would not run."""
     for pragma in pragmas:
         db.execute(f"PRAGMA {pragma}").fetchall()
-
-
-def refuse_unsafe_place(path: str, mounts: str | None = None) -> None:
-    """Raise `UnsupportedFilesystem` if the file would sit on a network file system.
-
-    `mounts` is text in the form of /proc/self/mountinfo; where there is none, nothing is refused.
-    """
-    if mounts is None:
-        try:
-            mounts = _MOUNTS.read_text()
-        except OSError:
-            return
-    found = _filesystem_of(os.path.realpath(path), mounts.splitlines())
-    if found in NETWORK_FILESYSTEMS:
-        raise UnsupportedFilesystem(
-            path, f"it is on a network file system ({found}); use a local disk, or PostgreSQL"
-        )
-
-
-def _filesystem_of(path: str, mounts: Iterable[str]) -> str | None:
-    """Return the type of the file system with the longest mount point above `path`."""
-    best, kind = -1, None
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        fields = left.split()
-        if len(fields) < 5 or not right:  # noqa: PLR2004 - the mount point is the fifth field
-            continue
-        point = fields[4].encode().decode("unicode_escape")
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= best:
-            best, kind = len(point), right.split()[0]
-    return kind
 
 
 def refuse_foreign_file(path: str) -> None:

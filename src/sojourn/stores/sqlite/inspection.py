@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import apsw
 
 from sojourn.model import StoredDocument
+from sojourn.mounts import refuse_unsafe_place
 from sojourn.stores.sqlite import connection, schema
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _summary(db: apsw.Connection, app: str, now: int) -> AppSummary:
 def _looked(path: str, look: Callable[[apsw.Connection], T]) -> T:
     """Return what `look` finds in one snapshot of the file."""
     try:
-        connection.refuse_unsafe_place(path)
+        refuse_unsafe_place(path)
         connection.refuse_foreign_file(path)
         db = connection.connect(os.path.realpath(path), vfs=None, writer=False)
         try:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import apsw
 
 from sojourn.errors import SojournError, Unavailable
+from sojourn.operations import durability_of
 from sojourn.stores.sqlite import connection, tally
 from sojourn.stores.sqlite.batch import Batch
-from sojourn.stores.sqlite.operations import durability_of
 from sojourn.stores.sqlite.recent import Recent
 from sojourn.stores.sqlite.transaction import Moved, Transaction
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from sojourn.gate import Gate
+    from sojourn.operations import Operation, Outcome
     from sojourn.store import Durability
-    from sojourn.stores.sqlite.gate import Gate
-    from sojourn.stores.sqlite.operations import Operation, Outcome
 
 GATE_SECONDS = 30.0
 """Longest wait for the turn of this process. A holder that dies lets go at once, so a wait this

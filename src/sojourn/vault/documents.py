@@ -24,7 +24,7 @@ class Documents:
     __slots__ = ("_collections",)
 
     def __init__(self) -> None:
-        self._collections: dict[str, _Collection] = {}
+        self._collections: dict[str, Collection] = {}
 
     def apply(
         self, changes: Iterable[Put | Drop], *, seq: int, now: int, numbers: Iterator[int]
@@ -32,8 +32,8 @@ class Documents:
         """Put and drop in order; a document that is new takes the next of `numbers`."""
         for change in changes:
             if isinstance(change, Put):
-                collection = self._collections.setdefault(change.collection, _Collection())
-                collection.put(_stored(change, collection.get(change.key), seq, now, numbers))
+                collection = self._of(change.collection)
+                collection.put(stored(change, collection.get(change.key), seq, now, numbers))
             elif change.key is None:
                 self._collections.pop(change.collection, None)
             elif (found := self._collections.get(change.collection)) is not None:
@@ -41,13 +41,19 @@ class Documents:
                 if not found.by_key:
                     del self._collections[change.collection]
 
+    def _of(self, name: str) -> Collection:
+        collection = self._collections.get(name)
+        if collection is None:
+            collection = self._collections[name] = Collection()
+        return collection
+
     def copied(self, at: int) -> Documents:
         """Return those that were put at event `at` or before it, in their places."""
         copy = Documents()
         for name, collection in self._collections.items():
             kept = [item for item in collection.by_place() if item.seq <= at]
             if kept:
-                copy._collections[name] = _Collection()
+                copy._collections[name] = Collection()
             for item in reversed(kept):
                 copy._collections[name].put(item)
         return copy
@@ -62,10 +68,15 @@ class Documents:
 
     def place(self, document: StoredDocument, numbers: Iterator[int]) -> None:
         """Put a document exactly as it is, in its place or behind all others."""
-        collection = self._collections.setdefault(document.collection, _Collection())
-        old = collection.get(document.key)
+        collection = self._of(document.collection)
+        collection.put(self.placed(document, collection.get(document.key), numbers))
+
+    def placed(
+        self, document: StoredDocument, old: StoredDocument | None, numbers: Iterator[int]
+    ) -> StoredDocument:
+        """Return a document with its number: that of the `old` one, or the next."""
         number = next(numbers) if old is None else old.number
-        collection.put(msgspec.structs.replace(document, number=number))
+        return msgspec.structs.replace(document, number=number)
 
     def everything(self) -> Iterator[StoredDocument]:
         """Yield all of them, by collection and in their places."""
@@ -80,18 +91,21 @@ class Documents:
 
     def several(self, query: DocumentQuery) -> list[StoredDocument]:
         """Return a listing; see `Store.documents`."""
-        collection = self._collections.get(query.collection)
-        if collection is None:
-            return []
-        if query.newest:
-            candidates = collection.by_place(query.before)
-        else:
-            candidates = collection.ascending(query.after)
+        candidates = self.candidates(query)
         there = (item for item in candidates if not is_past(item.expires_at, query.now))
         return [_listed(item, query.lead) for item in islice(there, query.limit)]
 
+    def candidates(self, query: DocumentQuery) -> Iterator[StoredDocument]:
+        """Yield those that a listing goes through, expired ones too."""
+        collection = self._collections.get(query.collection)
+        if collection is None:
+            return iter(())
+        if query.newest:
+            return collection.by_place(query.before)
+        return collection.ascending(query.after)
 
-class _Collection:
+
+class Collection:
     """The documents of one collection, with their keys and their places in order."""
 
     __slots__ = ("_by_number", "_keys", "_numbers", "by_key")
@@ -103,9 +117,11 @@ class _Collection:
         self._numbers: list[int] = []
 
     def get(self, key: str) -> StoredDocument | None:
+        """Return a document, expired or not."""
         return self.by_key.get(key)
 
     def put(self, document: StoredDocument) -> None:
+        """Put a document in the place of the one of its key, or behind all others."""
         if document.key not in self.by_key:
             insort(self._keys, document.key)
             self._numbers.append(document.number)  # higher than all that are there
@@ -113,6 +129,7 @@ class _Collection:
         self.by_key[document.key] = document
 
     def drop(self, key: str) -> None:
+        """Drop a document. Missing is fine."""
         document = self.by_key.pop(key, None)
         if document is not None:
             del self._by_number[document.number]
@@ -131,7 +148,7 @@ class _Collection:
         return (self.by_key[self._by_number[self._numbers[at]]] for at in places)
 
 
-def _stored(
+def stored(
     put: Put, old: StoredDocument | None, seq: int, now: int, numbers: Iterator[int]
 ) -> StoredDocument:
     """Return a document as it will be kept, in the place of the one that it replaces."""

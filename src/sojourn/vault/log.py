@@ -67,6 +67,17 @@ class Log:
         """Return every entry."""
         return list(self._entries)
 
+    def changing(self) -> list[Entry]:
+        """Return the entries that have a delta."""
+        return [e for e in self._entries if e.changes is not None or e.deleted is not None]
+
+    def copied(self, at: int) -> Log:
+        """Return a log with the entries up to `at`."""
+        copy = Log()
+        for entry in self._entries[: bisect_right(self._entries, at, key=_seq)]:
+            copy.add(entry)
+        return copy
+
     def window(self, query: EventQuery) -> list[Entry]:
         """Return the entries of a window, ascending. Costs what it returns, not what is there."""
         if query.first is not None:

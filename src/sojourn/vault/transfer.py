@@ -1,4 +1,4 @@
-"""Taking sessions out of the memory store whole, and putting them back exactly."""
+"""Taking sessions out of a vault whole, and putting them back exactly."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ from sojourn.expiry import is_past
 from sojourn.limits import DUMP_BYTES, MAX_STATE, PART_BYTES
 from sojourn.model import Entry, StoredDocument
 from sojourn.store import Dumped, Headers, Query, Shared, Snapshot, Tier
-from sojourn.stores.memory.documents import Documents
-from sojourn.stores.memory.log import Log
-from sojourn.stores.memory.vault import Vault
+from sojourn.vault.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sojourn.model import Encoded, Header
     from sojourn.store import Delete, Due, Restore, RestoreShared, Walk
-    from sojourn.stores.memory.slot import Slot
+    from sojourn.vault.slot import Slot
 
 Item = Entry | StoredDocument
 
 
-class _Staged:
+class Staged:
     """A session of which not all parts are here yet; nobody sees it."""
 
     def __init__(self, restore: Restore) -> None:
@@ -40,12 +38,19 @@ class _Staged:
         self.entries: list[Entry] = []
         self.documents: list[StoredDocument] = []
 
+    @property
+    def last(self) -> int:
+        """The last number of the log so far."""
+        return self.entries[-1].seq if self.entries else 0
+
     def add(self, snapshot: Snapshot) -> None:
+        """Take the next part."""
         self.next += 1
         self.entries += snapshot.entries
         self.documents += snapshot.documents
 
     def whole(self, header: Header) -> Snapshot:
+        """Return all parts as one session."""
         return Snapshot(
             header=header,
             state=self.state,
@@ -55,11 +60,11 @@ class _Staged:
 
 
 class TransferVault(Vault):
-    """What the memory store keeps, with the verbs of `SupportsTransfer`."""
+    """A vault with the verbs of `SupportsTransfer`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._staged: dict[tuple[str, str], _Staged] = {}
+        self._staged: dict[tuple[str, str], Staged] = {}
         self._owners: dict[str, list[str]] = {}
 
     # --- taking out ----------------------------------------------------------------------------
@@ -84,7 +89,7 @@ class TransferVault(Vault):
         position = None
         for position, slot in islice(self._walk(walk), walk.limit):
             items = list(_items(slot, walk.now))
-            weight = sum(map(restoring.item_weight, items))
+            weight = sum(map(self._weight, items))
             if weight > PART_BYTES:
                 snapshots.append(Snapshot(header=commit.apart(slot.header), last=False))
                 continue
@@ -119,10 +124,10 @@ class TransferVault(Vault):
         bundles: list[list[Item]] = [[]]
         size = 0
         for item in _items(slot, now):
-            size += restoring.item_weight(item)
+            size += self._weight(item)
             if size > PART_BYTES and bundles[-1]:
                 bundles.append([])
-                size = restoring.item_weight(item)
+                size = self._weight(item)
             bundles[-1].append(item)
         last = len(bundles) - 1
         return [_snapshot(slot, items, part, part == last) for part, items in enumerate(bundles)]
@@ -133,7 +138,7 @@ class TransferVault(Vault):
         size = 0
         for where, item in self._shared_from(app, now, position):
             items.append(item)
-            size += restoring.item_weight(item)
+            size += self._weight(item)
             if size > DUMP_BYTES:
                 return Shared(items, where)
         self._owners.pop(app, None)
@@ -167,6 +172,10 @@ class TransferVault(Vault):
         owners = self._owners[app]
         return owners[0 if after is None else bisect_right(owners, after) :]
 
+    def _weight(self, item: Item | Tier) -> int:
+        """Return about how many bytes an item is."""
+        return restoring.item_weight(item)
+
     # --- putting back --------------------------------------------------------------------------
 
     def restore(self, restore: Restore) -> Literal["restored", "unchanged", "partial"]:
@@ -176,55 +185,60 @@ class TransferVault(Vault):
         slot = self._slots.get(key)
         if restoring.verdict(slot.header if slot else None, restore) == "keep":
             assert slot is not None  # there is something to keep
-            self._staged.pop(key, None)
+            self._drop_staged((key,))
             self._replace(slot, restoring.caught_up(slot.header, header))
             return "unchanged"
-        parent = self._admit_restored(header, slot)
+        self._admit_restored(header, slot)
         snapshot = restore.snapshot
         if snapshot.part or not snapshot.last:
-            staged = self._stage(key, restore)
+            if self._is_wanted(key, restore):
+                self._stage(key, restore)
             if not snapshot.last:
                 return "partial"
-            snapshot = staged.whole(header)
-        self._staged.pop(key, None)
-        self._put(slot, snapshot, parent)
+            self._put_staged(slot, restore)
+            return "restored"
+        self._drop_staged((key,))
+        self._put(slot, snapshot)
         return "restored"
 
-    def _stage(self, key: tuple[str, str], restore: Restore) -> _Staged:
-        """Return the restore in progress with one part more."""
+    def _put_staged(self, slot: Slot | None, restore: Restore) -> None:
+        """Put a session of which the last part has come."""
+        header = restore.snapshot.header
+        key = (header.app, header.id)
+        self._put(slot, self._staged.pop(key).whole(header))
+
+    def _is_wanted(self, key: tuple[str, str], restore: Restore) -> bool:
+        """Return whether this part is not here yet. Refused if those before it are not."""
         if restore.snapshot.part == 0:
-            self._staged[key] = _Staged(restore)
+            return True
         staged = self._staged.get(key)
         op, expected = (staged.op, staged.next) if staged else (None, 0)
-        last = staged.entries[-1].seq if staged and staged.entries else 0
-        wanted = restoring.check_part(op, expected, last, restore)
-        assert staged is not None  # else its part was refused
-        if wanted:
-            staged.add(restore.snapshot)
-        return staged
+        return restoring.check_part(op, expected, staged.last if staged else 0, restore)
 
-    def _admit_restored(self, header: Header, there: Slot | None) -> Slot | None:
-        """Return the parent. Its absence: `NotFound`; a claim that is taken: `RoleTaken`."""
+    def _stage(self, key: tuple[str, str], restore: Restore) -> None:
+        """Keep a part; the first one begins anew."""
+        if restore.snapshot.part == 0:
+            self._staged[key] = Staged(restore)
+        self._staged[key].add(restore.snapshot)
+
+    def _admit_restored(self, header: Header, there: Slot | None) -> None:
+        """Refuse a session without its parent (`NotFound`), or whose claim is taken."""
         claim = commit.claim_of(header) if restoring.claims(header) else None
         holder = None if claim is None else self._claims.get((header.app, claim))
-        if claim is not None and holder is not None and holder is not there:
-            raise RoleTaken(dict(claim), holder.header.id)
-        if there is not None:
-            return there.parent
-        if header.parent is None:
-            return None
-        parent = self._slots.get((header.app, header.parent))
-        if parent is None:
-            raise NotFound(header.parent, "no such parent session; restore it first")
-        return parent
+        if claim is not None and holder not in (None, header.id):
+            raise RoleTaken(dict(claim), str(holder))
+        if there is None and header.parent is not None:
+            parent = self._slots.get((header.app, header.parent))
+            if parent is None:
+                raise NotFound(header.parent, "no such parent session; restore it first")
 
-    def _put(self, slot: Slot | None, snapshot: Snapshot, parent: Slot | None) -> None:
+    def _put(self, slot: Slot | None, snapshot: Snapshot) -> None:
         """Put a whole session, a new one or in the place of what is there."""
         state = codec.encode_object(snapshot.state)
         if slot is None:
             header = restoring.unleased(snapshot.header)
             # What it claims is noted below: one that is over claims nothing any more.
-            slot = self._add(msgspec.structs.replace(header, exclusive=()), state, parent)
+            slot = self._add(msgspec.structs.replace(header, exclusive=()), state)
             slot.header = header
         else:
             header = restoring.unleased(snapshot.header, slot.header.fence)
@@ -232,15 +246,13 @@ class TransferVault(Vault):
             self._replace(slot, header)
         claim = commit.claim_of(header)
         if claim is not None and restoring.claims(header):
-            self._claims[header.app, claim] = slot
+            self._claims[header.app, claim] = header.id
         slot.state = state
         slot.log, slot.documents = None, None
-        if snapshot.entries:
-            slot.log = Log()
-            for entry in snapshot.entries:
-                slot.log.add(entry)
+        for entry in snapshot.entries:
+            self._log(slot).add(entry)
         if snapshot.documents:
-            slot.documents = Documents()
+            slot.documents = self._new_documents()
             for document in snapshot.documents:
                 slot.documents.place(document, self._places)
 
@@ -255,7 +267,7 @@ class TransferVault(Vault):
                     raise TooLarge("bytes of state in one tier", len(text), MAX_STATE)
                 tiers[restore.app, item.user] = text
         self._tiers.update(tiers)
-        documents = self._app_documents.setdefault(restore.app, Documents())
+        documents = self._documents_of_app(restore.app)
         for item in restore.items:
             if isinstance(item, StoredDocument) and (restore.replace or not documents.has(item)):
                 documents.place(item, self._places)
@@ -264,7 +276,7 @@ class TransferVault(Vault):
 
     def delete(self, delete: Delete) -> list[str]:
         """Remove a session, and what was restored of it so far; see `Store.delete`."""
-        self._staged.pop((delete.app, delete.id), None)
+        self._drop_staged(((delete.app, delete.id),))
         return super().delete(delete)
 
     def forget(self, app: str, user: str) -> tuple[int, list[str]]:
@@ -292,7 +304,7 @@ class TransferVault(Vault):
 
     def _drop_staged(self, keys: Iterable[tuple[str, str]]) -> None:
         for key in list(keys):
-            del self._staged[key]
+            self._staged.pop(key, None)
 
 
 def _items(slot: Slot, now: int) -> Iterator[Item]:

@@ -74,6 +74,17 @@ def durability_of(operation: Operation, default: Durability) -> Durability:
     return asked or _UNASKED.get(type(operation), default)
 
 
+def app_of(operation: Operation) -> str:
+    """Return the app that an operation is about; there is exactly one."""
+    if isinstance(operation, Create | Fork):
+        return operation.header.app
+    if isinstance(operation, FindDue | Reap):
+        return operation.due.app
+    if isinstance(operation, Restore):
+        return operation.snapshot.header.app
+    return operation.app
+
+
 def weight(operation: Operation) -> int:
     """Return about how many bytes of payload an operation carries."""
     if isinstance(operation, Restore):

@@ -7,23 +7,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sojourn.model import Entry, Header
     from sojourn.store import EventQuery
-    from sojourn.stores.memory.documents import Documents
-    from sojourn.stores.memory.log import Log
+    from sojourn.vault.documents import Documents
+    from sojourn.vault.log import Log
 
 
 class Slot:
     """One session: its header, its own state as JSON text, and what it owns."""
 
-    __slots__ = ("children", "documents", "header", "log", "parent", "row", "state")
+    __slots__ = ("children", "documents", "header", "log", "row", "state")
 
-    def __init__(self, row: int, header: Header, state: bytes, parent: Slot | None) -> None:
+    def __init__(self, row: int, header: Header, state: bytes) -> None:
         self.row = row
         self.header = header
         self.state = state
-        self.parent = parent
         self.log: Log | None = None
         self.documents: Documents | None = None
-        self.children: set[Slot] | None = None
+        self.children: set[str] | None = None
+
+    def adopt(self, id: str) -> None:
+        """Note a child."""
+        if self.children is None:
+            self.children = set()
+        self.children.add(id)
+
+    def disown(self, id: str) -> None:
+        """Forget a child."""
+        if self.children is not None:
+            self.children.discard(id)
 
     def entries(self, window: EventQuery | None) -> list[Entry]:
         """Return a window of the log; nothing for no window."""

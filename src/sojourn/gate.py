@@ -1,4 +1,4 @@
-"""The gate: one process writes the file at a time, and each gets its turn.
+"""The gate: one process writes at a time, and each gets its turn.
 
 SQLite's own lock is taken by whoever polls at the right moment, so one process can starve. The
 kernel's `flock` queues its waiters. It is let go by the kernel when its holder dies. Who waits is
@@ -27,11 +27,11 @@ MODE = 0o644
 class Gate:
     """A lock between the processes that share a file. Used by one thread of a process."""
 
-    def __init__(self, path: str) -> None:
-        """Make the gate file if need be. Raises `ReadOnly` or `Unavailable` if that fails."""
+    def __init__(self, path: str, suffix: str = SUFFIX) -> None:
+        """Make the gate of `path` if need be. Raises `ReadOnly` or `Unavailable` if that fails."""
         self._file: int | None = None
         try:
-            self._file = _opened(path)
+            self._file = _opened(path, suffix)
         except PermissionError as error:
             raise ReadOnly(path, f"its folder can not be written: {error.strerror}") from error
         except OSError as error:
@@ -114,15 +114,15 @@ _LOCK = struct.Struct("hhqqi4x")
 """`struct flock`: the kind, where the start counts from, start, length, and no process."""
 
 
-def _opened(path: str) -> int:
+def _opened(path: str, suffix: str) -> int:
     """Return the gate of a file, opened. One that is made is for whoever the file is for.
 
     Else the first visit of an administrator would lock out the program that owns the file.
     """
     try:
-        return os.open(path + SUFFIX, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(path + suffix, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        gate = os.open(path + SUFFIX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        gate = os.open(path + suffix, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
     with contextlib.suppress(OSError):  # there is no file yet, or it is not ours to give away
         file = os.stat(path)  # noqa: PTH116 - beside os.open and os.fchown
         os.fchmod(gate, file.st_mode & 0o666)

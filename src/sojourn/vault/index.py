@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from sojourn.errors import InvalidCursor
 from sojourn.expiry import is_past
 from sojourn.lifecycle import ENDING, Phase
-from sojourn.stores.memory.order import Order, key_of, row_of
+from sojourn.vault.order import Order, key_of, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from sojourn.model import Header
     from sojourn.store import Due, Query
-    from sojourn.stores.memory.slot import Slot
+    from sojourn.vault.slot import Slot
 
 MAX_ORDERS = 1_024
 """Orders kept for lists that were asked for; beyond that they are built anew when needed."""

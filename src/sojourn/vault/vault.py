@@ -1,4 +1,4 @@
-"""What the memory store keeps, and every verb on it as one plain function call.
+"""The vault: all sessions of a store in memory, and every verb on them as one function call.
 
 Nothing here awaits, so each call is one step. Checks come before the first change: a call that
 raises has changed nothing.
@@ -7,7 +7,7 @@ raises has changed nothing.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -18,10 +18,10 @@ from sojourn.lifecycle import OVER
 from sojourn.model import Record, StoredDocument
 from sojourn.state import rewind
 from sojourn.store import Committed, Create, Listed, Tiers
-from sojourn.stores.memory.documents import Documents
-from sojourn.stores.memory.index import Index
-from sojourn.stores.memory.log import Log
-from sojourn.stores.memory.slot import Slot
+from sojourn.vault.documents import Documents
+from sojourn.vault.index import Index
+from sojourn.vault.log import Log
+from sojourn.vault.slot import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,12 @@ _EMPTY = b"{}"
 
 
 class Vault:
-    """All sessions, the shared tiers, and the orders and counts that make lists cheap."""
+    """All sessions, the shared tiers, and the orders and counts that make lists cheap.
+
+    `durability` is what a commit reaches by being in here.
+    """
+
+    durability: Literal["memory", "relaxed", "durable"] = "memory"
 
     def __init__(self) -> None:
         self._rows = 0
@@ -54,7 +59,7 @@ class Vault:
         self._tiers: dict[tuple[str, str | None], bytes] = {}
         self._app_documents: dict[str, Documents] = {}
         self._places = itertools.count(1)
-        self._claims: dict[tuple[str, tuple[tuple[str, str], ...]], Slot] = {}
+        self._claims: dict[tuple[str, tuple[tuple[str, str], ...]], str] = {}
         self._index = Index()
 
     # --- writing -------------------------------------------------------------------------------
@@ -66,15 +71,20 @@ class Vault:
         if found is not None:
             return self._created_before(found, create)
         commit.check_owner(header.id, header.user, create.user_tier)
-        parent = self._admit(header)
+        self._admit(header)
         session = commit.merged_state(_EMPTY, create.session, clear=False, key=header.id)
         shared = self._shared_tiers(header.app, header.user, create.user_tier, create.app_tier)
         seqs, new = commit.sequence(create.events, 0, _not_stored)
         header = commit.created(commit.apart(header), create.op, new)
-        slot = self._add(header, session, parent)
+        slot = self._add(header, session)
         self._tiers.update(shared)
         self._log_all(slot, create.events, seqs)
-        return Committed(header=commit.apart(header), revision=header.revision, seqs=seqs)
+        return Committed(
+            header=commit.apart(header),
+            revision=header.revision,
+            seqs=seqs,
+            durability=self.durability,
+        )
 
     def _created_before(self, found: Slot, create: Create | Fork) -> Committed:
         """Answer a repeated create with its first result, another one with `AlreadyExists`."""
@@ -84,33 +94,44 @@ class Vault:
             raise commit.exists(found.header, now)
         events = create.events if isinstance(create, Create) else ()
         seqs, _ = commit.sequence(events, 0, _not_stored)
-        header = commit.apart(found.header)
-        return Committed(header=header, revision=known[0], seqs=seqs, repeated=True)
+        return Committed(
+            header=commit.apart(found.header),
+            revision=known[0],
+            seqs=seqs,
+            durability=self.durability,
+            repeated=True,
+        )
 
-    def _admit(self, header: Header) -> Slot | None:
-        """Return the parent of a new session. A claim that is taken: `RoleTaken`."""
+    def _admit(self, header: Header) -> None:
+        """Refuse a new session without its parent, or whose claim is taken (`RoleTaken`)."""
         claim = commit.claim_of(header)
-        if claim is not None and (holder := self._claims.get((header.app, claim))):
-            raise RoleTaken(dict(claim), holder.header.id)
-        if header.parent is None:
-            return None
-        parent = self._slots.get((header.app, header.parent))
-        commit.check_parent(_header(parent), header)
-        return parent
+        if claim is not None and (holder := self._claims.get((header.app, claim))) is not None:
+            raise RoleTaken(dict(claim), holder)
+        if header.parent is not None:
+            parent = self._slots.get((header.app, header.parent))
+            commit.check_parent(_header(parent), header)
 
-    def _add(self, header: Header, state: bytes, parent: Slot | None) -> Slot:
+    def _add(self, header: Header, state: bytes) -> Slot:
         self._rows += 1
-        slot = Slot(self._rows, header, state, parent)
+        slot = Slot(self._rows, header, state)
         self._slots[header.app, header.id] = slot
+        parent = self._parent(slot)
         if parent is not None:
-            if parent.children is None:
-                parent.children = set()
-            parent.children.add(slot)
+            parent.adopt(header.id)
         claim = commit.claim_of(header)
         if claim is not None:
-            self._claims[header.app, claim] = slot
+            self._claims[header.app, claim] = header.id
         self._index.add(slot)
         return slot
+
+    def _family(self, parent: Slot) -> set[Slot]:
+        """Return the children of a session."""
+        app = parent.header.app
+        return {self._slots[app, id] for id in parent.children or ()}
+
+    def _parent(self, slot: Slot) -> Slot | None:
+        header = slot.header
+        return None if header.parent is None else self._slots.get((header.app, header.parent))
 
     def fork(self, fork: Fork) -> Committed:
         """Copy a session; see `Store.fork`."""
@@ -122,18 +143,23 @@ class Vault:
         if source is None or is_past(source.header.expires_at, header.created_at):
             raise NotFound(fork.source)
         at = source.header.seq if fork.at is None else fork.at
-        entries = source.log.all() if source.log else []
         state = codec.decode_object(source.state, fork.source)
-        state = rewind(state, commit.deltas_of(entries), at)
+        deltas = commit.deltas_of(source.log.changing() if source.log else ())
+        state = rewind(state, deltas, at)
         header = commit.forked(header, source.header, fork.op, at)
-        parent = self._admit(header)
-        slot = self._add(header, codec.encode_object(state), parent)
-        for entry in entries:
-            if entry.seq <= at:
-                self._log(slot).add(entry)
+        self._admit(header)
+        slot = self._add(header, codec.encode_object(state))
+        self._copy(source, slot, at)
+        return Committed(
+            header=commit.apart(header), revision=header.revision, durability=self.durability
+        )
+
+    def _copy(self, source: Slot, slot: Slot, at: int) -> None:
+        """Give a fork the events of its source up to `at`, and the documents put until then."""
+        if source.log is not None:
+            slot.log = source.log.copied(at)
         if source.documents is not None:
             slot.documents = source.documents.copied(at)
-        return Committed(header=commit.apart(header), revision=header.revision)
 
     def commit(self, change: Change) -> Committed:
         """Apply a change; see `Store.commit`."""
@@ -161,7 +187,11 @@ class Vault:
         self._replace(slot, header)
         self._put_documents(slot, change)
         return Committed(
-            header=commit.apart(header), revision=header.revision, seqs=seqs, before=old.seq
+            header=commit.apart(header),
+            revision=header.revision,
+            seqs=seqs,
+            before=old.seq,
+            durability=self.durability,
         )
 
     def _commit_shared(self, change: Change) -> Committed:
@@ -170,16 +200,22 @@ class Vault:
         commit.check_owner("", change.user, change.user_tier)
         shared = self._shared_tiers(change.app, change.user, change.user_tier, change.app_tier)
         self._tiers.update(shared)
-        documents = self._app_documents.setdefault(change.app, Documents())
+        documents = self._documents_of_app(change.app)
         documents.apply(change.documents, seq=0, now=change.now, numbers=self._places)
-        return Committed(header=header, revision=0)
+        return Committed(header=header, revision=0, durability=self.durability)
 
     def _repeat(self, slot: Slot, change: Change, known: tuple[int, int]) -> Committed:
         """Answer an operation that was applied before with what it led to."""
         revision, before = known
         seqs, _ = self._number(slot, change.events, top=before)
-        header = commit.apart(slot.header)
-        return Committed(header=header, revision=revision, seqs=seqs, before=before, repeated=True)
+        return Committed(
+            header=commit.apart(slot.header),
+            revision=revision,
+            seqs=seqs,
+            before=before,
+            durability=self.durability,
+            repeated=True,
+        )
 
     def _number(
         self, slot: Slot, drafts: tuple[Draft, ...], *, top: int, cut: int | None = None
@@ -200,8 +236,20 @@ class Vault:
 
     def _log(self, slot: Slot) -> Log:
         if slot.log is None:
-            slot.log = Log()
+            slot.log = self._new_log()
         return slot.log
+
+    def _new_log(self) -> Log:
+        return Log()
+
+    def _new_documents(self) -> Documents:
+        return Documents()
+
+    def _documents_of_app(self, app: str) -> Documents:
+        documents = self._app_documents.get(app)
+        if documents is None:
+            documents = self._app_documents[app] = self._new_documents()
+        return documents
 
     def _log_all(
         self, slot: Slot, drafts: tuple[Draft, ...], seqs: tuple[int, ...], above: int = 0
@@ -216,7 +264,7 @@ class Vault:
         if not change.documents:
             return
         if slot.documents is None:
-            slot.documents = Documents()
+            slot.documents = self._new_documents()
         slot.documents.apply(
             change.documents, seq=slot.header.seq, now=change.now, numbers=self._places
         )
@@ -271,12 +319,13 @@ class Vault:
         if self._slots.get((header.app, header.id)) is not slot:
             return []
         del self._slots[header.app, header.id]
-        if slot.parent is not None and slot.parent.children is not None:
-            slot.parent.children.discard(slot)
+        parent = self._parent(slot)
+        if parent is not None:
+            parent.disown(header.id)
         self._free_claim(slot)
         self._index.remove(slot)
         removed = [header.id]
-        for child in sorted(slot.children or (), key=lambda child: child.row):
+        for child in sorted(self._family(slot), key=lambda child: child.row):
             removed += self._remove(child)
         return removed
 
@@ -288,7 +337,7 @@ class Vault:
 
     def _free_claim(self, slot: Slot) -> None:
         claim = commit.claim_of(slot.header)
-        if claim is not None and self._claims.get((slot.header.app, claim)) is slot:
+        if claim is not None and self._claims.get((slot.header.app, claim)) == slot.header.id:
             del self._claims[slot.header.app, claim]
 
     def forget(self, app: str, user: str) -> tuple[int, list[str]]:
@@ -388,7 +437,7 @@ class Vault:
         if query.parent is None:
             return None
         parent = self._slots.get((query.app, query.parent))
-        return None if parent is None else parent.children
+        return None if parent is None else self._family(parent)
 
 
 def _header(slot: Slot | None) -> Header | None:
