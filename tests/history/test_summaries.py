@@ -564,6 +564,36 @@ async def test_the_larger_one_counts_behind_any_number_of_smaller_ones(opened: O
         assert (summary.covers, summary.seq) == (20, 31)
 
 
+async def test_many_loads_at_once_ask_one_summariser_once(opened: Opener) -> None:
+    """Each call may cost money; the others wait for what comes of the first."""
+    async with opened() as sessions:
+        history = await history_of(sessions, *turns(6))
+        asked = Summariser()
+        strategy = RollingSummary(asked, keep=2, limit=5)
+        shown = await asyncio.gather(
+            *(sessions.history(history._id).load(strategy) for _ in range(10))
+        )
+        assert len(asked.calls) == 1
+        assert shown == [[summary_of("1 2 3 4"), *turns(6)[4:]]] * 10
+        assert not [turns_ for turns_ in summaries._turns.values() if turns_]
+
+
+async def test_a_summariser_that_fails_leaves_the_turn_to_the_next(opened: Opener) -> None:
+    """Also when it is cancelled: nobody waits for ever."""
+    async with opened() as sessions:
+        history = await history_of(sessions, *turns(6))
+        held = Held()
+        strategy = RollingSummary(held, keep=2, limit=5)
+        first = asyncio.ensure_future(history.compact(strategy))
+        second = asyncio.ensure_future(history.compact(strategy))
+        await held.asked.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        held.go.set()
+        assert await second is not None
+
+
 async def test_many_summarisers_at_once(opened: Opener) -> None:
     """And appends beside them: no message is neither in the summary nor shown."""
     async with opened() as sessions:

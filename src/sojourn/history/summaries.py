@@ -11,6 +11,7 @@ import asyncio
 import inspect
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
@@ -155,6 +156,12 @@ class Summaries:
         `None` if it is not time, or if what it speaks for is summarised or gone by then.
         """
         assert strategy.summarize is not None  # who calls has looked
+        async with _turn_of(self._saving, self._id, strategy.summarize):
+            return await self._extend(strategy, strategy.summarize, lease)
+
+    async def _extend(
+        self, strategy: RollingSummary, summarize: Summarize, lease: Lease | None
+    ) -> Summary | None:
         # First, so that nothing read from here on can end up in a later session with the same id.
         session = await loaded(self._reading, self._target)
         excerpt = await self.excerpt()
@@ -164,7 +171,7 @@ class Summaries:
         previous = None if excerpt.summary is None else excerpt.summary.text
         messages = [item.message for item in due]
         last = due[-1]
-        text = await _asked(self._id, strategy.summarize, previous, messages, strategy.seconds)
+        text = await _asked(self._id, summarize, previous, messages, strategy.seconds)
         return await self._keep(session, text, last, lease)
 
     async def _keep(
@@ -181,6 +188,24 @@ class Summaries:
         )
         found = _candidate(stored)
         return None if found is None else found.summary
+
+
+def _turn_of(saving: Saving, session: str, summarize: Summarize) -> asyncio.Lock:
+    """Return the lock of a session's summariser: of many who find a summary due, one asks for it.
+
+    The others find it made, or ask in their turn if that failed. Other summarisers and processes
+    are not waited for: of two summaries of the same messages one is not kept.
+    """
+    turns = _turns.setdefault(saving, WeakValueDictionary())
+    key = (session, id(summarize))
+    turn = turns.get(key)
+    if turn is None:
+        turn = turns[key] = asyncio.Lock()
+    return turn
+
+
+_Turns = WeakValueDictionary[tuple[str, int], asyncio.Lock]
+_turns: WeakKeyDictionary[Saving, _Turns] = WeakKeyDictionary()
 
 
 async def loaded(reading: Reading, target: Session | str) -> Session:

@@ -6,11 +6,12 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from sojourn.commit import is_repeat
 from sojourn.model import Entry
+from sojourn.store import Ends
 from sojourn.vault.log import Log
 
 if TYPE_CHECKING:
@@ -138,6 +139,10 @@ class PlacedLog(Log):
         newest = self._matches(query, newest_first=True)
         found = list(newest if query.last is None else islice(newest, query.last))
         found.reverse()
+        if type(query) is Ends and found and len(found) == query.last:
+            first = self._matches(query, newest_first=False)
+            before = takewhile(lambda event: event.seq < found[0].seq, first)
+            return [*islice(before, query.opening), *found]
         return found
 
     def _matches(self, query: EventQuery, *, newest_first: bool) -> Iterator[Entry]:
