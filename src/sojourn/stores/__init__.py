@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sojourn.errors import InvalidQuery
+from sojourn.errors import InvalidQuery, MissingExtra
 from sojourn.spelling import known_names
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def open_store(url: str) -> Store:
     """Return the store that a URL names; `await store.open()` it, or hand it to a manager.
 
     `memory://` is a store of its own each time, `memory://name` is shared in the process;
-    `sqlite:///relative.db` and `sqlite:////absolute.db` are files. Raises `InvalidQuery` for an
+    `sqlite:///relative.db` and `sqlite:////absolute.db` are files; `postgresql://host/database` is
+    a server. Raises `InvalidQuery` for an
     unknown scheme or option, naming the known ones.
     """
     if not isinstance(url, str):
@@ -59,6 +60,18 @@ def _memory(host: str, path: str, _options: Mapping[str, str]) -> Store:
     return MemoryStore((host + path).strip("/") or None)
 
 
+def _postgres(host: str, path: str, options: Mapping[str, str]) -> Store:
+    try:
+        from sojourn.stores.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise MissingExtra("PostgreSQL", "postgres") from error
+    from sojourn.stores.postgres.address import parse
+
+    return PostgresStore(parse(host, path, options))
+
+
 def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
     from sojourn.stores.sqlite import SqliteStore
 
@@ -73,9 +86,30 @@ def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
 
 SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
     "memory": _memory,
+    "postgres": _postgres,
+    "postgresql": _postgres,
     "sqlite": _sqlite,
 }
 """What makes a store, by URL scheme."""
 
-OPTIONS: dict[str, tuple[str, ...]] = {"memory": (), "sqlite": ("durability",)}
+_POSTGRES = (
+    "application_name",
+    "durability",
+    "host",
+    "pool_size",
+    "pooler",
+    "schema",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "timeout",
+)
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "memory": (),
+    "postgres": _POSTGRES,
+    "postgresql": _POSTGRES,
+    "sqlite": ("durability",),
+}
 """The options that a URL of each scheme may have behind its question mark."""

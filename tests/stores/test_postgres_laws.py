@@ -1,0 +1,41 @@
+"""The PostgreSQL store keeps every law."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sojourn import open_store
+from sojourn.store import SupportsBackup
+from sojourn.testing.plugin import StoreLaws
+from tests.servers.postgres import emptied
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sojourn.store import Store
+    from tests.servers.postgres import PostgresServer
+
+
+class TestPostgresStore(StoreLaws):
+    """One test for each law, in one schema, emptied before each."""
+
+    without = (SupportsBackup,)
+    server: PostgresServer
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres: PostgresServer) -> None:
+        type(self).server = postgres
+        asyncio.run(emptied(self.url))
+
+    @property
+    def url(self) -> str:
+        return self.server.url(schema="laws")
+
+    def make_store(self, folder: Path) -> Store:
+        return open_store(self.url)
+
+    def reopen_store(self, folder: Path) -> Store:
+        return self.make_store(folder)
