@@ -227,6 +227,7 @@ async def emptied(url: str) -> None:
         )
         await db.execute(
             ";".join(f'DELETE FROM "{address.schema}"."{table}"' for (table,) in tables)
+            or "SELECT 1"
         )
     finally:
         await db.close()

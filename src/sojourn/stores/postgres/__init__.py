@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed
 from sojourn.stores.planning import weight
-from sojourn.stores.postgres import listing, schema
+from sojourn.stores.postgres import listing, schema, sharing
+from sojourn.stores.postgres.dumping import Dumper
 from sojourn.stores.postgres.pool import Pool
 from sojourn.stores.postgres.reader import Reader
 from sojourn.stores.postgres.removal import Removal
+from sojourn.stores.postgres.restoring import Restoring
 from sojourn.stores.postgres.watch import Wakeup, Watchers
 from sojourn.stores.postgres.writer import Writer
 
@@ -73,6 +75,8 @@ class PostgresStore:
         self._watchers = Watchers(address, self._pool)
         self._writer = Writer(address, changed=self._watchers.wake)
         self._removal = Removal(address, self._pool, self._reader)
+        self._dumper = Dumper(address, self._reader)
+        self._restoring = Restoring(address, self._pool, self._reader)
         self._batcher: Batcher[Operation, Any] = Batcher(
             self._writer.write, name=self.name, weigh=weight
         )
@@ -218,6 +222,44 @@ class PostgresStore:
     async def renew(self, renew: Renew, /) -> None:
         """Renew or release a lease."""
         await self._write(renew)
+
+    async def apps(self, after: str, limit: int, /) -> Sequence[str]:
+        """Return the apps that have anything."""
+        return await self._read(lambda db: self._dumper.apps(db, after, limit))
+
+    async def headers(self, walk: Walk, /) -> Headers:
+        """Return a page of headers."""
+        return await self._read(lambda db: self._dumper.headers(db, walk))
+
+    async def dump(self, walk: Walk, /) -> Dumped:
+        """Return a page of whole sessions."""
+        return await self._read(lambda db: self._dumper.dump(db, walk))
+
+    def parts(self, app: str, id: str, now: int, /) -> AsyncGenerator[Snapshot, None]:
+        """Yield a session part by part, on a connection of its own."""
+        self._check_open()
+        return self._dumper.parts(app, id, now)
+
+    async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
+        """Return a page of what sessions share."""
+        return await self._read(
+            lambda db: sharing.page(self._reader, db, app, now, position)
+        )
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        """Put a session, or a part of one."""
+        self._check_open()
+        try:
+            return await _final(self._restoring.restore(restore))
+        finally:
+            header = restore.snapshot.header
+            self._watchers.wake([(header.app, header.id)])
+
+    async def restore_shared(self, restore: RestoreShared, /) -> None:
+        """Put tiers and documents of an app."""
+        self._check_open()
+        put = self._pool.run(lambda db: sharing.restore(self._reader, db, restore))
+        await _final(put)
 
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""

@@ -65,6 +65,8 @@ class Pool:
         while True:
             try:
                 return await self._once(work, deadline)
+            except asyncpg.UniqueViolationError:
+                raise  # the caller's to meet: somebody else was first
             except DRIVER_ERRORS as error:
                 pause = min(pause * 2, LAST_PAUSE)
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311 - only spreads the retries
