@@ -7,9 +7,9 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.servers.postgres import PostgresServer
 
 from sojourn import SessionManager
-from tests.servers.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

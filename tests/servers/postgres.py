@@ -42,7 +42,7 @@ def folder_of_programs() -> Path | None:
 
 
 def require_programs() -> Path:
-    """Return where the programs are; without them, skip, or fail where tests must not be skipped."""
+    """Return where the programs are; without them, skip, or with CI set fail."""
     found = folder_of_programs()
     if found is None and os.environ.get("CI"):
         pytest.fail("PostgreSQL's server is not installed: apt-get install postgresql")
@@ -111,6 +111,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the server. Call it in the main thread: with its thread, the server ends too."""
         self._log = (self.folder / "log").open("ab")
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -134,9 +139,9 @@ class PostgresServer:
             stderr=self._log,
             cwd="/",
         )
-        self._wait_until_ready()
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Return once the server answers."""
         until = time.monotonic() + READY_SECONDS
         command = [
             str(self.programs / "pg_isready"),
@@ -225,9 +230,8 @@ async def emptied(url: str) -> None:
             address.schema,
             "schema_version",
         )
-        await db.execute(
-            ";".join(f'DELETE FROM "{address.schema}"."{table}"' for (table,) in tables)
-            or "SELECT 1"
-        )
+        names = [f'"{address.schema}"."{table}"' for (table,) in tables]
+        for name in names:
+            await db.execute(f"DELETE FROM {name}")  # noqa: S608 - the names are our own
     finally:
         await db.close()

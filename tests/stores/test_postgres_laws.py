@@ -6,17 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.servers.postgres import emptied
 
 from sojourn import open_store
 from sojourn.store import SupportsBackup
 from sojourn.testing.plugin import StoreLaws
-from tests.servers.postgres import emptied
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sojourn.store import Store
     from tests.servers.postgres import PostgresServer
+
+    from sojourn.store import Store
 
 
 class TestPostgresStore(StoreLaws):
@@ -34,7 +35,7 @@ class TestPostgresStore(StoreLaws):
     def url(self) -> str:
         return self.server.url(schema="laws")
 
-    def make_store(self, folder: Path) -> Store:
+    def make_store(self, folder: Path) -> Store:  # noqa: ARG002 - it is in no folder
         return open_store(self.url)
 
     def reopen_store(self, folder: Path) -> Store:

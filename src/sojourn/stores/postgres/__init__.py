@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         Touch,
         Walk,
     )
-    from sojourn.stores.planning import Key, Operation
+    from sojourn.stores.planning import Operation
     from sojourn.stores.postgres.address import Address
     from sojourn.stores.postgres.pool import Connection
 
@@ -78,7 +78,7 @@ class PostgresStore:
         self._dumper = Dumper(address, self._reader)
         self._restoring = Restoring(address, self._pool, self._reader)
         self._batcher: Batcher[Operation, Any] = Batcher(
-            self._writer.write, name=self.name, weigh=weight
+            self._writer.write, name=self.name, weigh=weight, patience=address.timeout / 2
         )
 
     # --- opening and closing -------------------------------------------------------------------
@@ -242,9 +242,7 @@ class PostgresStore:
 
     async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
         """Return a page of what sessions share."""
-        return await self._read(
-            lambda db: sharing.page(self._reader, db, app, now, position)
-        )
+        return await self._read(lambda db: sharing.page(self._reader, db, app, now, position))
 
     async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
         """Put a session, or a part of one."""

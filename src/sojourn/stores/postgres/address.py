@@ -56,7 +56,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Address {self.shown}>"
 
     def arguments(self) -> dict[str, Any]:
-        """Return what `asyncpg.connect` takes. What is not said here, it finds in PG... variables."""
+        """Return what `asyncpg.connect` takes; what is left out it finds in the environment."""
         found: dict[str, Any] = {
             "dsn": f"postgresql://?{self.tls}" if self.tls else None,
             "host": list(self.hosts) or None,

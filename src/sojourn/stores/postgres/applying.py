@@ -138,9 +138,7 @@ class Arguments:
 
     def _label(self, number: int, header: Header, **place: int) -> None:
         for digest, name, value in rows.labels_of(header):
-            self._more(
-                "labels", unit=number, digest=digest.hex(), name=name, value=value, **place
-            )
+            self._more("labels", unit=number, digest=digest.hex(), name=name, value=value, **place)
 
     def _count(self, number: int, app: str, changes: dict[tuple[str, str], int]) -> None:
         for (facet, phase), by in changes.items():

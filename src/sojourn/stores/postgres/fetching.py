@@ -121,7 +121,7 @@ class Fetcher:
                 await asyncio.sleep(0)  # a long log must not keep everybody else waiting
         for key, read in entries.items():
             columns = list(zip(*read, strict=True))
-            known.deltas[key] = rows.to_entries(columns)  # type: ignore[arg-type]  # by column
+            known.deltas[key] = rows.to_entries(columns)
 
     async def _sizes(self, db: Connection, owners: Sequence[Owner], known: Known) -> None:
         known.sizes.update({owner: {} for owner in owners})

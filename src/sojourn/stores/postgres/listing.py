@@ -136,24 +136,20 @@ def _page_sql(query: Query) -> tuple[str | None, list[Any]]:
         where.append(f"({', '.join(keys)}) {compare} ({values})")
     limit = filters.bind(query.limit + 1)
     order = ", ".join(f"{key} {direction}" for key in keys)
-    parts = [
-        f"(SELECT {lead}.row FROM {source} WHERE {lead}.phase = {filters.bind(phase.value)} "
-        f"AND {' AND '.join(where)} ORDER BY {order} LIMIT {limit})"
-        for phase in dict.fromkeys(_phases_of(query))
-    ]
+    rest = f"{' AND '.join(where)} ORDER BY {order} LIMIT {limit}"
+    parts = []
+    for phase in dict.fromkeys(_phases_of(query)):
+        where_phase = f"{lead}.phase = {filters.bind(phase.value)}"
+        parts.append(f"(SELECT {lead}.row FROM {source} WHERE {where_phase} AND {rest})")
     if not parts:
         return None, []
     last = order.replace(f"{lead}.", "s.")
-    return (
-        f"SELECT {rows.of('s')} FROM {{s}}.sessions AS s "
-        f"WHERE s.row = ANY(ARRAY({' UNION ALL '.join(parts)})) ORDER BY {last} LIMIT {limit}",
-        filters.bindings,
-    )
+    chosen = f"s.row = ANY(ARRAY({' UNION ALL '.join(parts)}))"
+    statement = f"SELECT {rows.of('s')} FROM {{s}}.sessions AS s WHERE {chosen}"
+    return f"{statement} ORDER BY {last} LIMIT {limit}", filters.bindings
 
 
-def _source(
-    query: Query, filters: _Filters, *, by_activity: bool
-) -> tuple[str, str, list[str]]:
+def _source(query: Query, filters: _Filters, *, by_activity: bool) -> tuple[str, str, list[str]]:
     """Return the tables of a page, the one that leads through its index, and its conditions."""
     owned = query.user is not None or query.anonymous
     if query.parent is not None or (not by_activity and (owned or not filters.labels)):
@@ -163,7 +159,9 @@ def _source(
         return "{s}.labels AS l JOIN {s}.sessions AS s ON s.row = l.row", "l", joined
     joined = [f"a.app = {filters.app}", *filters.of_labels(0)]
     if owned:
-        joined.append("a.user_id IS NULL" if query.user is None else f"a.user_id = {_user(filters)}")
+        joined.append(
+            "a.user_id IS NULL" if query.user is None else f"a.user_id = {_user(filters)}"
+        )
     return "{s}.activity AS a JOIN {s}.sessions AS s ON s.row = a.row", "a", joined
 
 

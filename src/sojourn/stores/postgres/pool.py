@@ -25,7 +25,7 @@ T = TypeVar("T")
 Connection = Any
 """`asyncpg.Connection`, whose annotations depend on its version."""
 
-FIRST_PAUSE = 0.02
+FIRST_PAUSE = 0.005
 """Seconds before a call is made again; it doubles from here."""
 
 LAST_PAUSE = 1.0
@@ -100,8 +100,10 @@ class Pool:
             raise Unavailable(self._address.shown, reason) from error
 
     async def _work(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do the work. Behind a transaction pooler, in a transaction: else each message of a
-        statement may go to another server connection.
+        """Do the work.
+
+        Behind a transaction pooler, in a transaction: else each message of a statement may go to
+        another connection of the server.
         """
         if not self._address.pooler or connection.is_in_transaction():
             return await work(connection)
@@ -119,9 +121,6 @@ class Pool:
                 return connection
         connection = await connect(self._address)
         self._used.add(connection)
-        if self._closed:
-            self._give_back(connection, broken=True)
-            raise Closed(self._address.shown)
         return connection
 
     def _give_back(self, connection: Connection, *, broken: bool) -> None:

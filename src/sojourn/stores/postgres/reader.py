@@ -26,9 +26,13 @@ _APP_TIER = _USER_TIER.replace("s.user_id", "''").replace("ours", "everyones")
 _TIERS_READ = "ours.names, ours.texts, everyones.names, everyones.texts"
 _FOUND = "WHERE s.app = $1 AND s.id = $2"
 _ARRAYS = "".join(f", logged.{column}" for column in rows.EVENT)
-_AGGREGATES = ", ".join(f"array_agg(e.{column} ORDER BY e.seq) AS {column}" for column in rows.EVENT)
+_AGGREGATES = ", ".join(
+    f"array_agg(e.{column} ORDER BY e.seq) AS {column}" for column in rows.EVENT
+)
 _COLUMNS = ", ".join(f"e.{column}" for column in rows.EVENT)
-_TIERS = "SELECT t.owner, t.name, t.value FROM {s}.tiers AS t WHERE t.app = $1 AND t.owner = ANY($2)"
+_TIERS = (
+    "SELECT t.owner, t.name, t.value FROM {s}.tiers AS t WHERE t.app = $1 AND t.owner = ANY($2)"
+)
 _OWNED = """FROM {s}.documents AS d WHERE d.session = CASE WHEN $2::text IS NULL
         THEN (SELECT a.row FROM {s}.apps AS a WHERE a.app = $1)
         ELSE (SELECT s.row FROM {s}.sessions AS s WHERE s.app = $1 AND s.id = $2
@@ -159,5 +163,6 @@ def _window(window: EventQuery | None, first: int) -> tuple[str, tuple[Any, ...]
     ]
     inner = " UNION ALL ".join(selects)
     merged = order if len(selects) > 1 else ""
-    join = f"LEFT JOIN LATERAL (SELECT {_AGGREGATES} FROM (SELECT * FROM ({inner}) AS e {merged}) AS e)"
-    return f"{join} AS logged ON true", tuple(bindings)
+    source = f"(SELECT * FROM ({inner}) AS e {merged}) AS e"
+    join = f"LEFT JOIN LATERAL (SELECT {_AGGREGATES} FROM {source}) AS logged ON true"
+    return join, tuple(bindings)

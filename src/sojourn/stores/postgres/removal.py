@@ -33,6 +33,7 @@ FORGOTTEN_AT_ONCE = 1_000
 _DELETE = "SELECT {s}.delete_1($1, $2, $3, $4, $5, $6, $7, $8)"
 _FORGET = "SELECT {s}.forget_1($1, $2, $3, $4, $5, $6)"
 _REAP = "SELECT {s}.reap_1($1, $2, $3, $4, $5)"
+_FORGET_RESULT = "DELETE FROM {s}.operations WHERE op = $1"
 _DUE = f"SELECT {rows.SESSION} FROM {{s}}.due_1($1, $2, $3, $4)"
 
 _ids = msgspec.json.Decoder(list[str])
@@ -50,9 +51,7 @@ class Removal:
     async def delete(self, delete: Delete) -> bool:
         """Remove a session; see `Store.delete`."""
         expected = (delete.epoch, delete.revision, delete.fence)
-        answer = await self._once(
-            _DELETE, self._relaxed, STAGING, delete.app, delete.id, *expected
-        )
+        answer = await self._once(_DELETE, self._relaxed, STAGING, delete.app, delete.id, *expected)
         return answer == "yes"
 
     async def forget(self, app: str, user: str) -> int:
@@ -68,7 +67,13 @@ class Removal:
 
     async def reap(self, due: Due) -> Sequence[str]:
         """Remove due sessions; see `Store.reap`."""
-        return _ids.decode(await self._once(_REAP, due.app, STAGING, due.now, due.limit))
+        named = secrets.token_bytes(16)
+        values = (due.app, STAGING, due.now, due.limit)
+        ids = _ids.decode(await self._once(_REAP, *values, named=named))
+        if ids:
+            # What was removed is named in the result, and nothing must be left of it.
+            await self._pool.run(lambda db: db.execute(self._reader.sql(_FORGET_RESULT), named))
+        return ids
 
     async def due(self, due: Due) -> list[Header]:
         """Return due sessions; see `Store.due`."""
@@ -82,9 +87,9 @@ class Removal:
                 log.exception("a session that is due can not be read")
         return found
 
-    async def _once(self, statement: str, *values: Any) -> str:
+    async def _once(self, statement: str, *values: Any, named: bytes | None = None) -> str:
         """Return the result of a call that must be made only once."""
-        named = secrets.token_bytes(16)
+        named = secrets.token_bytes(16) if named is None else named
         text: str = await self._pool.run(
             lambda db: db.fetchval(self._reader.sql(statement), named, *values)
         )

@@ -59,7 +59,9 @@ _COUNTS = """INSERT INTO {s}.counts AS k (digest, phase, slot, app, facet, sessi
     FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bigint[]) AS c(digest, phase, facet, by)
     ORDER BY c.digest, c.phase COLLATE "C"
     ON CONFLICT ON CONSTRAINT counts_pkey DO UPDATE SET sessions = k.sessions + excluded.sessions"""
-_EVENTS = """INSERT INTO {s}.events(session, seq, id, kind, author, at, body, changes, deleted, peak)
+_UNCOUNT = "DELETE FROM {s}.counts WHERE digest = ANY($1) AND sessions = 0 AND facet <> 'all'"
+_EVENTS = """INSERT INTO {s}.events(session, seq, id, kind, author, at, body, changes, deleted,
+        peak)
     SELECT $1, e.* FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[],
         $7::text[], $8::text[], $9::text[], $10::bigint[]) AS e"""
 _PEAK = "UPDATE {s}.sessions SET peak = $2 WHERE row = $1"
@@ -100,9 +102,7 @@ class Restoring:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(
-        self, put: _Put, restore: Restore, named: bytes, *, relaxed: bool
-    ) -> Verdict:
+    async def _once(self, put: _Put, restore: Restore, named: bytes, *, relaxed: bool) -> Verdict:
         async with put.db.transaction():
             fresh, result = await put.row(_BEGIN, named, relaxed)
             if not fresh:
@@ -148,9 +148,7 @@ class _Put:
         await self._finish(staged, header, there, above)
         return "restored"
 
-    async def _there(
-        self, header: Header
-    ) -> tuple[Loaded | None, Loaded | None, Loaded | None]:
+    async def _there(self, header: Header) -> tuple[Loaded | None, Loaded | None, Loaded | None]:
         """Return the session that is there, its parent, and what was restored of it so far."""
         staging = STAGING + header.app
         keys = (header.app, header.id, header.parent or "", staging)
@@ -245,13 +243,15 @@ class _Put:
             (rows.digest(app, facet), phase, facet, by) for (facet, phase), by in changes.items()
         ]
         if counts:
-            await self.do(_COUNTS, app, *map(list, zip(*counts, strict=True)))
+            digests, phases, facets, numbers = map(list, zip(*counts, strict=True))
+            await self.do(_COUNTS, app, digests, phases, facets, numbers)
+            await self.do(_UNCOUNT, digests)
 
     # --- part by part --------------------------------------------------------------------------
 
     async def _stage(self, restore: Restore, staged: Loaded | None) -> Loaded:
         """Keep a part where nobody sees it; return what is there of the session now."""
-        snapshot, header = restore.snapshot, restore.snapshot.header
+        snapshot = restore.snapshot
         if snapshot.part == 0:
             await self._drop(staged)
             staged = await self._begin(restore)
@@ -295,7 +295,6 @@ class _Put:
         """
         row = staged.row
         await self._count(staged.header.app, counted(staged.header, None))
-        await self.do("DELETE FROM {s}.counts WHERE app = $1 AND sessions = 0", staged.header.app)
         if there is None:
             await self.do("UPDATE {s}.sessions SET parent_row = $2 WHERE row = $1", row, above)
         else:

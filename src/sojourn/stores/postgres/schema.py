@@ -46,9 +46,7 @@ def sql(text: str, address: Address) -> str:
     return text.replace("{s}", f'"{address.schema}"').replace("{channel}", channel(address))
 
 
-async def migrate(
-    db: Connection, address: Address, migrations: Sequence[str] = MIGRATIONS
-) -> int:
+async def migrate(db: Connection, address: Address, migrations: Sequence[str] = MIGRATIONS) -> int:
     """Bring the schema to the newest version, or make it; return how many steps that took.
 
     All in one transaction, by one process at a time. Raises `NewerSchema` for one of a later
@@ -64,9 +62,7 @@ async def migrate(
             await _begin(db, address)
         for number in range(version, len(migrations)):
             await db.execute(sql(migrations[number], address))
-        await db.execute(
-            sql("UPDATE {s}.schema_version SET number = $1", address), len(migrations)
-        )
+        await db.execute(sql("UPDATE {s}.schema_version SET number = $1", address), len(migrations))
     return len(migrations) - version
 
 

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 OWNERS_AT_ONCE = 256
 """Tiers that are read together: each may be large."""
 
+DOCUMENTS_AT_ONCE = 1_000
+"""Documents in one page."""
+
+OVERHEAD = 256
+"""About how many bytes a document takes beside its body; see `restoring.item_weight`."""
+
 _OWNERS = """SELECT DISTINCT t.owner FROM {s}.tiers AS t WHERE t.app = $1 AND t.owner > $2
     ORDER BY t.owner LIMIT $3"""
 _FIRST = _OWNERS.replace("t.owner > $2", "t.owner >= $2")
 _DOCUMENTS = f"""SELECT {rows.of("d", rows.DOCUMENT)}, d.body FROM (
-        SELECT o.*, sum(o.size + 256) OVER (ORDER BY o.collection, o.row) - o.size AS before
+        SELECT o.*, sum(o.size + {OVERHEAD}) OVER (ORDER BY o.collection, o.row) - o.size AS before
         FROM {{s}}.documents AS o WHERE o.session = (SELECT a.row FROM {{s}}.apps AS a
             WHERE a.app = $1)
         AND (o.collection, o.row) > ($2, $3) AND (o.expires_at IS NULL OR o.expires_at > $4)
@@ -35,50 +41,54 @@ _LOCK = """INSERT INTO {s}.apps(app, row) VALUES ($1, nextval('{s}.row_numbers')
 _TIER = """INSERT INTO {s}.tiers(app, owner, digest, name, value)
     SELECT $1, $2, t.* FROM unnest($3::bytea[], $4::text[], $5::text[]) AS t ORDER BY 3
     ON CONFLICT DO NOTHING"""
-_SIZES = "SELECT t.name, octet_length(t.value) FROM {s}.tiers AS t WHERE t.app = $1 AND t.owner = $2"
+_SIZES = (
+    "SELECT t.name, octet_length(t.value) FROM {s}.tiers AS t WHERE t.app = $1 AND t.owner = $2"
+)
 _CLEAR = "DELETE FROM {s}.tiers WHERE app = $1 AND owner = $2"
 
 
-async def page(
-    reader: Reader, db: Connection, app: str, now: int, position: str | None
-) -> Shared:
+async def page(reader: Reader, db: Connection, app: str, now: int, position: str | None) -> Shared:
     """Return a page of what sessions share; see `SupportsTransfer.shared`."""
     kind, _, rest = (position or "t:").partition(":")
-    items: list[Tier | StoredDocument] = []
+    if kind not in ("t", "d"):
+        raise _nowhere()
+    tiers: list[Tier] = []
+    size = 0
     if kind == "t":
         statement = _FIRST if position is None else _OWNERS
-        owners = [
-            owner
-            for (owner,) in await db.fetch(reader.sql(statement), app, rest, OWNERS_AT_ONCE)
-        ]
+        read = await db.fetch(reader.sql(statement), app, rest, OWNERS_AT_ONCE)
+        owners = [owner for (owner,) in read]
         found = await reader.tiers_of(db, app, owners)
-        size = 0
         for owner in owners:
             state = found.get(owner, {})
-            if state:
-                items.append(Tier(user=owner or None, state=state))
-                size += restoring.tier_weight(state)
+            tiers.append(Tier(user=owner or None, state=state))
+            size += restoring.tier_weight(state)
             if size > DUMP_BYTES:
-                return Shared(items, f"t:{owner}")
+                return Shared([*tiers], f"t:{owner}")
         if len(owners) == OWNERS_AT_ONCE:
-            return Shared(items, f"t:{owners[-1]}")
-        return Shared(items, "d:0:") if items else await _documents(reader, db, app, now, "0:")
-    if kind != "d":
-        raise _nowhere()
-    return await _documents(reader, db, app, now, rest)
+            return Shared([*tiers], f"t:{owners[-1]}")
+        rest = "0:"
+    documents, where = await _documents(reader, db, (app, now), rest, DUMP_BYTES - size)
+    return Shared([*tiers, *documents], where)
 
 
-async def _documents(reader: Reader, db: Connection, app: str, now: int, rest: str) -> Shared:
+async def _documents(
+    reader: Reader, db: Connection, of: tuple[str, int], rest: str, room: int
+) -> tuple[list[StoredDocument], str | None]:
+    """Return an app's documents, about so many bytes, and where they go on if they do."""
     number, _, collection = rest.partition(":")
     if not number.isdecimal():
         raise _nowhere()
-    bindings = (app, collection, int(number), now, OWNERS_AT_ONCE, DUMP_BYTES)
+    app, now = of
+    bindings = (app, collection, int(number), now, DOCUMENTS_AT_ONCE, max(room, OVERHEAD))
     found = await db.fetch(reader.sql(_DOCUMENTS), *bindings)
     documents = [rows.to_document(row) for row in found]
+    size = sum(document.size + OVERHEAD for document in documents)
+    if size + OVERHEAD <= room and len(documents) < DOCUMENTS_AT_ONCE:
+        return documents, None
     if not documents:
-        return Shared([], None)
-    last = documents[-1]
-    return Shared([*documents], f"d:{last.number}:{last.collection}")
+        return [], None
+    return documents, f"d:{documents[-1].number}:{documents[-1].collection}"
 
 
 async def restore(reader: Reader, db: Connection, given: RestoreShared) -> None:

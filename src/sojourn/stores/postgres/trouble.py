@@ -1,12 +1,20 @@
-"""What the driver's errors mean: which pass by themselves, and what a caller is told of the rest."""
+"""What the driver's errors mean: which pass by themselves, and what a caller is told of them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import asyncpg
 
 from sojourn.errors import NewerSchema, ReadOnly, SojournError, StorageFull, Unavailable
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 """What a call of the driver can raise."""
 
 _BROKEN = (
@@ -40,6 +48,13 @@ _GONE = (
 )
 
 
+_Made = Callable[[str], Unavailable]
+
+
+def _made(kind: type[Unavailable], reason: str) -> _Made:
+    return lambda name: kind(name, reason)
+
+
 def breaks(error: BaseException) -> bool:
     """Return whether the connection that raised this must not be used again.
 
@@ -54,21 +69,38 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, _PASSING) and not isinstance(error, ValueError)
 
 
+_SAID: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Made], ...] = (
+    (
+        TimeoutError,
+        _made(Unavailable, "it did not answer in time; it may have done what was asked"),
+    ),
+    (asyncpg.DiskFullError, _made(StorageFull, "no space left on the server")),
+    (
+        asyncpg.ReadOnlySQLTransactionError,
+        _made(ReadOnly, "the server only reads: it is a replica, or was made read-only"),
+    ),
+    (
+        asyncpg.TargetServerAttributeNotMatched,
+        _made(ReadOnly, "it is a replica, which can not be written"),
+    ),
+    (
+        _GONE,
+        _made(
+            NewerSchema,
+            "its tables are not those of this Sojourn: removed, or upgraded by a newer one",
+        ),
+    ),
+)
+"""What a caller is told of each kind of trouble, the first that fits."""
+
+
 def mapped(error: BaseException, name: str) -> SojournError:
     """Return what a caller is told; the cause is to be kept with it."""
     if isinstance(error, SojournError):
         return error
-    if isinstance(error, TimeoutError):
-        return Unavailable(name, "it did not answer in time; what was asked may have been done")
-    if isinstance(error, asyncpg.DiskFullError):
-        return StorageFull(name, "no space left on the server")
-    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-        return ReadOnly(name, "the server only reads: it is a replica, or was made read-only")
-    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return ReadOnly(name, "none of its servers is a primary, and a replica can not be written")
-    if isinstance(error, _GONE):
-        reason = "its tables are not those of this Sojourn: removed, or upgraded by a newer one"
-        return NewerSchema(name, reason)
+    for kinds, made in _SAID:
+        if isinstance(error, kinds):
+            return made(name)
     if isinstance(error, asyncpg.PostgresError):
         return Unavailable(name, f"{error.args[0] if error.args else 'refused'} ({error.sqlstate})")
     return Unavailable(name, str(error) or type(error).__name__)

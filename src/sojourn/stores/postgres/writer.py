@@ -10,6 +10,8 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import asyncpg
+
 from sojourn.errors import SojournError, Unavailable
 from sojourn.store import Change, Create, Fork
 from sojourn.stores.planning import Known, Recent, durability_of, plan
@@ -17,7 +19,7 @@ from sojourn.stores.postgres.applying import Arguments
 from sojourn.stores.postgres.fetching import Fetcher
 from sojourn.stores.postgres.pool import Pool
 from sojourn.stores.postgres.schema import sql
-from sojourn.stores.postgres.trouble import mapped
+from sojourn.stores.postgres.trouble import mapped, passes
 from sojourn.stores.postgres.writing import CALL
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ READS = 8
 """Reads of one plan: sessions first, then what shows to be missing once they are known."""
 
 SLOTS = 16
-"""Parts that the count of all sessions of an app is kept in, so that writers do not queue for it."""
+"""Parts of the count of all sessions of an app, so that its writers do not queue for it."""
 
 
 class _Applied(NamedTuple):
@@ -181,7 +183,7 @@ class Writer:
         self._batch += 1
         number = self._batch
 
-        async def work(db: Connection) -> tuple[Plan, list[Unit], _Applied]:
+        async def work(db: Connection) -> tuple[Plan, Sequence[Unit], _Applied]:
             known = Known()
             async with db.transaction():
                 made = await self._read_and_plan(
@@ -193,22 +195,39 @@ class Writer:
 
         # Not made again: what was planned under the lock can not be told from a second plan.
         made, created, applied = await self._pool.run(work, until=until, again=False)
-        return made, self._took(made, created, applied)
+        return made, set(made.later) | self._took(made.units, created, applied)
 
     async def _apply(self, made: Plan, until: float, *, relaxed: bool) -> set[int]:
         """Write the units of a plan; return the operations that must be planned again."""
+        again = set(made.later)
         if not made.units:
-            return set(made.later)
+            return again
+        try:
+            return again | await self._call_with(made.units, until, relaxed=relaxed)
+        except SojournError as error:
+            if len(made.units) == 1 or not _is_refusal(error.__cause__):
+                raise
+        # The server choked on one of them. Alone, each fails only its own operations.
+        for unit in made.units:
+            try:
+                again |= await self._call_with([unit], until, relaxed=relaxed)
+            except SojournError as error:
+                for number in unit.operations:
+                    made.outcomes[number] = error
+        return again
+
+    async def _call_with(self, units: Sequence[Unit], until: float, *, relaxed: bool) -> set[int]:
+        """Write units in one call; return the operations of those that had moved."""
         self._batch += 1
-        arguments = Arguments(made.units)
+        arguments = Arguments(units)
         values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
         try:
             applied = await self._pool.run(lambda db: self._called(db, values), until=until)
         except BaseException:
-            for unit in made.units:
+            for unit in units:
                 self._drop(unit)
             raise
-        return self._took(made, arguments.created, applied)
+        return self._took(units, arguments.created, applied)
 
     async def _called(self, db: Connection, values: list[Any]) -> _Applied:
         moved, numbers, stale = await db.fetchrow(self._call, *values)
@@ -216,12 +235,12 @@ class Writer:
             raise Unavailable(self._address.shown, "a later batch overtook this one")
         return _Applied(set(moved), numbers)
 
-    def _took(self, made: Plan, created: Sequence[Unit], applied: _Applied) -> set[int]:
+    def _took(self, units: Sequence[Unit], created: Sequence[Unit], applied: _Applied) -> set[int]:
         """Remember what was written, forget what had moved; return what to plan again."""
         numbers = {id(unit): row for unit, row in zip(created, applied.rows, strict=True)}
-        again = set(made.later)
+        again: set[int] = set()
         changed: set[Key] = set()
-        for place, unit in enumerate(made.units):
+        for place, unit in enumerate(units):
             if place in applied.moved:
                 self._drop(unit)
                 again.update(unit.operations)
@@ -259,6 +278,11 @@ _NONE = object()
 """Stands for an outcome that is `None`, while `None` stands for none yet."""
 
 
+def _is_refusal(error: BaseException | None) -> bool:
+    """Return whether the server, or the driver, does not take what it was given."""
+    return isinstance(error, asyncpg.PostgresError | ValueError) and not passes(error)
+
+
 def _keys(operations: Sequence[Operation]) -> set[Key]:
     """Return the sessions that operations are about."""
     keys: set[Key] = set()
@@ -272,6 +296,3 @@ def _keys(operations: Sequence[Operation]) -> set[Key]:
         else:
             keys.add((operation.app, operation.id))
     return keys
-
-
-

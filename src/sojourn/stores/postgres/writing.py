@@ -345,9 +345,7 @@ _FINISH = """
     END IF;
 """
 
-_BODY = "".join(
-    (_CHECK, _CREATE, _UPDATE, _REST, _EVENTS, _TIERS, _DOCUMENTS, _COUNTS, _FINISH)
-)
+_BODY = f"{_CHECK}{_CREATE}{_UPDATE}{_REST}{_EVENTS}{_TIERS}{_DOCUMENTS}{_COUNTS}{_FINISH}"
 
 NOTIFY = """
 CREATE FUNCTION {s}.notify_1(changed bigint[]) RETURNS void LANGUAGE plpgsql AS $body$
