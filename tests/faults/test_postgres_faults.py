@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.faults.soak import Progress, count, scaled
+from tests.servers.postgres import PostgresServer, emptied
+from tests.servers.proxy import TROUBLES, Proxy
 
 from sojourn import Conflict, Event, SessionManager, Unavailable, open_store
 from sojourn.store import (
@@ -17,9 +19,6 @@ from sojourn.store import (
     Query,
     Walk,
 )
-from tests.faults.soak import Progress, count, scaled
-from tests.servers.postgres import PostgresServer, emptied
-from tests.servers.proxy import TROUBLES, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -43,10 +42,11 @@ def frail() -> Iterator[PostgresServer]:
 class Writer:
     """Appends numbered events to one session, and remembers which were acknowledged."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, told: asyncio.Queue[str]) -> None:
         self.name = name
         self.begun = 0
         self.acknowledged: list[int] = []
+        self._told = told
 
     async def write(self, sessions: SessionManager, until: asyncio.Event) -> None:
         session = await sessions.require("shared")
@@ -59,6 +59,7 @@ class Writer:
             except Unavailable:
                 continue
             self.acknowledged.append(number)
+            self._told.put_nowait(self.name)
 
     def judge(self, found: list[int]) -> None:
         assert len(found) == len(set(found)), f"{self.name}: events are there twice"
@@ -82,19 +83,20 @@ async def kill_and_restart(frail: PostgresServer) -> None:
     progress = Progress("killed and restarted", ROUNDS)
     async with SessionManager.open(url) as sessions:
         await sessions.create(id="shared")
-        writers = [Writer(f"w{n}") for n in range(WRITERS)]
+        told: asyncio.Queue[str] = asyncio.Queue()
+        writers = [Writer(f"w{n}", told) for n in range(WRITERS)]
         for number in range(1, ROUNDS + 1):
             done = asyncio.Event()
             tasks = [asyncio.ensure_future(one.write(sessions, done)) for one in writers]
-            before = sum(len(one.acknowledged) for one in writers)
-            while sum(len(one.acknowledged) for one in writers) < before + 100:
-                await asyncio.sleep(0)
+            for _ in range(100):
+                await told.get()
             frail.kill()
             frail.launch()
             await asyncio.to_thread(frail.wait_until_ready)
-            before = sum(len(one.acknowledged) for one in writers)
-            while sum(len(one.acknowledged) for one in writers) < before + 20:
-                await asyncio.sleep(0.001)
+            while not told.empty():
+                told.get_nowait()
+            for _ in range(20):
+                await told.get()
             done.set()
             await asyncio.gather(*tasks)
             progress.at(number)
@@ -188,8 +190,8 @@ async def test_a_frozen_server_lets_every_call_end_in_time(frail: PostgresServer
         calls: list[Callable[[], Awaitable[Any]]] = [
             lambda: sessions.append(session, Event(kind="note")),
             lambda: sessions.get("s", events=5),
-            lambda: sessions.list(),
-            lambda: sessions.count(),
+            sessions.list,
+            sessions.count,
             lambda: sessions.heartbeat("s"),
             lambda: sessions.delete("gone"),
             lambda: sessions.forget("u"),
@@ -220,8 +222,7 @@ async def test_strict_writers_of_two_stores_never_both_win(postgres: PostgresSer
     await emptied(url)
     async with SessionManager.open(url) as one, SessionManager.open(url) as other:
         await one.create(id="s", state={"n": 0})
-        won = 0
-        for _ in itertools.repeat(None, 20):
+        for won in range(1, 21):
             copies = [await sessions.require("s") for sessions in (one, other) for _ in range(3)]
             for copy in copies:
                 copy.state["n"] = copy.state["n"] + 1
@@ -232,7 +233,6 @@ async def test_strict_writers_of_two_stores_never_both_win(postgres: PostgresSer
             outcomes = await asyncio.gather(*saves, return_exceptions=True)
             refused = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
             assert len(refused) == len(copies) - 1, outcomes
-            won += 1
             assert (await one.require("s")).state["n"] == won
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed
 from sojourn.stores.planning import weight
-from sojourn.stores.postgres import listing, schema, sharing
+from sojourn.stores.postgres import inspection, listing, schema, sharing
 from sojourn.stores.postgres.dumping import Dumper
 from sojourn.stores.postgres.pool import Pool
 from sojourn.stores.postgres.reader import Reader
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from sojourn.stores.postgres.pool import Connection
 
 T = TypeVar("T")
+
+CHECK_SECONDS = 3_600.0
+"""Time for a check of everything: a million sessions take minutes."""
 
 
 class PostgresStore:
@@ -222,6 +225,18 @@ class PostgresStore:
     async def renew(self, renew: Renew, /) -> None:
         """Renew or release a lease."""
         await self._write(renew)
+
+    async def facts(self) -> inspection.Facts:
+        """Return what the server is and how it is set; the store need not be open, nor be there."""
+        return await inspection.facts(self._address)
+
+    async def check(self) -> Sequence[str]:
+        """Return what is wrong, in words; it reads everything, and takes its time."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        return await self._pool.run(
+            lambda db: inspection.check(db, self._address), until=loop.time() + CHECK_SECONDS
+        )
 
     async def apps(self, after: str, limit: int, /) -> Sequence[str]:
         """Return the apps that have anything."""
