@@ -97,10 +97,14 @@ class PostgresStore:
                 return
             if self._state == "closed":
                 raise Closed(self.name)
-            # Not again: whoever opens a store is told at once that it is not there.
-            await self._pool.run(lambda db: schema.migrate(db, self._address), again=False)
-            if self._state == "closed":  # by somebody else, meanwhile
-                raise Closed(self.name)
+            try:
+                # Not again: whoever opens a store is told at once that it is not there.
+                await self._pool.run(lambda db: schema.migrate(db, self._address), again=False)
+                if self._state == "closed":  # by somebody else, meanwhile
+                    raise Closed(self.name)
+            except BaseException:
+                await asyncio.shield(self._pool.let_go())
+                raise
             self._process = os.getpid()
             self._state = "open"
 

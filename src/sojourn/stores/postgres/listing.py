@@ -35,14 +35,14 @@ class _Filters:
         self._query = query
         self._places: dict[str, str] = {}
         self.where: list[str] = []
+        self.user = ""
         self.labels = [
             self.bind(rows.digest(query.app, label_facet(name, value)))
             for name, value in (query.labels or {}).items()
         ]
-        if query.user is not None:
-            self.where.append(f"s.user_id = {self.bind(query.user)}")
-        elif query.anonymous:
-            self.where.append("s.user_id IS NULL")
+        if query.user is not None or query.anonymous:
+            self.user = self.bind(rows.owner_of(query.user))
+            self.where.append(f"coalesce(s.user_id, '') = {self.user}")
         if query.parent is not None:
             self.where.append(
                 "s.parent_row = (SELECT p.row FROM {s}.sessions AS p "
@@ -163,11 +163,6 @@ def _source(query: Query, filters: _Filters, *, by_activity: bool) -> tuple[str,
             "a.user_id IS NULL" if query.user is None else f"a.user_id = {_user(filters)}"
         )
     return "{s}.activity AS a JOIN {s}.sessions AS s ON s.row = a.row", "a", joined
-
-
-def _user(filters: _Filters) -> str:
-    """Return the place of the user that the filters are about."""
-    return filters.where[0].rpartition(" ")[2]
 
 
 def _phases_of(query: Query) -> Iterable[Phase]:

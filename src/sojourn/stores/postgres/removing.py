@@ -116,13 +116,13 @@ BEGIN
     END IF;
     SELECT array_agg(s.row) INTO doomed FROM (
         SELECT s.row FROM {s}.sessions AS s
-        WHERE s.app = staged || of_app AND s.user_id = of_user LIMIT most) AS s;
+        WHERE s.app = staged || of_app AND coalesce(s.user_id, '') = of_user LIMIT most) AS s;
     IF doomed IS NOT NULL THEN
         PERFORM {s}.remove_1(doomed);
     END IF;
     SELECT array_agg(s.row ORDER BY s.row) INTO doomed FROM (
         SELECT s.row FROM {s}.sessions AS s
-        WHERE s.app = of_app AND s.user_id = of_user LIMIT most) AS s;
+        WHERE s.app = of_app AND coalesce(s.user_id, '') = of_user LIMIT most) AS s;
     ours := 0;
     IF doomed IS NOT NULL THEN
         WITH RECURSIVE below(row) AS (
