@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -251,6 +253,38 @@ async def test_merging_writers_of_two_stores_all_get_through(postgres: PostgresS
         )
         events = await log_of(one, "s")
         assert sorted(event.body for event in events) == sorted([*range(300), *range(300)])
+
+
+async def test_several_processes_share_one_store(postgres: PostgresServer) -> None:
+    """Strict saves, leases and the log hold across processes; a watcher misses nothing."""
+    url, times, names = postgres.url(schema="cut"), 15, ("one", "two", "three")
+    await emptied(url)
+    async with SessionManager.open(url) as sessions:
+        for id in ("strict", "leased", "log"):
+            await sessions.create(id=id, state={"n": 0})
+        seen: list[Any] = []
+
+        async def watch() -> None:
+            async for event in sessions.watch("log"):
+                seen.append(event.body)
+                if len(seen) == times * len(names):
+                    return
+
+        watching = asyncio.ensure_future(watch())
+        worker = Path(__file__).parent / "workers" / "postgres_client.py"
+        started = [
+            await asyncio.create_subprocess_exec(sys.executable, str(worker), url, name, str(times))
+            for name in names
+        ]
+        assert [await process.wait() for process in started] == [0] * len(names)
+        async with asyncio.timeout(30):
+            await watching
+        assert (await sessions.require("strict")).state["n"] == times * len(names)
+        assert (await sessions.require("leased")).state["n"] == times * len(names)
+        assert seen == [event.body for event in await log_of(sessions, "log")]
+        for name in names:
+            assert [number for who, number in seen if who == name] == list(range(times))
+        assert await sessions.store.check() == []  # type: ignore[attr-defined]  # it can
 
 
 async def test_nothing_is_left_of_what_was_removed(postgres: PostgresServer) -> None:

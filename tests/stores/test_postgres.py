@@ -24,7 +24,6 @@ from sojourn.stores.postgres import listing, schema
 from sojourn.stores.postgres.address import parse
 
 if TYPE_CHECKING:
-
     from tests.servers.postgres import PostgresServer
 
 

@@ -95,18 +95,20 @@ class PostgresStore:
         async with self._opening:
             if self._state == "open":
                 return
-            if self._state == "closed":
-                raise Closed(self.name)
+            self._check_not_closed()
             try:
                 # Not again: whoever opens a store is told at once that it is not there.
                 await self._pool.run(lambda db: schema.migrate(db, self._address), again=False)
-                if self._state == "closed":  # by somebody else, meanwhile
-                    raise Closed(self.name)
+                self._check_not_closed()  # by somebody else, meanwhile
             except BaseException:
                 await asyncio.shield(self._pool.let_go())
                 raise
             self._process = os.getpid()
             self._state = "open"
+
+    def _check_not_closed(self) -> None:
+        if self._state == "closed":
+            raise Closed(self.name)
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then close. Twice is fine.
