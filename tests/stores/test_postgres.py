@@ -251,6 +251,7 @@ async def test_announcements_come_before_the_poll(
 ) -> None:
     """With the poll out of the way, LISTEN alone wakes the watcher."""
     monkeypatch.setattr("sojourn.stores.postgres.watch.POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("sojourn.stores.postgres.watch.LISTENING_SECONDS", 3600)
     async with SessionManager.open(url) as here, SessionManager.open(url) as there:
         session = await there.create(id="s")
         subscription = here.store.subscribe("default", "s")  # type: ignore[attr-defined]  # it can
