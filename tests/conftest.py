@@ -7,11 +7,12 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.servers.postgres import PostgresServer, emptied
 
 from sojourn import SessionManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -37,13 +38,33 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.fixture(params=["memory", "sqlite", "file"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this run's own, or of one of its workers."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(
+    params=["memory", "sqlite", "file", pytest.param("postgres", marks=pytest.mark.soak)]
+)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty store of each kind; opened twice, it is the same store."""
+    """The URL of an empty store of each kind; opened twice, it is the same store.
+
+    PostgreSQL only in the long run: the laws cover it in the short one.
+    """
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
     if request.param == "file":
         return f"file://{tmp_path / 'sessions'}"
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        asyncio.run(emptied(server.url(schema="url")))
+        return server.url(schema="url")
     return f"sqlite:///{tmp_path / 'sessions.db'}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sojourn.errors import InvalidQuery
+from sojourn.errors import InvalidQuery, MissingExtra
 from sojourn.spelling import known_names
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def open_store(url: str) -> Store:
 
     `memory://` is a store of its own each time, `memory://name` is shared in the process;
     `sqlite:///relative.db` and `sqlite:////absolute.db` are files; `file:///absolute/folder` and
-    `file://relative/folder` are folders of plain files. Raises `InvalidQuery` for an
+    `file://relative/folder` are folders of plain files; `postgresql://host/database` is a server.
+    Raises `InvalidQuery` for an
     unknown scheme or option, naming the known ones.
     """
     if not isinstance(url, str):
@@ -60,6 +61,18 @@ def _memory(host: str, path: str, _options: Mapping[str, str]) -> Store:
     return MemoryStore((host + path).strip("/") or None)
 
 
+def _postgres(host: str, path: str, options: Mapping[str, str]) -> Store:
+    try:
+        from sojourn.stores.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise MissingExtra("PostgreSQL", "postgres") from error
+    from sojourn.stores.postgres.address import parse
+
+    return PostgresStore(parse(host, path, options))
+
+
 def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
     from sojourn.stores.sqlite import SqliteStore
 
@@ -85,13 +98,31 @@ def _filesystem(host: str, path: str, options: Mapping[str, str]) -> Store:
 
 SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
     "memory": _memory,
+    "postgres": _postgres,
+    "postgresql": _postgres,
     "sqlite": _sqlite,
     "file": _filesystem,
 }
 """What makes a store, by URL scheme."""
 
+_POSTGRES = (
+    "application_name",
+    "durability",
+    "host",
+    "pool_size",
+    "pooler",
+    "schema",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "timeout",
+)
+
 OPTIONS: dict[str, tuple[str, ...]] = {
     "memory": (),
+    "postgres": _POSTGRES,
+    "postgresql": _POSTGRES,
     "sqlite": ("durability",),
     "file": ("durability",),
 }

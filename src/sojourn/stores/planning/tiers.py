@@ -1,0 +1,76 @@
+"""Shared tiers in the course of one plan: what is written to them, and that they stay in bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sojourn.errors import TooLarge
+from sojourn.limits import MAX_STATE
+from sojourn.stores.planning.known import MissingError, Owner
+from sojourn.stores.planning.unit import TierChange
+
+if TYPE_CHECKING:
+    from sojourn.store import TierDelta
+    from sojourn.stores.planning.known import Known, Reads
+
+CHECK_BYTES = 4_096
+"""Only a write of this size makes the size of a shared tier worth reading and adding up."""
+
+
+class Tiers:
+    """What a plan does to the tiers of users and apps."""
+
+    def __init__(self, known: Known, reads: Reads) -> None:
+        """`reads` is where it is noted which sizes are missing."""
+        self._known = known
+        self._reads = reads
+        self._order = 0
+        self._sizes: dict[Owner, dict[str, int]] = {}
+
+    def changes(
+        self, app: str, user: str | None, ours: TierDelta | None, everyones: TierDelta | None
+    ) -> list[TierChange]:
+        """Return the changes of a user's tier and the app's; nothing is noted yet.
+
+        Raises `TooLarge` if one would make a tier larger than `MAX_STATE`.
+        """
+        if ours is None and everyones is None:
+            return []
+        changes = [
+            TierChange(app, owner, delta.set, delta.drop)
+            for owner, delta in ((user, ours), (None, everyones))
+            if delta is not None
+        ]
+        for change in changes:
+            self._check(change)
+        return changes
+
+    def _check(self, change: TierChange) -> None:
+        added = _sizes(change)
+        if sum(added.values()) < CHECK_BYTES:
+            return
+        owner = Owner(change.app, change.user)
+        known = self._known.sizes.get(owner)
+        if known is None:
+            self._reads.sizes.add(owner)
+            raise MissingError
+        sizes = {**known, **self._sizes.get(owner, {}), **added}
+        total = sum(sizes.values())
+        if total > MAX_STATE:
+            raise TooLarge("bytes of state in one tier", total, MAX_STATE)
+
+    def note(self, changes: list[TierChange]) -> list[TierChange]:
+        """Count on with the changes of an operation that nothing refuses; return them in order."""
+        for change in changes:
+            noted = self._sizes.setdefault(Owner(change.app, change.user), {})
+            noted.update(_sizes(change))
+            self._order += 1
+        return [change._replace(order=self._order) for change in changes]
+
+
+def _sizes(change: TierChange) -> dict[str, int]:
+    """Return how many bytes each key will be, 0 for one that is removed."""
+    sizes = dict.fromkeys(change.drop, 0)
+    for name, value in change.set.items():
+        sizes[name] = len(name) + len(memoryview(value))
+    return sizes
