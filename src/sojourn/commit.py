@@ -252,21 +252,18 @@ def patched(labels: dict[str, str], patch: dict[str, str | None]) -> dict[str, s
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def patched_state(text: bytes | str, delta: TierDelta | None, *, clear: bool, key: str) -> bytes:
-    """Return a tier's JSON text with a delta applied, however large."""
+def merged_state(
+    text: bytes | str, delta: TierDelta | None, *, clear: bool, key: str, limit: int = MAX_STATE
+) -> bytes:
+    """Return a tier's JSON text with a delta applied. Raises `TooLarge` over `limit` bytes."""
     state: Encoded = {} if clear else codec.decode_object(text, key)
     if delta is not None:
         state.update(delta.set)
         for name in delta.drop:
             state.pop(name, None)
-    return codec.encode_object(state)
-
-
-def merged_state(text: bytes | str, delta: TierDelta | None, *, clear: bool, key: str) -> bytes:
-    """Return a tier's JSON text with a delta applied. Raises `TooLarge` over `MAX_STATE` bytes."""
-    merged = patched_state(text, delta, clear=clear, key=key)
-    if len(merged) > MAX_STATE:
-        raise TooLarge("bytes of state in one tier", len(merged), MAX_STATE)
+    merged = codec.encode_object(state)
+    if len(merged) > limit:
+        raise TooLarge("bytes of state in one tier", len(merged), limit)
     return merged
 
 

@@ -255,9 +255,12 @@ class Vault:
         self, slot: Slot, drafts: tuple[Draft, ...], seqs: tuple[int, ...], above: int = 0
     ) -> None:
         """Add the drafts whose number is new."""
+        if not drafts:
+            return
+        log = self._log(slot)
         for draft, seq in zip(drafts, seqs, strict=True):
             if seq > above:
-                self._log(slot).add(commit.numbered(draft, seq))
+                log.add(commit.numbered(draft, seq))
                 above = seq
 
     def _put_documents(self, slot: Slot, change: Change) -> None:

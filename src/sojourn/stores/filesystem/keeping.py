@@ -18,6 +18,7 @@ from sojourn.stores.filesystem import effects
 from sojourn.stores.filesystem.documents import PlacedDocuments
 from sojourn.stores.filesystem.effects import ABSENT, Effect, TierLine
 from sojourn.stores.filesystem.files import OFFSET_BITS, Files, UnreadDocument, unread_document
+from sojourn.stores.filesystem.frames import MAX_FRAME
 from sojourn.stores.filesystem.log import PlacedLog, Unread
 from sojourn.vault.transfer import Staged, TransferVault
 
@@ -191,7 +192,9 @@ class KeepingVault(TransferVault):
         elif effect.set or effect.drop or effect.clear:
             delta = TierDelta(effect.set, effect.drop)
             key = f"session {old.id!r}"
-            slot.state = commit.patched_state(slot.state, delta, clear=effect.clear, key=key)
+            slot.state = commit.merged_state(
+                slot.state, delta, clear=effect.clear, key=key, limit=MAX_FRAME
+            )
         if effect.cut is not None and slot.log is not None:
             slot.log.truncate(effect.cut)
             self.purgeable = True
@@ -299,7 +302,9 @@ class KeepingVault(TransferVault):
             owner = (self.app, tier.user)
             delta = TierDelta(tier.set, tier.drop)
             text = self._tiers.get(owner, b"{}")
-            self._tiers[owner] = commit.patched_state(text, delta, clear=tier.whole, key="tier")
+            self._tiers[owner] = commit.merged_state(
+                text, delta, clear=tier.whole, key="tier", limit=MAX_FRAME
+            )
 
     # --- what is kept, as frames ---------------------------------------------------------------
 
