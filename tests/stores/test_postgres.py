@@ -330,6 +330,33 @@ async def test_what_the_server_does_not_take_fails_alone(url: str) -> None:
         assert [len(await sessions.events(id)) for id in ("a", "b", "c")] == [1, 0, 1]
 
 
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_call_that_is_made_again_is_answered_and_not_applied(
+    url: str, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    """However many others wrote between the two: the server knows the call by its number."""
+    async with SessionManager.open(url) as sessions, SessionManager.open(url) as others:
+        session = await sessions.create(id="s")
+        writer = sessions.store._writer  # type: ignore[attr-defined]  # its own
+        answers: list[Any] = []
+        name = "_called_lone" if events == 1 else "_called"
+        plain = getattr(writer, name)
+
+        async def twice(db: Any, values: Any) -> Any:
+            answers.append(await plain(db, values))
+            for number in range(33):  # more than a session remembers
+                await others.append(await others.require("s"), Event(kind="other", body=number))
+            answers.append(await plain(db, values))
+            return answers[-1]
+
+        monkeypatch.setattr(writer, name, twice)
+        await sessions.append(session, *(Event(kind="n", body=n) for n in range(events)))
+        assert answers[0] == answers[1]
+        assert answers[1].moved == set()
+        assert await sessions.count() == 1
+        assert len(await sessions.events("s", kind="n")) == events
+
+
 async def test_synchronous_commit_follows_the_durability_asked_for(url: str) -> None:
     async with SessionManager.open(url) as sessions:
         session = await sessions.create(id="s")
