@@ -37,7 +37,7 @@ _UPDATE_REST = """UPDATE sessions SET user = ?, phase = ?, reason = ?, idle = ?,
 _FIND_EVENTS = f"SELECT {rows.EVENT} FROM events WHERE session = ? AND id = ? ORDER BY key"
 _DELETE_TIER = "DELETE FROM tiers WHERE app = ? AND owner = ? AND name = ?"
 _TIER_BYTES = """SELECT coalesce(sum(length(name) + length(value) + 4), 0) FROM tiers
-    WHERE app = ? AND owner = ?"""
+    WHERE app = ? AND owner = ? AND name NOT IN (SELECT value FROM json_each(?))"""
 _MOVE_LABEL = """UPDATE labels SET active_at = ?
     WHERE app = ? AND name = ? AND value = ? AND session = ?"""
 _COUNT = """INSERT INTO counts(app, facet, phase, sessions) VALUES (?, ?, ?, ?)
@@ -233,7 +233,8 @@ class Gathering:
         if added < TIER_CHECK_BYTES:
             return
         self.flush()
-        size = added + self._db.execute(_TIER_BYTES, (app, owner)).get
+        replaced = rows.to_json([*delta.set, *delta.drop])
+        size = added + self._db.execute(_TIER_BYTES, (app, owner, replaced)).get
         if size > MAX_STATE:
             raise TooLarge("bytes of state in one tier", size, MAX_STATE)
 

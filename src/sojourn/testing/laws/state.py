@@ -261,13 +261,18 @@ async def nothing_that_is_returned_is_what_is_stored(corner: Corner) -> None:
 
 @law()
 async def a_tier_has_a_size_that_it_can_not_outgrow(corner: Corner) -> None:
-    """A delta that would make a tier larger than `MAX_STATE` bytes is `TooLarge`, not applied."""
+    """A delta that would make a tier larger than `MAX_STATE` bytes is `TooLarge`, not applied.
+
+    What it replaces does not count.
+    """
     big = TierDelta({"big": msgspec.Raw(b'"' + b"x" * (MAX_STATE - 1024 * 1024) + b'"')})
     more = TierDelta({"more": msgspec.Raw(b'"' + b"y" * (2 * 1024 * 1024) + b'"')})
     await corner.create(user="u")
     for tier in ("session", "user_tier", "app_tier"):
         whole = msgspec.structs.replace(corner.change(), **{tier: big})
         await corner.store.commit(whole)
+        again = msgspec.structs.replace(corner.change(), **{tier: big})
+        await corner.store.commit(again)
         over = msgspec.structs.replace(corner.change(state={"n": 1}), **{tier: more})
         if tier == "session":
             over = msgspec.structs.replace(corner.change(app_state={"n": 1}), session=more)
