@@ -1,0 +1,539 @@
+"""Units to calls: what a unit wants written, as checks and commands on the keys of its route.
+
+On one server, a job is one request. In a cluster, what a unit does in other routes is either asked
+for before (`reservations`), where it decides whether the unit may be written at all, or done after
+(`errands`), from an outbox that is written with the unit itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from sojourn.store import Put
+from sojourn.stores.redis import routes, rows
+from sojourn.stores.redis.keys import label_facet, user_facet
+from sojourn.stores.redis.request import Request
+from sojourn.stores.redis.rows import Row, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sojourn.model import Header
+    from sojourn.stores.planning import Claim, DocumentChange, Key, Known, TierChange, Unit
+    from sojourn.stores.redis.keys import Keys, Owned
+    from sojourn.stores.redis.request import Sink
+    from sojourn.stores.redis.routes import Route
+
+PLACE_DIGITS = 14
+"""Hexadecimal digits of a place: microseconds until the year 4253."""
+
+REMEMBERED_MILLISECONDS = 600_000
+"""How long it is remembered that an operation of no session was applied: longer than any call."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Spot(NamedTuple):
+    """Where a session is, and whose it is, as far as is known."""
+
+    route: Route
+    user: str | None
+
+
+class Reservation(NamedTuple):
+    """What has to say `value` before a session may be made."""
+
+    route: Route
+    key: str
+    value: str
+
+
+class Errand:
+    """Commands for another route, to be done after the unit is written, exactly once."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.commands: list[list[str]] = []
+
+    def do(self, name: str, key: str, *arguments: str | bytes | int) -> None:
+        """Note a command on one key."""
+        texts = (part.decode() if isinstance(part, bytes) else str(part) for part in arguments)
+        self.commands.append([name, key, *texts])
+
+    def text(self) -> bytes:
+        """Return it as JSON, but for its number, which stands before it."""
+        return b'"to":%d,"do":%b}' % (self.route, _encode(self.commands))
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Units that are written by one call, and what that takes in other routes."""
+
+    units: list[Unit]
+    request: Request
+    notes: list[Reservation] = field(default_factory=list)
+    claims: list[tuple[Reservation, Key]] = field(default_factory=list)
+    registrations: list[tuple[Route, str, Route]] = field(default_factory=list)
+    """Sets of routes: where they are, their keys, and what has to be in them before."""
+    errands: dict[Route, Errand] = field(default_factory=dict)
+    rows: dict[Key, Row] = field(default_factory=dict)
+    once: int = 0
+    """The check that fails only if the job was done before."""
+
+    @property
+    def app(self) -> str:
+        """The app of its units."""
+        return self.units[0].app
+
+
+def token_of(header: Header) -> str:
+    """Return what stands for one incarnation of a session where its id must not be."""
+    text = f"{header.app}\x00{header.id}\x00{header.epoch}"
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def note_of(route: Route, header: Header) -> str:
+    """Return what the home of an id says about a session that is elsewhere, and whose it is."""
+    return f"{route} {token_of(header)} {header.user or ''}"
+
+
+def spot_in(note: bytes) -> Spot:
+    """Return where a note says that a session is, and the user that it began with."""
+    route, _, user = note.decode().split(" ", 2)
+    return Spot(int(route), user or None)
+
+
+def holder_text(header: Header, route: Route) -> str:
+    """Return what the note of a claim says about its holder."""
+    return _encode([header.id, header.epoch, route]).decode()
+
+
+def positions(header: Header) -> set[tuple[str, str]]:
+    """Return the facet and phase of every order that a session stands in."""
+    phase = header.phase.value
+    facets = ["all", user_facet(header.user)]
+    facets += [label_facet(name, value) for name, value in header.labels.items()]
+    return {(facet, phase) for facet in facets}
+
+
+class Places:
+    """Gives new sessions their place: each behind all that this process has made before."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self, after: str | None = None) -> str:
+        """Return a place behind `after`, too: a child's is behind its parent's on every machine."""
+        least = max(self._last, int(after or "0", 16)) + 1
+        self._last = max(time.time_ns() // 1000, least)
+        return f"{self._last:0{PLACE_DIGITS}x}"
+
+
+class Foreman:
+    """Makes jobs of units."""
+
+    def __init__(self, keys: Keys, *, cluster: bool) -> None:
+        """`cluster` says that routes are on different servers."""
+        self._keys = keys
+        self._cluster = cluster
+        self._places = Places()
+
+    def jobs(self, units: Iterable[Unit], known: Known) -> list[Job]:
+        """Return one job for each unit, but one for all of a family that is removed together."""
+        found: list[Job] = []
+        families: dict[tuple[int, ...], list[Unit]] = defaultdict(list)
+        for unit in units:
+            if unit.key is not None and unit.header is None:
+                families[tuple(unit.operations)].append(unit)
+            else:
+                found.append(_Making(self, known, [unit]).job())
+        found += [_Making(self, known, family).job() for family in families.values()]
+        return found
+
+    @property
+    def keys(self) -> Keys:
+        """The names of keys."""
+        return self._keys
+
+    @property
+    def cluster(self) -> bool:
+        """Whether routes are on different servers."""
+        return self._cluster
+
+    def place_after(self, place: str | None) -> str:
+        """Return the place of a new session."""
+        return self._places.next(place)
+
+
+class _Making:
+    """One job in the making."""
+
+    def __init__(self, foreman: Foreman, known: Known, units: list[Unit]) -> None:
+        self._foreman = foreman
+        self._keys = foreman.keys
+        self._cluster = foreman.cluster
+        self._known = known
+        self._units = units
+        self._family = {unit.key for unit in units if unit.header is None}
+        route = self._route_of(units[0])
+        self._job = Job(units, Request(route))
+        self._main = self._job.request
+
+    def job(self) -> Job:
+        """Return the job of the units."""
+        for unit in self._units:
+            if unit.key is None:
+                self._share(unit)
+            elif unit.header is None:
+                self._remove(unit)
+            elif unit.old is None:
+                self._create(unit, unit.header)
+            else:
+                self._change(unit, unit.header)
+        if self._cluster:
+            for errand in self._job.errands.values():
+                outbox = self._keys.outbox(self._main.route, self._job.app)
+                self._main.do_on("outbox", outbox, errand.text())
+        return self._job
+
+    def _at(self, route: Route) -> Sink:
+        """Return where commands for a route go."""
+        if route == self._main.route or not self._cluster:
+            return self._main
+        return self._job.errands.setdefault(route, Errand(route))
+
+    # --- where things are ----------------------------------------------------------------------
+
+    def _route_of(self, unit: Unit) -> Route:
+        if unit.key is None:
+            return _route_of_shared(unit)
+        if unit.old is not None:
+            return _row(unit).route
+        if unit.header is None:
+            found = self._known.sessions.get(unit.key)
+            return found.route if isinstance(found, Unreadable) else routes.of_id(*unit.key)
+        for guard in unit.guards:
+            return self._row_at(guard.key).route
+        header = unit.header
+        if header.user is not None:
+            return routes.of_user(header.app, header.user)
+        return routes.of_id(header.app, header.id)
+
+    def _row_at(self, key: Key) -> Row:
+        found = self._known.sessions[key]
+        assert isinstance(found.row, Row), "what a unit is guarded by was read"  # type: ignore[union-attr]  # it was there
+        return found.row  # type: ignore[union-attr]  # it was there
+
+    # --- new sessions --------------------------------------------------------------------------
+
+    def _create(self, unit: Unit, header: Header) -> None:
+        key = (header.app, header.id)
+        route = self._main.route
+        parent = None if header.parent is None else self._row_at((header.app, header.parent))
+        place = self._foreman.place_after(parent.place if parent else None)
+        kinds = self._row_at(unit.copy.source).kinds if unit.copy else ()
+        home = routes.of_id(*key)
+        row = Row(route, place, kinds, "" if home == route else note_of(route, header))
+        self._reserve(header, row, home)
+        self._main.check("absent", self._keys.session(route, *key))
+        self._guard(unit)
+        self._job.rows[key] = self._write_contents(unit, header, row, _birth(header, row))
+        self._list(None, header, row)
+        if header.parent is not None:
+            children = self._keys.children(route, header.app, header.parent)
+            self._main.do("ZADD", children, int(place, 16), header.id)
+        self._main.do("SADD", self._keys.apps(route), header.app)
+
+    def _reserve(self, header: Header, row: Row, home: Route) -> None:
+        """Take the id, the claim, and a place among the routes that have sessions of the user."""
+        app, id = header.app, header.id
+        note = self._keys.note(home, app, id)
+        if home == row.route:
+            self._main.check("absent", note)
+        elif self._cluster:
+            self._job.notes.append(Reservation(home, note, row.note))
+        else:
+            self._main.check("absent", self._keys.session(home, app, id))
+            self._main.check("free", note, row.note)
+            self._main.do("SET", note, row.note)
+        if self._cluster:
+            refused = self._keys.refused(row.route, token_of(header))
+            self._main.check("absent", refused)
+        claim = self._units[0].claim_taken
+        if claim is not None:
+            self._claim(header, row, claim)
+        self._register(header, row.route)
+
+    def _claim(self, header: Header, row: Row, claim: Claim) -> None:
+        route = routes.of_claim(header.app, claim)
+        key, text = self._keys.claim(route, header.app, claim), holder_text(header, row.route)
+        if self._cluster:
+            reservation = Reservation(route, key, text)
+            self._job.claims.append((reservation, (header.app, header.id)))
+        else:
+            self._main.check("free", key, text)
+            self._main.do("SET", key, text)
+
+    def _register(self, header: Header, route: Route) -> None:
+        """See to it that who looks for the user's sessions looks here too."""
+        if header.user is None:
+            return
+        home = routes.of_user(header.app, header.user)
+        if home == route:
+            return
+        key = self._keys.routes(home, header.app, header.user)
+        if self._cluster:
+            self._job.registrations.append((home, key, route))
+        else:
+            self._main.do("SADD", key, route)
+
+    def _guard(self, unit: Unit) -> None:
+        for guard in unit.guards:
+            session = self._keys.session(self._main.route, *guard.key)
+            phase = guard.phase.value if guard.phase else ""
+            version = "" if guard.version is None else guard.version
+            self._main.check("guard", session, guard.epoch, phase, version)
+
+    # --- changes -------------------------------------------------------------------------------
+
+    def _change(self, unit: Unit, header: Header) -> None:
+        assert unit.old is not None, "this is what tells it from a create"
+        old, row = unit.old.header, _row(unit)
+        session = self._keys.session(row.route, header.app, header.id)
+        self._main.check("session", session, old.epoch, unit.old.version)
+        fields: list[str | bytes | int] = [
+            "head",
+            rows.head_text(header),
+            "ops",
+            header.remembered,
+            "v",
+            unit.version,
+        ]
+        if header.phase is not old.phase:
+            fields += ("phase", header.phase.value)
+        self._main.do("wake", session, self._keys.channel(header.app, header.id))
+        if header.user != old.user:
+            self._register(header, row.route)
+        self._job.rows[header.app, header.id] = self._write_contents(unit, header, row, fields)
+        self._list(old, header, row)
+        if unit.claim_freed is not None:
+            self._free(unit.claim_freed, old, row)
+
+    def _write_contents(
+        self, unit: Unit, header: Header, row: Row, fields: list[str | bytes | int]
+    ) -> Row:
+        """Write these fields, state, events, documents and tiers; return the row as it is then."""
+        session = self._keys.session(row.route, header.app, header.id)
+        owned = self._keys.owned(row.route, header.app, header.id)
+        if unit.copy is not None:
+            source = self._keys.owned(row.route, *unit.copy.source)
+            self._main.do_on("copy", (*source, *owned), unit.copy.upto)
+        if unit.truncate_after is not None:
+            self._main.do_on("cut", (owned.log, owned.ids, owned.kinds), unit.truncate_after)
+        if unit.state is not None:
+            fields += ("state", unit.state)
+        if unit.entries or unit.truncate_after is not None or unit.old is None:
+            fields += ("peak", unit.peak)
+        kinds = rows.kinds_after(row.kinds, unit.entries)
+        if kinds != row.kinds or (unit.copy is not None and kinds):
+            fields += ("kinds", rows.kinds_text(kinds))
+            row = msgspec.structs.replace(row, kinds=kinds)
+        self._main.do("HSET", session, *fields)
+        if unit.entries:
+            self._log(unit, owned, kinds)
+        if unit.documents:
+            owner = (header.app, header.id)
+            self._documents(unit.documents, owned, owner)
+        self._tiers(unit.tiers)
+        return row
+
+    def _log(self, unit: Unit, owned: Owned, kinds: tuple[str, ...]) -> None:
+        lines = [rows.line(entry, peak) for entry, peak in zip(unit.entries, unit.peaks, strict=True)]
+        named: list[str | int] = []
+        for entry in unit.entries:
+            named += (entry.id, entry.seq)
+        self._main.do_in_pieces("RPUSH", owned.log, lines)
+        self._main.do_in_pieces("ids", owned.ids, named, 2)
+        self._main.do("APPEND", owned.kinds, rows.kind_bytes(kinds, unit.entries))
+
+    def _documents(
+        self, changes: Iterable[DocumentChange], owned: Owned, owner: tuple[str, str]
+    ) -> None:
+        write_documents(self._main, changes, owned)
+        ends = [
+            change.change.expires_at
+            for change in changes
+            if isinstance(change.change, Put) and change.change.expires_at is not None
+        ]
+        if ends:
+            docdue = self._keys.docdue(self._main.route, owner[0])
+            self._main.do("ZADD", docdue, "LT", min(ends), owner[1])
+
+    def _tiers(self, changes: Iterable[TierChange]) -> None:
+        for app, user, set_, drop in changes:
+            route = routes.of_app(app) if user is None else routes.of_user(app, user)
+            sink, tier = self._at(route), self._keys.tier(route, app, user)
+            if set_:
+                pairs: list[str | bytes | int] = []
+                for name, value in set_.items():
+                    pairs += (name, bytes(value))
+                for at in range(0, len(pairs), 1_000):
+                    sink.do("HSET", tier, *pairs[at : at + 1_000])
+            if drop:
+                sink.do("HSET", tier, "", "")  # so that it stays while its last keys go
+                for at in range(0, len(drop), 1_000):
+                    sink.do("HDEL", tier, *drop[at : at + 1_000])
+            if set_ and user is not None:
+                sink.do("ZADD", self._keys.users(route, app), 0, user)
+            if set_:
+                sink.do("SADD", self._keys.apps(route), app)
+
+    def _list(self, old: Header | None, new: Header | None, row: Row) -> None:
+        """Bring the orders in line with a header that changed."""
+        header = new or old
+        assert header is not None, "a session was there, or is now"
+        app, member = header.app, row.place + header.id
+        before = positions(old) if old else set()
+        after = positions(new) if new else set()
+        for facet, phase in after:
+            if (facet, phase) not in before:
+                created = self._keys.listed(row.route, app, facet, phase, "created")
+                self._main.do("ZADD", created, int(row.place, 16), member)
+            elif old is not None and old.active_at == header.active_at:
+                continue
+            active = self._keys.listed(row.route, app, facet, phase, "active")
+            self._main.do("ZADD", active, header.active_at, member)
+        for facet, phase in before - after:
+            for order in ("created", "active"):
+                self._main.do("ZREM", self._keys.listed(row.route, app, facet, phase, order), member)
+        for key, when in (
+            (self._keys.due(row.route, app), _due_at),
+            (self._keys.overdue(row.route, app), _overdue_at),
+        ):
+            was, is_ = when(old), when(new)
+            if is_ is not None and is_ != was:
+                self._main.do("ZADD", key, is_, member)
+            elif was is not None and is_ is None:
+                self._main.do("ZREM", key, member)
+
+    def _free(self, claim: Claim, holder: Header, row: Row) -> None:
+        route = routes.of_claim(holder.app, claim)
+        key = self._keys.claim(route, holder.app, claim)
+        self._at(route).do("strike", key, holder_text(holder, row.route))
+
+    # --- removing ------------------------------------------------------------------------------
+
+    def _remove(self, unit: Unit) -> None:
+        assert unit.key is not None, "what belongs to no session is not removed"
+        app, id = unit.key
+        route = self._main.route
+        session = self._keys.session(route, app, id)
+        children = self._keys.children(route, app, id)
+        if unit.old is not None:
+            old = unit.old.header
+            self._main.check("session", session, old.epoch, unit.old.version)
+        known = self._known.children.get(unit.key, ())
+        self._main.check("children", children, len(known))
+        self._main.do("wake", session, self._keys.channel(app, id))
+        for key in (session, *self._keys.owned(route, app, id), children):
+            self._main.do("UNLINK", key)
+        self._main.do("ZREM", self._keys.docdue(route, app), id)
+        if unit.old is not None:
+            self._unlist(unit, unit.old.header)
+
+    def _unlist(self, unit: Unit, old: Header) -> None:
+        row = _row(unit)
+        self._list(old, None, row)
+        if old.parent is not None and (old.app, old.parent) not in self._family:
+            siblings = self._keys.children(row.route, old.app, old.parent)
+            self._main.do("ZREM", siblings, old.id)
+        if row.note:
+            home = routes.of_id(old.app, old.id)
+            self._at(home).do("strike", self._keys.note(home, old.app, old.id), row.note)
+        if unit.claim_freed is not None:
+            self._free(unit.claim_freed, old, row)
+
+    # --- what belongs to no session ------------------------------------------------------------
+
+    def _share(self, unit: Unit) -> None:
+        route = self._main.route
+        assert unit.op is not None, "nothing else tells whether it was applied"
+        done = self._keys.done(route, unit.op.hex())
+        self._job.once = self._main.check("absent", done)
+        self._main.do("SET", done, "", "PX", REMEMBERED_MILLISECONDS)
+        if unit.documents:
+            owned = self._keys.owned(route, unit.app, "")
+            self._documents(unit.documents, owned, (unit.app, ""))
+            self._main.do("SADD", self._keys.apps(route), unit.app)
+        self._tiers(unit.tiers)
+
+
+def _row(unit: Unit) -> Row:
+    assert unit.old is not None, "only a session that was read has a row"
+    assert isinstance(unit.old.row, Row), "this backend read it"
+    return unit.old.row
+
+
+def _route_of_shared(unit: Unit) -> Route:
+    """Return the route of a write that belongs to no session: the app's, if it has a part in it."""
+    users = [change.user for change in unit.tiers]
+    if unit.documents or None in users or not users:
+        return routes.of_app(unit.app)
+    return routes.of_user(unit.app, str(users[0]))
+
+
+def _birth(header: Header, row: Row) -> list[str | bytes | int]:
+    """Return the fields that a session begins with."""
+    fields: list[str | bytes | int] = [
+        "head",
+        rows.head_text(header),
+        "ops",
+        header.remembered,
+        "v",
+        1,
+        "epoch",
+        header.epoch,
+        "phase",
+        header.phase.value,
+        "place",
+        row.place,
+    ]
+    return [*fields, "note", row.note] if row.note else fields
+
+
+def _due_at(header: Header | None) -> int | None:
+    return None if header is None else header.due_at
+
+
+def _overdue_at(header: Header | None) -> int | None:
+    """Return a deadline that is not the time at which the reaper looks."""
+    if header is None or header.expires_at == header.due_at:
+        return None
+    return header.expires_at
+
+
+def write_documents(
+    request: Request, changes: Iterable[DocumentChange], owned: Owned
+) -> None:
+    """Add what puts and drops documents, in order."""
+    keys = (owned.docs, owned.dockeys, owned.docplaces, owned.bodies)
+    for change, seq, now in changes:
+        prefix = rows.collection_prefix(change.collection)
+        if isinstance(change, Put):
+            expires = "null" if change.expires_at is None else change.expires_at
+            facts = rows.facts_text(seq, len(change.body), change.content_type)
+            body = rows.parts_of(change.body)
+            request.do_on(
+                "put", keys, prefix, change.key, facts, now, now, expires, "", *body
+            )
+        elif change.key is None:
+            request.do_on("drop", keys, prefix)
+        else:
+            request.do_on("drop", keys, prefix, change.key)
+
