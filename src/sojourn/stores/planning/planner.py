@@ -15,7 +15,15 @@ from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
 from sojourn.state import rewind
 from sojourn.store import Acquire, Change, Committed, Create, Delete, Fork, Renew, Touch
-from sojourn.stores.planning.known import WHOLE_LOG, MissingError, Named, Place, Reads, Tail
+from sojourn.stores.planning.known import (
+    WHOLE_LOG,
+    Loaded,
+    MissingError,
+    Named,
+    Place,
+    Reads,
+    Tail,
+)
 from sojourn.stores.planning.tiers import Tiers
 from sojourn.stores.planning.unit import Copy, DocumentChange, Guard, Plan, Unit
 from sojourn.stores.planning.work import Work
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sojourn.model import Draft, Header
-    from sojourn.stores.planning.known import Claim, Key, Known, Loaded
+    from sojourn.stores.planning.known import Claim, Key, Known
     from sojourn.stores.planning.operations import Operation
     from sojourn.stores.planning.unit import Outcome
 
@@ -74,10 +82,9 @@ class _Planner:
                 self._blocked.add(_key_of(operation))
                 continue
             except SojournError as error:
-                if self._reread():
-                    continue
                 outcomes[number] = error
-            self._hang(number, operation)
+            if not self._hang(number, operation) and self._reread():
+                continue
         units = [work.unit() for work in self._works.values() if work.dirty]
         return Plan(self._reads, outcomes, units + self._shared, later)
 
@@ -85,16 +92,19 @@ class _Planner:
         if _key_of(operation) in self._blocked:
             raise _LaterError
 
-    def _hang(self, number: int, operation: Operation) -> None:
-        """Note that an outcome holds only if what it was decided on is written."""
+    def _hang(self, number: int, operation: Operation) -> bool:
+        """Note that an outcome holds only if what it was decided on is written, if anything is."""
         if isinstance(operation, Change) and operation.id is None:
             if self._shared and self._shared[-1].op == operation.op:
                 self._shared[-1].operations.append(number)
-            return
+            return True
+        hangs = False
         for key in self._consulted:
             work = self._works.get(key)
             if work is not None and work.dirty:
                 work.operations.append(number)
+                hangs = True
+        return hangs
 
     def _reread(self) -> bool:
         """Ask for the sessions that were looked at and are only remembered; say if there are."""
@@ -387,6 +397,9 @@ class _Planner:
             old = work.base.header.phase if work.base else None
             if work.header is None or work.header.phase is not old:
                 raise _LaterError
+            if key in self._known.cached:  # a guard is no ground to refuse on: read it
+                self._reads.sessions.add(key)
+                raise MissingError
             return work.base
         return self._loaded(key)
 
@@ -440,8 +453,6 @@ class _Planner:
             self._remove(self._family(key))
             return True
         if loaded is None or not commit.may_delete(loaded.header, *expected):
-            if self._reread():
-                raise MissingError
             return False
         self._remove(self._family(key))
         return True
@@ -466,19 +477,21 @@ class _Planner:
         return family
 
     def _remove(self, family: list[Key]) -> None:
-        """Note that sessions are removed, children before their parents."""
-        for key in reversed(family):
-            found = self._known.sessions[key]
-            self._consulted.add(key)
-            self._blocked.add(key)
-            if found is None:
-                continue
-            loaded = None if isinstance(found, Corrupt) else found
-            work = Work(key, loaded, loaded.header if loaded else None)
-            work.replace(None, 0)
-            if loaded is not None and loaded.header.phase not in OVER:
-                self._free_claim(work, loaded.header)
-            self._works[key] = work
+        """Note that a session is removed, with all below it."""
+        found = {key: self._known.sessions[key] for key in family}
+        kept = {key: item if isinstance(item, Loaded) else None for key, item in found.items()}
+        self._blocked.update(family)
+        root = family[0]
+        loaded = kept[root]
+        work = Work(root, loaded, loaded.header if loaded else None)
+        work.replace(None, 0)
+        work.below = [(key, kept[key]) for key in reversed(family[1:]) if found[key] is not None]
+        for item in kept.values():
+            claim = commit.claim_of(item.header) if item is not None else None
+            if item is not None and claim is not None and item.header.phase not in OVER:
+                self._claims.add((item.header.app, claim))
+        self._works[root] = work
+        self._consulted.add(root)
 
 
 def _not_stored(_draft: Draft) -> None:

@@ -63,8 +63,9 @@ class Unit:
 
     `old` is the session as it was decided on: what is there has to have its epoch and version. With
     `old=None` there must be none (`header` is a new one). `header=None` removes the session with
-    all it owns but its children (with `old=None` too: whatever is there, it can not be read).
-    `key=None` is a write that belongs to no session: shared tiers, app documents.
+    all it owns, and with it the sessions `below`, deepest first, each only as it was read, and only
+    if there are no others below (`old=None`: whatever is there, it can not be read). `key=None` is
+    a write that belongs to no session: shared tiers, app documents.
 
     In this order: `truncate_after` removes the events behind it, `copy` copies, `entries` are added
     with the log's peak at each in `peaks`. `state` is the new own state, `None` if it stays.
@@ -86,6 +87,7 @@ class Unit:
     documents: list[DocumentChange] = field(default_factory=list)
     tiers: list[TierChange] = field(default_factory=list)
     guards: list[Guard] = field(default_factory=list)
+    below: list[tuple[Key, Loaded | None]] = field(default_factory=list)
     claim_taken: Claim | None = None
     """To be noted; if another session holds it, the unit has moved."""
     claim_freed: Claim | None = None
@@ -119,7 +121,11 @@ class Unit:
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return by how much the kept counts change, by (facet, phase); nothing that stays."""
-        return counted(self.old.header if self.old else None, self.header)
+        changes = counted(self.old.header if self.old else None, self.header)
+        for _, loaded in self.below:
+            for place, by in counted(loaded.header if loaded else None, None).items():
+                changes[place] = changes.get(place, 0) + by
+        return changes
 
     def written(self, row: Any = None) -> Loaded | None:
         """Return the session as it is once this is written, to be kept in `Recent`."""

@@ -19,6 +19,7 @@ class Work:
     __slots__ = (
         "base",
         "base_peak",
+        "below",
         "claim_freed",
         "claim_taken",
         "copy",
@@ -52,6 +53,7 @@ class Work:
         self.tiers: list[TierChange] = []
         self.guards: list[Guard] = []
         self.copy: Copy | None = None
+        self.below: list[tuple[Key, Loaded | None]] = []
         self.claim_taken: Claim | None = None
         self.claim_freed: Claim | None = None
         self.dirty = False
@@ -117,6 +119,7 @@ class Work:
             documents=self.documents,
             tiers=self.tiers,
             guards=self.guards,
+            below=self.below,
             claim_taken=self.claim_taken,
             claim_freed=self.claim_freed,
             operations=self.operations,

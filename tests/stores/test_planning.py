@@ -1,0 +1,309 @@
+"""The planner decides as the memory store does, whatever the batch and whatever it remembers."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.stores.planned import PlannedStore, Process, told, without_place
+
+from sojourn import SojournError, Trigger
+from sojourn.model import Draft, Header
+from sojourn.store import (
+    Acquire,
+    Change,
+    Create,
+    Delete,
+    Drop,
+    EventQuery,
+    Fork,
+    Get,
+    Move,
+    Put,
+    Renew,
+    TierDelta,
+    Touch,
+)
+from sojourn.stores.memory.vault import Vault
+
+APP = "app"
+IDS = ("a", "b", "c", "d")
+
+ids = st.sampled_from(IDS)
+epochs = st.sampled_from([None, None, None, "e1", "e2"])
+revisions = st.one_of(st.none(), st.none(), st.integers(1, 6))
+values = st.integers(0, 9).map(lambda number: msgspec.Raw(str(number).encode()))
+names = st.sampled_from(["x", "y", "z"])
+
+
+@st.composite
+def deltas(draw: Any) -> TierDelta | None:
+    if draw(st.booleans()):
+        return None
+    return TierDelta(
+        draw(st.dictionaries(names, values, max_size=2)),
+        tuple(draw(st.sets(names, max_size=1))),
+    )
+
+
+@st.composite
+def drafts(draw: Any) -> Draft:
+    changes = draw(st.sampled_from([None, None, '{"x":1}', '{"y":2}']))
+    return Draft(
+        id=draw(st.sampled_from(["ev1", "ev2"])),
+        kind="note",
+        author=None,
+        at=draw(st.integers(1, 9)),
+        body=draw(st.sampled_from(["1", "2"])),
+        changes=changes,
+        deleted='["z"]' if draw(st.integers(0, 4)) == 0 else None,
+        stamped=draw(st.booleans()),
+    )
+
+
+def delta_of(events: tuple[Draft, ...]) -> TierDelta | None:
+    """Return the delta of a change that consists of events: all of theirs together."""
+    found: dict[str, msgspec.Raw] = {}
+    dropped: set[str] = set()
+    for draft in events:
+        if draft.changes is not None:
+            new = msgspec.json.decode(draft.changes, type=dict[str, msgspec.Raw])
+            found.update({name: msgspec.Raw(bytes(value)) for name, value in new.items()})
+            dropped -= set(new)
+        if draft.deleted is not None:
+            gone = msgspec.json.decode(draft.deleted, type=list[str])
+            dropped.update(gone)
+            for name in gone:
+                found.pop(name, None)
+    return TierDelta(found, tuple(sorted(dropped))) if found or dropped else None
+
+
+documents = st.lists(
+    st.one_of(
+        st.builds(
+            Put,
+            collection=st.just("files"),
+            key=st.sampled_from(["k1", "k2"]),
+            body=st.sampled_from([b"1", b"22"]),
+            content_type=st.just("text/plain"),
+            expires_at=st.sampled_from([None, None, 40]),
+        ),
+        st.builds(Drop, collection=st.just("files"), key=st.sampled_from([None, "k1", "k2"])),
+    ),
+    max_size=2,
+).map(tuple)
+
+moves = st.one_of(
+    st.none(),
+    st.none(),
+    st.none(),
+    st.builds(
+        Move,
+        trigger=st.sampled_from([Trigger.END, Trigger.FINISH]),
+        retain=st.sampled_from([None, 5]),
+        due_at=st.just(99),
+    ),
+)
+
+
+@st.composite
+def changes(draw: Any) -> Change:
+    events = tuple(draw(st.lists(drafts(), max_size=3)))
+    fresh = len(events) == 1 and draw(st.booleans())
+    if fresh:
+        events = (msgspec.structs.replace(events[0], id="fresh", fresh=True),)
+    tail = st.one_of(st.none(), st.none(), st.lists(st.integers(1, 6), max_size=2, unique=True))
+    expected = draw(tail)
+    return Change(
+        app=APP,
+        id=draw(st.one_of(ids, ids, ids, ids, st.none())),
+        op=b"",
+        now=0,
+        epoch=draw(epochs),
+        revision=draw(revisions),
+        fence=draw(st.sampled_from([None, None, None, 1])),
+        clear=draw(st.integers(0, 5)) == 0,
+        session=delta_of(events) if events else draw(deltas()),
+        user_tier=draw(deltas()) if not events else None,
+        app_tier=draw(deltas()) if not events else None,
+        events=events,
+        documents=draw(documents),
+        truncate_after=draw(st.one_of(st.none(), st.none(), st.integers(0, 5))),
+        expect_tail=None if expected is None else tuple(sorted(expected)),
+        user=draw(st.sampled_from([None, None, None, "u1", "u2"])),
+        labels=draw(
+            st.one_of(
+                st.none(),
+                st.none(),
+                st.dictionaries(st.sampled_from(["l", "m"]), st.sampled_from([None, "1", "2"])),
+            )
+        ),
+        move=draw(moves),
+        expired=draw(st.sampled_from(["refuse", "refuse", "refuse", "allow", "require"])),
+    )
+
+
+@st.composite
+def headers(draw: Any) -> Header:
+    exclusive = draw(st.integers(0, 3)) == 0
+    return Header(
+        app=APP,
+        id=draw(ids),
+        epoch=draw(st.sampled_from(["e1", "e2"])),
+        user=draw(st.sampled_from([None, "u1"])),
+        created_at=0,
+        active_at=0,
+        idle=draw(st.sampled_from([None, None, None, 20])),
+        parent=draw(st.one_of(st.none(), st.none(), ids)),
+        labels={"role": "one"} if exclusive else draw(st.sampled_from([{}, {"l": "1"}])),
+        exclusive=("role",) if exclusive else (),
+    )
+
+
+creates = st.builds(
+    Create,
+    header=headers(),
+    op=st.just(b""),
+    session=deltas(),
+    user_tier=deltas(),
+    events=st.lists(drafts(), max_size=2).map(tuple),
+)
+forks = st.builds(
+    Fork,
+    header=headers().map(lambda header: msgspec.structs.replace(header, exclusive=())),
+    op=st.just(b""),
+    source=ids,
+    at=st.one_of(st.none(), st.integers(0, 5)),
+)
+touches = st.builds(Touch, app=st.just(APP), id=ids, now=st.just(0), epoch=epochs)
+acquires = st.builds(
+    Acquire,
+    app=st.just(APP),
+    id=ids,
+    holder=st.sampled_from("hi"),
+    now=st.just(0),
+    until=st.just(0),
+)
+renews = st.builds(
+    Renew,
+    app=st.just(APP),
+    id=ids,
+    token=st.integers(1, 2),
+    holder=st.sampled_from("hi"),
+    now=st.just(0),
+    until=st.sampled_from([None, 60]),
+)
+deletes = st.builds(
+    Delete, app=st.just(APP), id=ids, now=st.just(0), epoch=epochs, revision=revisions
+)
+operations = st.one_of(
+    creates, changes(), changes(), changes(), forks, touches, acquires, renews, deletes
+)
+steps = st.tuples(operations, st.integers(0, 3), st.one_of(st.none(), st.none(), st.integers(0, 9)))
+"""An operation, how much later it comes, and which earlier one comes again behind it."""
+batches = st.lists(
+    st.tuples(st.integers(0, 1), st.lists(steps, min_size=1, max_size=6)), min_size=1, max_size=8
+)
+"""Who writes (one of two processes), and what."""
+
+
+class Oracle:
+    """The memory store, one operation after the other."""
+
+    def __init__(self) -> None:
+        self.vault = Vault()
+
+    def outcome(self, operation: Any) -> Any:
+        verbs: dict[type, Any] = {
+            Create: self.vault.create,
+            Change: self.vault.commit,
+            Fork: self.vault.fork,
+            Touch: self.vault.touch,
+            Acquire: self.vault.acquire,
+            Renew: self.vault.renew,
+            Delete: lambda delete: bool(self.vault.delete(delete)),
+        }
+        try:
+            return verbs[type(operation)](operation)
+        except SojournError as error:
+            return error
+
+
+def timed(operation: Any, now: int, op: bytes) -> Any:
+    """Return an operation at an instant, with an id of its own."""
+    if isinstance(operation, Create | Fork):
+        header = msgspec.structs.replace(
+            operation.header,
+            created_at=now,
+            active_at=now,
+            expires_at=None if operation.header.idle is None else now + operation.header.idle,
+            due_at=None if operation.header.idle is None else now + operation.header.idle,
+        )
+        return msgspec.structs.replace(operation, header=header, op=op)
+    if isinstance(operation, Change):
+        return msgspec.structs.replace(operation, now=now, op=op)
+    if isinstance(operation, Acquire):
+        return msgspec.structs.replace(operation, now=now, until=now + 10)
+    return msgspec.structs.replace(operation, now=now)
+
+
+def same_outcome(found: Any, expected: Any) -> None:
+    if isinstance(expected, SojournError):
+        assert isinstance(found, SojournError), (found, expected)
+        assert told(found) == told(expected)
+    else:
+        assert found == expected
+
+
+def same_state(store: PlannedStore, vault: Vault) -> None:
+    everything = EventQuery()
+    for id in IDS:
+        record = vault.get(Get(app=APP, id=id, now=0, window=everything, expired=True))
+        kept = store.sessions.get((APP, id))
+        assert (record is None) == (kept is None)
+        if record is None or kept is None or kept.loaded is None:
+            continue
+        assert kept.loaded.header == record.header
+        state = msgspec.json.decode(kept.loaded.state)
+        assert state == {name: msgspec.json.decode(raw) for name, raw in record.state.items()}
+        assert tuple(kept.log) == record.entries
+        slot = vault._slots[APP, id]
+        expected = list(slot.documents.everything()) if slot.documents else []
+        found = [without_place(item) for item in kept.documents.values()]
+        assert sorted(found, key=lambda item: item.key) == sorted(
+            map(without_place, expected), key=lambda item: item.key
+        )
+    for user in (None, "u1", "u2"):
+        text = vault._tiers.get((APP, user), b"{}")
+        tier = store.tiers.get((APP, user), {})
+        assert msgspec.json.decode(text) == {
+            name: msgspec.json.decode(value) for name, value in tier.items()
+        }
+    claims = {place: slot.header.id for place, slot in vault._claims.items()}
+    assert store.claims == claims
+    store.check_counts()
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches)
+def test_plans_lead_where_the_memory_store_goes(written: list[tuple[int, list[Any]]]) -> None:
+    store, oracle = PlannedStore(), Oracle()
+    processes = (Process(store), Process(store))
+    earlier: list[Any] = []
+    numbers = itertools.count(1)
+    now = 10
+    for who, drawn in written:
+        batch = []
+        for operation, later, again in drawn:
+            now += later
+            batch.append(timed(operation, now, next(numbers).to_bytes(8, "big")))
+            if again is not None and again < len(earlier):
+                batch.append(earlier[-1 - again])
+        for operation, found in processes[who].run(batch):
+            same_outcome(found, oracle.outcome(operation))
+            if isinstance(operation, Change | Create):
+                earlier.append(operation)
+        same_state(store, oracle.vault)
