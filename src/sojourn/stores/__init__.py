@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sojourn.errors import InvalidQuery
+from sojourn.errors import InvalidQuery, MissingExtra
 from sojourn.spelling import known_names
 
 if TYPE_CHECKING:
@@ -71,11 +71,38 @@ def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
     return SqliteStore(path.removeprefix("/"), durability=durability)
 
 
+def _redis(scheme: str) -> Callable[[str, str, Mapping[str, str]], Store]:
+    """Return what makes a store of Redis for one of its schemes."""
+
+    def make(netloc: str, path: str, options: Mapping[str, str]) -> Store:
+        try:
+            from sojourn.stores.redis import RedisStore
+        except ModuleNotFoundError as error:
+            raise MissingExtra(f"{scheme}://", "redis") from error
+        from sojourn.stores.redis.options import parse
+
+        return RedisStore(parse(scheme, netloc, path, options))
+
+    return make
+
+
+_REDIS_OPTIONS = ("replicas", "timeout", "prefix")
+_TLS_OPTIONS = ("ca", "certificate", "key")
+
 SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
     "memory": _memory,
     "sqlite": _sqlite,
+    "redis": _redis("redis"),
+    "rediss": _redis("rediss"),
+    "redis+cluster": _redis("redis+cluster"),
 }
 """What makes a store, by URL scheme."""
 
-OPTIONS: dict[str, tuple[str, ...]] = {"memory": (), "sqlite": ("durability",)}
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "memory": (),
+    "sqlite": ("durability",),
+    "redis": _REDIS_OPTIONS,
+    "rediss": (*_REDIS_OPTIONS, *_TLS_OPTIONS),
+    "redis+cluster": (*_REDIS_OPTIONS, "tls", *_TLS_OPTIONS),
+}
 """The options that a URL of each scheme may have behind its question mark."""

@@ -64,6 +64,8 @@ class Client:
         self._silent: set[Address] = set()
         self._refreshing: asyncio.Task[None] | None = None
         self._closed = False
+        self.on_disk = False
+        """Whether what a server acknowledges is on its disk."""
 
     def deadline(self) -> float:
         """Return when a call that begins now has to end, in the loop's time."""
@@ -76,7 +78,7 @@ class Client:
             rest = FIRST_REST
             await self._refresh()
             while not self.topology.masters:
-                rest = await self._rest(rest, deadline, LostError("no server says who serves what"))
+                rest = await self.rest(rest, deadline, LostError("no server says who serves what"))
                 await self._refresh()
         else:
             self.topology.serve_all(self._options.servers[0])
@@ -97,6 +99,17 @@ class Client:
         if self.cluster and not clustered:
             reason = "it is not part of a cluster: write redis:// instead of redis+cluster://"
             raise Unavailable(self.name, reason)
+
+        if not self.cluster:
+            self.on_disk = await self._writes_through(deadline)
+
+    async def _writes_through(self, deadline: float) -> bool:
+        """Return whether the server syncs each write before it acknowledges it, if it tells."""
+        found: list[bytes] = []
+        for name in ("appendonly", "appendfsync"):
+            (reply,) = await self.run([Call(0, ("CONFIG", "GET", name))], deadline)
+            found += reply if isinstance(reply, list) else ()
+        return found[1::2] == [b"yes", b"always"]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -135,7 +148,7 @@ class Client:
             if not left or round_.go_on_at_once:
                 continue
             try:
-                rest = await self._rest(rest, deadline, round_.error)
+                rest = await self.rest(rest, deadline, round_.error)
             except Unavailable as error:
                 for number in left:
                     replies[number] = error
@@ -151,7 +164,7 @@ class Client:
                 raise reply
         return replies
 
-    async def _rest(self, rest: float, deadline: float, error: Exception | None) -> float:
+    async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
         """Wait a little before the next try and return how long to wait before the one after."""
         loop = asyncio.get_running_loop()
         cause = error.__cause__ if isinstance(error, LostError) else error

@@ -8,13 +8,14 @@ for before (`reservations`), where it decides whether the unit may be written at
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from sojourn import commit
+from sojourn.lifecycle import OVER
 from sojourn.store import Put
 from sojourn.stores.redis import routes, rows
 from sojourn.stores.redis.keys import label_facet, user_facet
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sojourn.model import Header
-    from sojourn.stores.planning import Claim, DocumentChange, Key, Known, TierChange, Unit
+    from sojourn.stores.planning import Claim, DocumentChange, Key, Known, Loaded, TierChange, Unit
     from sojourn.stores.redis.keys import Keys, Owned
     from sojourn.stores.redis.request import Sink
     from sojourn.stores.redis.routes import Route
@@ -73,9 +74,9 @@ class Errand:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Units that are written by one call, and what that takes in other routes."""
+    """A unit as one call, and what it takes in other routes."""
 
-    units: list[Unit]
+    unit: Unit
     request: Request
     notes: list[Reservation] = field(default_factory=list)
     claims: list[tuple[Reservation, Key]] = field(default_factory=list)
@@ -88,14 +89,18 @@ class Job:
 
     @property
     def app(self) -> str:
-        """The app of its units."""
-        return self.units[0].app
+        """The app of its unit."""
+        return self.unit.app
 
 
 def token_of(header: Header) -> str:
     """Return what stands for one incarnation of a session where its id must not be."""
-    text = f"{header.app}\x00{header.id}\x00{header.epoch}"
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    return token_for(header.app, header.id, header.epoch)
+
+
+def token_for(app: str, id: str, epoch: str) -> str:
+    """Return what stands for one incarnation of a session where its id must not be."""
+    return blake2b(f"{app}\x00{id}\x00{epoch}".encode(), digest_size=8).hexdigest()
 
 
 def note_of(route: Route, header: Header) -> str:
@@ -111,7 +116,7 @@ def spot_in(note: bytes) -> Spot:
 
 def holder_text(header: Header, route: Route) -> str:
     """Return what the note of a claim says about its holder."""
-    return _encode([header.id, header.epoch, route]).decode()
+    return _encode((header.id, header.epoch, route)).decode()
 
 
 def positions(header: Header) -> set[tuple[str, str]]:
@@ -145,16 +150,8 @@ class Foreman:
         self._places = Places()
 
     def jobs(self, units: Iterable[Unit], known: Known) -> list[Job]:
-        """Return one job for each unit, but one for all of a family that is removed together."""
-        found: list[Job] = []
-        families: dict[tuple[int, ...], list[Unit]] = defaultdict(list)
-        for unit in units:
-            if unit.key is not None and unit.header is None:
-                families[tuple(unit.operations)].append(unit)
-            else:
-                found.append(_Making(self, known, [unit]).job())
-        found += [_Making(self, known, family).job() for family in families.values()]
-        return found
+        """Return a job for each unit."""
+        return [_Making(self, known, unit).job() for unit in units]
 
     @property
     def keys(self) -> Keys:
@@ -174,28 +171,26 @@ class Foreman:
 class _Making:
     """One job in the making."""
 
-    def __init__(self, foreman: Foreman, known: Known, units: list[Unit]) -> None:
+    def __init__(self, foreman: Foreman, known: Known, unit: Unit) -> None:
         self._foreman = foreman
         self._keys = foreman.keys
         self._cluster = foreman.cluster
         self._known = known
-        self._units = units
-        self._family = {unit.key for unit in units if unit.header is None}
-        route = self._route_of(units[0])
-        self._job = Job(units, Request(route))
+        self._unit = unit
+        self._job = Job(unit, Request(self._route_of(unit)))
         self._main = self._job.request
 
     def job(self) -> Job:
-        """Return the job of the units."""
-        for unit in self._units:
-            if unit.key is None:
-                self._share(unit)
-            elif unit.header is None:
-                self._remove(unit)
-            elif unit.old is None:
-                self._create(unit, unit.header)
-            else:
-                self._change(unit, unit.header)
+        """Return the job of the unit."""
+        unit = self._unit
+        if unit.key is None:
+            self._share(unit)
+        elif unit.header is None:
+            self._remove(unit, unit.key)
+        elif unit.old is None:
+            self._create(unit, unit.header)
+        else:
+            self._change(unit, unit.header)
         if self._cluster:
             for errand in self._job.errands.values():
                 outbox = self._keys.outbox(self._main.route, self._job.app)
@@ -265,7 +260,7 @@ class _Making:
         if self._cluster:
             refused = self._keys.refused(row.route, token_of(header))
             self._main.check("absent", refused)
-        claim = self._units[0].claim_taken
+        claim = self._unit.claim_taken
         if claim is not None:
             self._claim(header, row, claim)
         self._register(header, row.route)
@@ -429,35 +424,42 @@ class _Making:
 
     # --- removing ------------------------------------------------------------------------------
 
-    def _remove(self, unit: Unit) -> None:
-        assert unit.key is not None, "what belongs to no session is not removed"
-        app, id = unit.key
-        route = self._main.route
-        session = self._keys.session(route, app, id)
-        children = self._keys.children(route, app, id)
-        if unit.old is not None:
-            old = unit.old.header
-            self._main.check("session", session, old.epoch, unit.old.version)
-        known = self._known.children.get(unit.key, ())
-        self._main.check("children", children, len(known))
-        self._main.do("wake", session, self._keys.channel(app, id))
-        for key in (session, *self._keys.owned(route, app, id), children):
-            self._main.do("UNLINK", key)
-        self._main.do("ZREM", self._keys.docdue(route, app), id)
-        if unit.old is not None:
-            self._unlist(unit, unit.old.header)
+    def _remove(self, unit: Unit, root: Key) -> None:
+        """Remove a session and those below it; all of a family are in one route."""
+        for key, loaded in (*unit.below, (root, unit.old)):
+            self._check_member(key, loaded)
+        family = {root, *(key for key, _ in unit.below)}
+        for key, loaded in (*unit.below, (root, unit.old)):
+            self._remove_member(key, loaded, family)
 
-    def _unlist(self, unit: Unit, old: Header) -> None:
-        row = _row(unit)
+    def _check_member(self, key: Key, loaded: Loaded | None) -> None:
+        route = self._main.route
+        if loaded is not None:
+            session = self._keys.session(route, *key)
+            self._main.check("session", session, loaded.header.epoch, loaded.version)
+        below = self._known.children.get(key, ())
+        self._main.check("children", self._keys.children(route, *key), len(below))
+
+    def _remove_member(self, key: Key, loaded: Loaded | None, family: set[Key]) -> None:
+        route, (app, id) = self._main.route, key
+        session = self._keys.session(route, app, id)
+        self._main.do("wake", session, self._keys.channel(app, id))
+        owned = self._keys.owned(route, app, id)
+        for name in (session, *owned, self._keys.children(route, app, id)):
+            self._main.do("UNLINK", name)
+        self._main.do("ZREM", self._keys.docdue(route, app), id)
+        if loaded is None:
+            return
+        old, row = loaded.header, loaded.row
         self._list(old, None, row)
-        if old.parent is not None and (old.app, old.parent) not in self._family:
-            siblings = self._keys.children(row.route, old.app, old.parent)
-            self._main.do("ZREM", siblings, old.id)
+        if old.parent is not None and (app, old.parent) not in family:
+            self._main.do("ZREM", self._keys.children(route, app, old.parent), id)
         if row.note:
-            home = routes.of_id(old.app, old.id)
-            self._at(home).do("strike", self._keys.note(home, old.app, old.id), row.note)
-        if unit.claim_freed is not None:
-            self._free(unit.claim_freed, old, row)
+            home = routes.of_id(app, id)
+            self._at(home).do("strike", self._keys.note(home, app, id), row.note)
+        claim = commit.claim_of(old)
+        if claim is not None and old.phase not in OVER:
+            self._free(claim, old, row)
 
     # --- what belongs to no session ------------------------------------------------------------
 

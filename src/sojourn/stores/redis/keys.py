@@ -154,6 +154,10 @@ class Keys:
         """Return the key of what was done here for other routes."""
         return f"{self._heads[route]}marks"
 
+    def mark(self, route: Route, app: str) -> str:
+        """Return the field of `marks` that stands for an outbox."""
+        return f"{route}:{escaped(app)}"
+
     def refused(self, route: Route, op: str) -> str:
         """Return the key that keeps an operation from creating its session."""
         return f"{self._heads[route]}refused:{op}"

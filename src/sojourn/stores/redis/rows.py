@@ -73,6 +73,12 @@ class _Line(msgspec.Struct, gc=False):
     deleted: msgspec.Raw = msgspec.Raw()
 
 
+class _Peak(msgspec.Struct, gc=False):
+    """The latest time of any event up to one."""
+
+    peak: int
+
+
 class _Facts(msgspec.Struct, gc=False):
     """A document as it is kept, without its body."""
 
@@ -88,7 +94,9 @@ class _Facts(msgspec.Struct, gc=False):
 _encode = msgspec.json.Encoder().encode
 _head_decoder = msgspec.json.Decoder(Header)
 _line_decoder = msgspec.json.Decoder(_Line)
+_peak_decoder = msgspec.json.Decoder(_Peak)
 _facts_decoder = msgspec.json.Decoder(_Facts)
+_holder_decoder = msgspec.json.Decoder(tuple[str, str, int])
 _kinds_decoder = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -123,6 +131,11 @@ def to_loaded(id: str, route: Route, fields: Sequence[bytes | None]) -> Loaded |
         found = Unreadable(f"session {id!r}", str(error), route, (place or b"").decode("latin-1"))
         found.__cause__ = error
         return found
+
+
+def to_holder(text: bytes) -> tuple[str, str, Route]:
+    """Return id, epoch and route of the session that a claim's note names."""
+    return _holder_decoder.decode(text)
 
 
 def to_state(id: str, state: bytes) -> Encoded:
@@ -168,11 +181,21 @@ def to_entry(text: bytes, id: str) -> Entry:
         raise Corrupt(f"an event of session {id!r}", str(error)) from error
 
 
+def peak_in(text: bytes, id: str) -> int:
+    """Return the latest time of any event up to this one. Raises `Corrupt`."""
+    try:
+        return _peak_decoder.decode(text).peak
+    except _UNREADABLE as error:
+        raise Corrupt(f"an event of session {id!r}", str(error)) from error
+
+
 def to_tier(flat: Sequence[bytes], whose: str) -> Encoded:
     """Return a tier from names and values in turns. Raises `Corrupt`."""
     try:
         return {
-            flat[at].decode(): msgspec.Raw(flat[at + 1]) for at in range(0, len(flat), 2)
+            flat[at].decode(): msgspec.Raw(flat[at + 1])
+            for at in range(0, len(flat), 2)
+            if flat[at]  # what only keeps the key in being is not a part of the tier
         }
     except UnicodeDecodeError as error:
         raise Corrupt(whose, str(error)) from error

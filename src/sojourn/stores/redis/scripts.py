@@ -37,5 +37,11 @@ ASK = _script("log", "ask")
 TIER = _script("tier")
 """A tier, and how far the errands of another route were done there."""
 
-ALL = (APPLY, READ, PAGE, ASK, TIER)
+DOCUMENTS = _script("documents")
+"""A page of the documents of one collection."""
+
+SWEEP = _script("sweep")
+"""What a route has that is due."""
+
+ALL = (APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP)
 """What a connection makes known to its server before anything else."""

@@ -57,6 +57,10 @@ local checks = {
   undone = function()
     return tonumber(redis.call('HGET', key(0), ARGV[at + 1]) or '0') < tonumber(ARGV[at + 2])
   end,
+  -- The errand before was done here.
+  reached = function()
+    return tonumber(redis.call('HGET', key(0), ARGV[at + 1]) or '0') >= tonumber(ARGV[at + 2])
+  end,
 }
 
 -- Remove a document. Arguments: its keys, the prefix of its collection, its key there.
@@ -158,6 +162,27 @@ local commands = {
     local prefix = ARGV[at + 4]
     local names = count == 6 and {ARGV[at + 5]} or names_in(key(1), prefix)
     for _, name in ipairs(names) do remove(key(0), key(1), key(2), key(3), prefix, name) end
+  end,
+  -- Remove the documents of an owner that have expired, and note when the next one will.
+  expire = function()
+    local docs, dockeys, docdue = key(0), key(1), key(4)
+    local owner, instant = ARGV[at + 5], tonumber(ARGV[at + 6])
+    local soonest
+    for _, field in ipairs(redis.call('ZRANGE', dockeys, 1, -1)) do
+      local facts = redis.call('HGET', docs, field)
+      local ends = facts and tonumber(string.match(facts, '"expires_at":(%-?%d+)'))
+      if ends and ends <= instant then
+        local prefix, name = string.match(field, '^([^:]*:)(.*)$')
+        remove(docs, dockeys, key(2), key(3), prefix, name)
+      elseif ends and (not soonest or ends < soonest) then
+        soonest = ends
+      end
+    end
+    if soonest then
+      redis.call('ZADD', docdue, string.format('%.0f', soonest), owner)
+    else
+      redis.call('ZREM', docdue, owner)
+    end
   end,
   -- Copy what a session owns, as of an event: seven keys to seven others.
   copy = function()

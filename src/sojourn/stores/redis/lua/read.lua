@@ -4,7 +4,7 @@
 -- that is of no interest is the session's again. ARGV: the names of fields, joined by commas; then,
 -- for a window: which end counts (`last`, `first` or `all`), how many, the bounds `after`, `before`
 -- and `since` (empty for none), whether only some kinds count (empty: all do), and these.
--- Returns the fields, the two tiers, the outbox, the last number behind it, and the events.
+-- Returns the fields, the two tiers, the outbox, its numbers, and the events.
 
 local session, log, kinds = KEYS[1], KEYS[2], KEYS[3]
 
@@ -126,6 +126,6 @@ return {
   other(4) and redis.call('HGETALL', KEYS[4]) or {},
   other(5) and redis.call('HGETALL', KEYS[5]) or {},
   outbox and redis.call('LRANGE', outbox, 0, -1) or {},
-  outbox and redis.call('HMGET', KEYS[7], 'last', 'floor') or {},
+  outbox and redis.call('HGETALL', KEYS[7]) or {},
   ARGV[2] and window() or {},
 }

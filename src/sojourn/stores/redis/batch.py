@@ -1,0 +1,261 @@
+"""Writes: operations are decided together, each session's as one unit, and sent together.
+
+Units say what they expect. One that finds something else is not written: its session is read, and
+its operations are decided again. A reply that was lost looks the same from here, and what had been
+written is then found in the session's header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sojourn.errors import SojournError, Unavailable
+from sojourn.store import Committed
+from sojourn.stores.planning import Known, Loaded, durability_of, plan
+from sojourn.stores.redis.client import FIRST_REST, Call
+from sojourn.stores.redis.jobs import Spot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sojourn.stores.planning import Key, Operation, Plan, Reached, Recent, Unit
+    from sojourn.stores.redis.client import Client
+    from sojourn.stores.redis.crossing import Crossing
+    from sojourn.stores.redis.gathering import Gatherer
+    from sojourn.stores.redis.jobs import Foreman, Job
+    from sojourn.stores.redis.wire import Reply
+
+ROUNDS_AT_ONCE = 4
+"""Decisions that follow each other at once; a session that others keep writing to takes breaks."""
+
+
+class Submitted(NamedTuple):
+    """An operation, and when it has to be on its way, in the loop's time."""
+
+    operation: Operation
+    latest: float
+
+
+class Tools(NamedTuple):
+    """What a batch works with."""
+
+    client: Client
+    gatherer: Gatherer
+    foreman: Foreman
+    crossing: Crossing
+    recent: Recent
+    replicas: int
+    on_disk: bool
+    """Whether the server has an acknowledged write on its disk."""
+    changed: Callable[[Iterable[Key]], None]
+    """Told of sessions that were changed."""
+
+
+class Batch:
+    """Operations that came together, on their way to the servers."""
+
+    def __init__(
+        self, tools: Tools, submitted: Sequence[Submitted], known: Known | None = None
+    ) -> None:
+        """With `known`, sessions are written only as they are known: what moved on is left alone."""
+        self._tools = tools
+        self._as_known = known is not None
+        self.removed: set[Key] = set()
+        """The sessions that this has removed, with those below."""
+        self._deadline = tools.client.deadline()
+        self._operations = [each.operation for each in submitted]
+        self._outcomes: list[Any] = [None] * len(submitted)
+        self._known = known or Known()
+        now = asyncio.get_running_loop().time()
+        self._left = [number for number, each in enumerate(submitted) if each.latest > now]
+        for number in set(range(len(submitted))) - set(self._left):
+            reason = "the servers did not answer in time to begin with this"
+            self._outcomes[number] = Unavailable(tools.client.name, reason)
+        default = "durable" if tools.replicas or tools.on_disk else "relaxed"
+        self._durable = any(
+            durability_of(operation, default) == "durable" for operation in self._operations  # type: ignore[arg-type]  # it is one of the two
+        )
+        self._replicas = tools.replicas if self._durable else 0
+        self._reserved: dict[int, Job] = {}
+
+    @property
+    def _reached(self) -> Reached:
+        """What a write of this batch has reached once it is acknowledged."""
+        if self._replicas or self._tools.on_disk:
+            return "durable"
+        return "relaxed" if self._tools.replicas else "memory"
+
+    async def run(self) -> list[Any]:
+        """Return one outcome for each operation, a refusal as the exception it is."""
+        for number in self._left if not self._as_known else ():
+            self._recall(self._operations[number])
+        rest = FIRST_REST
+        rounds = 0
+        while self._left and not (self._as_known and rounds):
+            rounds += 1
+            try:
+                if rounds > ROUNDS_AT_ONCE:
+                    rest = await self._tools.client.rest(rest, self._deadline, _CROWDED)
+                await self._advance()
+            except SojournError as error:
+                for number in self._left:
+                    self._outcomes[number] = error
+                self._left = []
+        await self._tidy()
+        return self._outcomes
+
+    def _recall(self, operation: Any) -> None:
+        """Use what this process wrote last, where there is something."""
+        app, id = getattr(operation, "app", None), getattr(operation, "id", None)
+        if app is not None and id is not None:
+            loaded = self._tools.recent.get((app, id))
+            if loaded is not None:
+                self._known.recall((app, id), loaded)
+
+    async def _advance(self) -> None:
+        """Decide what is left, and write it; what moved on is left for the next time."""
+        numbers = self._left
+        operations = [self._operations[number] for number in numbers]
+        decided = plan(operations, self._known, durability=self._reached)
+        while decided.reads:
+            await self._tools.gatherer.fetch(decided.reads, self._known, self._deadline)
+            decided = plan(operations, self._known, durability=self._reached)
+        jobs = self._tools.foreman.jobs(decided.units, self._known)
+        results = await self._write(jobs)
+        again = set(decided.later)
+        for job, result in zip(jobs, results, strict=True):
+            self._learn(job, result)
+            for number in job.unit.operations:
+                if isinstance(result, Exception):
+                    decided.outcomes[number] = result
+                elif not result:
+                    again.add(number)
+                    self._reserved[numbers[number]] = job
+        await self._confirm_repeats(decided)
+        for number, outcome in enumerate(decided.outcomes):
+            if number not in again:
+                self._outcomes[numbers[number]] = outcome
+        self._left = [numbers[number] for number in sorted(again)]
+        if self._left:
+            _forget_logs(self._known)
+
+    # --- writing -------------------------------------------------------------------------------
+
+    async def _write(self, jobs: Sequence[Job]) -> list[bool | Unavailable]:
+        """Write jobs; return for each whether it was written, or why that is not known."""
+        if not jobs:
+            return []
+        results: list[bool | Unavailable] = [True] * len(jobs)
+        crossing = [n for n, job in enumerate(jobs) if job.notes or job.claims or job.registrations]
+        if crossing:
+            had = await self._tools.crossing.reserve([jobs[n] for n in crossing], self._deadline)
+            for number, has in zip(crossing, had, strict=True):
+                results[number] = has
+        sent = [number for number, result in enumerate(results) if result is True]
+        self._expect(jobs[number] for number in sent)
+        replies = await self._tools.client.run(
+            [jobs[number].request.call() for number in sent],
+            self._deadline,
+            lane="write",
+            replicas=self._replicas,
+        )
+        for number, reply in zip(sent, replies, strict=True):
+            results[number] = _result(jobs[number], reply)
+        await self._run_errands([job for job, ok in zip(jobs, results, strict=True) if ok is True])
+        return results
+
+    async def _run_errands(self, jobs: Sequence[Job]) -> None:
+        """Do what written jobs left to do elsewhere. What fails now is done by the next sweep."""
+        outboxes = [(job.request.route, job.app) for job in jobs if job.errands]
+        if outboxes and self._tools.foreman.cluster:
+            try:
+                await self._tools.crossing.run_errands(outboxes, self._deadline)
+            except Unavailable:
+                pass
+
+    def _expect(self, jobs: Iterable[Job]) -> None:
+        """Remember sessions as they will be: the next batch need not wait for this one."""
+        for job in jobs:
+            key, written = job.unit.key, _written(job)
+            if key is not None and written is not None:
+                self._tools.recent.keep(key, written)
+
+    def _learn(self, job: Job, result: bool | Unavailable) -> None:
+        """Remember what became of a job's sessions."""
+        unit = job.unit
+        keys = [key for key in (unit.key, *(key for key, _ in unit.below)) if key is not None]
+        written = _written(job) if result is True else None
+        for key in keys:
+            self._known.forget(key)
+            if result is not True or written is None:
+                self._tools.recent.drop(key)
+        if result is not True:
+            return
+        if unit.header is None:
+            self.removed.update(keys)
+        spots = self._tools.gatherer.finder.spots
+        for key in keys:
+            self._known.read(key, written if key == unit.key else None)
+            if written is None:
+                spots.drop(key)
+            else:
+                spots.keep(key, Spot(written.row.route, written.header.user))
+        self._tools.changed(keys)
+
+    async def _confirm_repeats(self, decided: Plan) -> None:
+        """Have replicas confirm what was written by an earlier try, whose reply was lost."""
+        if not self._replicas:
+            return
+        hanging = {number for unit in decided.units for number in unit.operations}
+        routes_ = {
+            self._known.sessions[outcome.header.app, outcome.header.id].row.route  # type: ignore[union-attr]  # it was read
+            for number, outcome in enumerate(decided.outcomes)
+            if number not in hanging and isinstance(outcome, Committed) and outcome.repeated
+        }
+        calls = [self._tools.gatherer.mark_call(route) for route in routes_]
+        for reply in await self._tools.client.run(
+            calls, self._deadline, lane="write", replicas=self._replicas
+        ):
+            if isinstance(reply, Unavailable):
+                raise reply
+
+    async def _tidy(self) -> None:
+        """Give back what was reserved for operations that were refused in the end."""
+        refused = [
+            job
+            for number, job in self._reserved.items()
+            if isinstance(self._outcomes[number], SojournError)
+            and not isinstance(self._outcomes[number], Unavailable)
+        ]
+        if refused:
+            try:
+                await self._tools.crossing.withdraw(refused, self._deadline)
+            except Unavailable:  # whoever wants the same takes it over
+                pass
+
+
+_CROWDED = TimeoutError("others kept changing what was to be written")
+
+
+def _result(job: Job, reply: Reply) -> bool | Unavailable:
+    """Return whether a job was written: not if a check failed, unless it was for having been."""
+    if isinstance(reply, Unavailable):
+        return reply
+    return bool(reply in (0, job.once or 0))
+
+
+def _written(job: Job) -> Loaded | None:
+    """Return a job's session as it is once it is written, `None` if it is gone."""
+    unit: Unit = job.unit
+    if unit.key is None or unit.header is None:
+        return None
+    return unit.written(job.rows[unit.key])
+
+
+def _forget_logs(known: Known) -> None:
+    """Forget all but sessions: what was read of the rest may be different after a write."""
+    for read in (known.events, known.tails, known.peaks, known.deltas, known.children):
+        read.clear()  # type: ignore[attr-defined]  # each of them is a dictionary
+    known.sizes.clear()
+    known.holders.clear()

@@ -1,0 +1,247 @@
+"""What a write takes in other routes of a cluster: asked for before it, or done after it.
+
+Before: the id and the claim of a new session are reserved where everybody looks for them. Whoever
+finds a reservation without its session makes sure that the session can not come any more, and takes
+it over. After: errands wait in an outbox that was written with the unit. Anybody may run them, in
+order, and each is done once, because its number is noted where it is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sojourn.errors import Unavailable
+from sojourn.lifecycle import OVER
+from sojourn.stores.redis import rows
+from sojourn.stores.redis.client import FIRST_REST, Call
+from sojourn.stores.redis.jobs import token_for
+from sojourn.stores.redis.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sojourn.stores.planning import Key
+    from sojourn.stores.redis.client import Client
+    from sojourn.stores.redis.jobs import Job, Reservation
+    from sojourn.stores.redis.keys import Keys
+    from sojourn.stores.redis.routes import Route
+    from sojourn.stores.redis.wire import Reply
+
+REFUSED_MILLISECONDS = 3_600_000
+"""How long a create whose reservation was taken over is refused: far longer than any call takes."""
+
+KEPT = 64
+"""Errands that stay in an outbox after they were done, for readers that come in between."""
+
+MOST_ERRANDS = 500
+"""Errands that are run at a time."""
+
+_NOT_YET = 2
+"""What a delivery answers when the errand before it was not done yet: its second check."""
+
+_PHASES_OVER = tuple(phase.value for phase in OVER)
+
+
+class Errand(msgspec.Struct, gc=False):
+    """Commands for another route, as they stand in an outbox. `n` is the number."""
+
+    n: int
+    to: int
+    do: list[list[str]]
+
+
+_decoder = msgspec.json.Decoder(Errand)
+
+
+def to_errand(text: bytes) -> Errand:
+    """Return an errand from its JSON."""
+    return _decoder.decode(text)
+
+
+class Crossing:
+    """Reservations and errands of one store."""
+
+    def __init__(self, client: Client, keys: Keys, replicas: int) -> None:
+        """`replicas` is how many have to have what a durable write takes elsewhere."""
+        self._client = client
+        self._keys = keys
+        self._replicas = replicas
+
+    # --- before --------------------------------------------------------------------------------
+
+    async def reserve(self, jobs: Sequence[Job], deadline: float) -> list[bool]:
+        """Reserve what jobs need elsewhere; return for each whether it has it."""
+        registrations = [
+            Call(home, ("SADD", key, route))
+            for job in jobs
+            for home, key, route in job.registrations
+        ]
+        await self._write(registrations, deadline)
+        had = [True] * len(jobs)
+        wanted = [
+            (number, reservation)
+            for number, job in enumerate(jobs)
+            for reservation in (*job.notes, *(claim for claim, _ in job.claims))
+        ]
+        for number, reservation in wanted:
+            if had[number]:
+                had[number] = await self._reserve(jobs[number], reservation, deadline)
+        return had
+
+    async def _reserve(self, job: Job, reservation: Reservation, deadline: float) -> bool:
+        """Note a reservation, and take it over from one that came to nothing."""
+        route, key, value = reservation
+        request = Request(route)
+        request.check("free", key, value)
+        if reservation in job.notes:
+            app, id = job.unit.key or (job.app, "")
+            request.check("absent", self._keys.session(route, app, id))
+        request.do("SET", key, value)
+        if await self._run(request, deadline):
+            return True
+        (found,) = await self._client.ask([Call(route, ("GET", key))], deadline)
+        if found is None or found == value.encode():
+            return False
+        if reservation in job.notes:
+            assert job.unit.key is not None, "only a session has a note"
+            gone = await self._refuse_noted(job.unit.key, found, deadline)
+        else:
+            gone = await self._refuse_holder(job.app, found, deadline)
+        if not gone:
+            return False
+        request = Request(route)
+        request.check("says", key, found)
+        request.do("SET", key, value)
+        return await self._run(request, deadline)
+
+    async def _refuse_noted(self, key: Key, note: bytes, deadline: float) -> bool:
+        """Return whether a note speaks of no session, which is made sure never to come then."""
+        route, token, _ = note.decode().split(" ", 2)
+        session = self._keys.session(int(route), *key)
+        request = Request(int(route))
+        request.check("gone", session, "note", note)
+        refused = self._keys.refused(int(route), token)
+        request.do("SET", refused, "", "PX", REFUSED_MILLISECONDS)
+        return await self._run(request, deadline)
+
+    async def _refuse_holder(self, app: str, text: bytes, deadline: float) -> bool:
+        """Return whether a claim has no live holder, which is made sure never to come then."""
+        id, epoch, route = rows.to_holder(text)
+        request = Request(route)
+        request.check("gone", self._keys.session(route, app, id), "epoch", epoch, *_PHASES_OVER)
+        refused = self._keys.refused(route, token_for(app, id, epoch))
+        request.do("SET", refused, "", "PX", REFUSED_MILLISECONDS)
+        return await self._run(request, deadline)
+
+    async def _run(self, request: Request, deadline: float) -> bool:
+        """Return whether a request was done, that is, none of its checks failed."""
+        (reply,) = await self._write([request.call()], deadline)
+        return bool(reply == 0)
+
+    async def withdraw(self, jobs: Iterable[Job], deadline: float) -> None:
+        """Give back what was reserved for sessions that are not made after all."""
+        for job in jobs:
+            header = job.unit.header
+            if header is None or not (job.notes or job.claims):
+                continue
+            request = Request(job.request.route)
+            session = self._keys.session(request.route, header.app, header.id)
+            request.check("gone", session, "epoch", header.epoch)
+            refused = self._keys.refused(
+                request.route, token_for(header.app, header.id, header.epoch)
+            )
+            request.do("SET", refused, "", "PX", REFUSED_MILLISECONDS)
+            if not await self._run(request, deadline):
+                continue
+            for route, key, value in (*job.notes, *(claim for claim, _ in job.claims)):
+                strike = Request(route)
+                strike.do("strike", key, value)
+                await self._run(strike, deadline)
+
+    # --- after ---------------------------------------------------------------------------------
+
+    async def run_errands(
+        self, outboxes: Iterable[tuple[Route, str]], deadline: float, *, keep: int = KEPT
+    ) -> None:
+        """Run what waits in outboxes, and remove what was done but for the last `keep`."""
+        boxes = list(dict.fromkeys(outboxes))
+        rest = FIRST_REST
+        while boxes:
+            calls = [call for route, app in boxes for call in self._look(route, app)]
+            replies = await self._client.ask(calls, deadline)
+            looks = [
+                _Look(self._keys, box, replies[2 * number], replies[2 * number + 1], keep)
+                for number, box in enumerate(boxes)
+            ]
+            for look in looks:
+                look.late = _NOT_YET in await self._write(look.deliveries, deadline)
+            sweeps = [look.sweep() for look in looks if not look.late]
+            await self._write([sweep for sweep in sweeps if sweep is not None], deadline)
+            boxes = [look.box for look in looks if look.late or look.is_full]
+            if any(look.late for look in looks):  # a slot is on its way to another node
+                rest = await self._client.rest(rest, deadline, None)
+
+    async def _write(self, calls: Sequence[Call], deadline: float) -> list[Reply]:
+        replies = await self._client.run(
+            calls, deadline, lane="write", replicas=self._replicas
+        )
+        _check(replies)
+        return replies
+
+    def _look(self, route: Route, app: str) -> tuple[Call, Call]:
+        outbox, sent = self._keys.outbox(route, app)
+        return (
+            Call(route, ("LRANGE", outbox, 0, MOST_ERRANDS - 1)),
+            Call(route, ("HGET", sent, "delivered")),
+        )
+
+
+class _Look:
+    """What was found in an outbox, and what has to be done about it."""
+
+    def __init__(
+        self, keys: Keys, box: tuple[Route, str], texts: list[bytes], done: bytes | None, keep: int
+    ) -> None:
+        self.box = box
+        self.late = False
+        self.is_full = len(texts) == MOST_ERRANDS
+        self._keys = keys
+        self._keep = keep
+        self._count = len(texts)
+        self._last = to_errand(texts[-1]).n if texts else 0
+        delivered = int(done or 0)
+        new = self._last > delivered
+        errands = [to_errand(text) for text in texts] if new else []
+        before: dict[Route, int] = {}
+        self.deliveries: list[Call] = []
+        for errand in errands:
+            if errand.n > delivered:
+                self.deliveries.append(self._delivery(errand, before.get(errand.to, 0)))
+            before[errand.to] = errand.n
+
+    def _delivery(self, errand: Errand, before: int) -> Call:
+        """Return the call that does an errand once, and only behind the one before it."""
+        request = Request(errand.to)
+        marks, mark = self._keys.marks(errand.to), self._keys.mark(*self.box)
+        request.check("undone", marks, mark, errand.n)
+        request.check("reached", marks, mark, before)
+        request.do("HSET", marks, mark, errand.n)
+        for name, key, *arguments in errand.do:
+            request.do(name, key, *arguments)
+        return request.call()
+
+    def sweep(self) -> Call | None:
+        """Return the call that notes what was done, `None` if nothing is new."""
+        if not self.deliveries and self._count <= self._keep:
+            return None
+        request = Request(self.box[0])
+        request.do_on("swept", self._keys.outbox(*self.box), self._last, self._keep)
+        return request.call()
+
+
+def _check(replies: Iterable[Reply]) -> None:
+    for reply in replies:
+        if isinstance(reply, Unavailable):
+            raise reply
