@@ -400,11 +400,13 @@ class _Making:
             if (facet, phase) not in before:
                 created = self._keys.listed(row.route, app, facet, phase, "created")
                 self._main.do("ZADD", created, int(row.place, 16), member)
+                self._main.do("tally", self._keys.tally(row.route, app, facet), phase, 1)
             elif old is not None and old.active_at == header.active_at:
                 continue
             active = self._keys.listed(row.route, app, facet, phase, "active")
             self._main.do("ZADD", active, header.active_at, member)
         for facet, phase in before - after:
+            self._main.do("tally", self._keys.tally(row.route, app, facet), phase, -1)
             for order in ("created", "active"):
                 self._main.do("ZREM", self._keys.listed(row.route, app, facet, phase, order), member)
         for key, when in (

@@ -8,7 +8,8 @@
     dockeys, docplaces  zset    the documents of each collection by key, and by their places
     bodies:app:id       hash    their bodies, the beginning of each in a field of its own
     children:app:id     zset    ids of children, as they were created
-    list:app:facet:phase:order  zset  sessions of a facet in a phase, by activity or creation
+    list:app:facet      hash    how many sessions of a facet there are, by phase
+    list:app:facet:phase:order  zset  those in one phase, by activity or creation
     due:app, overdue:app        zset  when sessions are due; deadlines that differ from that
     docdue:app          zset    owners of documents that expire, by the first deadline
     tier:app:user       hash    a user's tier, value by name, as JSON (user is empty: the app's)
@@ -103,6 +104,10 @@ class Keys:
     def children(self, route: Route, app: str, id: str) -> str:
         """Return the key of the children of a session."""
         return f"{self._heads[route]}children:{escaped(app)}:{escaped(id)}"
+
+    def tally(self, route: Route, app: str, facet: str) -> str:
+        """Return the key of how many sessions of a facet there are; `facet` is escaped already."""
+        return f"{self._heads[route]}list:{escaped(app)}:{facet}"
 
     def listed(self, route: Route, app: str, facet: str, phase: str, order: str) -> str:
         """Return the key of an index; `facet` is escaped already, `order` active or created."""

@@ -6,7 +6,6 @@ beginnings of those that match; a route that has more to give is asked again.
 
 from __future__ import annotations
 
-from heapq import merge
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -24,7 +23,7 @@ from sojourn.stores.redis.keys import label_facet, user_facet
 from sojourn.stores.redis.routes import ROUTES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from sojourn.model import Encoded, Header
     from sojourn.store import Query
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
 
 SPARE = 2
 """Entries asked of each route beyond its share of a page: most pages then need one look."""
+
+GROWTH = 4
+"""An order that has more to give is asked for so many times more."""
 
 WALKED = 500
 """Sessions looked at at a time where filters have to be checked one by one."""
@@ -54,10 +56,11 @@ class Entry(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The orders of one route that are merged."""
+    """Orders that are merged: those of a facet in one route, all that are wanted or one phase's."""
 
     route: Route
-    keys: tuple[str, ...]
+    key: str
+    phase: str = ""
 
 
 class Lister:
@@ -91,8 +94,7 @@ class Lister:
     ) -> AsyncIterator[tuple[Entry, Loaded | Corrupt]]:
         """Yield the sessions that match, in order, behind a position."""
         sources = await self.sources(query, deadline)
-        order = query.order.removeprefix("-")
-        walk = _Walk(self._client, sources, order == query.order, position)
+        walk: _Fixed = _Walk(self._client, sources, position, query)
         if query.parent is not None:
             walk = await self._among_children(query, position, deadline)
         while entries := await walk.next(min(max(wanted, 1), WALKED), deadline):
@@ -117,26 +119,7 @@ class Lister:
                 where = await self.routes_of(query.app, query.user, deadline)
         elif query.labels:
             facet = label_facet(*next(iter(query.labels.items())))
-        order = "active" if query.order.endswith("active") else "created"
-        return self._sources(query, where, facet, order)
-
-    def _sources(
-        self, query: Query, where: Iterable[Route], facet: str, order: str
-    ) -> list[Source]:
-        phases = [phase.value for phase in dict.fromkeys(query.phases or ())]
-        if query.phases is None:
-            phases = [phase.value for phase in Phase]
-        if not phases:
-            return []
-        return [
-            Source(
-                route,
-                tuple(
-                    self._keys.listed(route, query.app, facet, phase, order) for phase in phases
-                ),
-            )
-            for route in where
-        ]
+        return [Source(route, self._keys.tally(route, query.app, facet)) for route in where]
 
     async def routes_of(self, app: str, user: str, deadline: float) -> list[Route]:
         """Return the routes that may have sessions of a user, home first."""
@@ -222,25 +205,36 @@ class Lister:
             walk = self._matching(query, None, WALKED, deadline)
             return len([item async for _, item in walk if isinstance(item, Loaded)])
         sources = await self.sources(query, deadline)
-        calls = [Call(source.route, ("ZCARD", key)) for source in sources for key in source.keys]
+        calls = []
+        for group in grouped(sources, cluster=self._client.cluster):
+            keys = [source.key for source in group]
+            command = ("EVALSHA", scripts.COUNT.sha, len(keys), *keys, wanted_phases(query))
+            calls.append(Call(group[0].route, command))
         kept = sum(await self._client.ask(calls, deadline))
         if not kept:
             return 0
-        return kept - await self._expired_in(query, sources, deadline)
+        where = list(dict.fromkeys(source.route for source in sources))
+        return kept - await self._expired_in(query, where, deadline)
 
-    async def _expired_in(self, query: Query, sources: Sequence[Source], deadline: float) -> int:
+    async def _expired_in(self, query: Query, where: Sequence[Route], deadline: float) -> int:
         """Return how many sessions of a count are past their deadline but not swept yet."""
         past: dict[tuple[str, str], Spot] = {}
-        where = [source.route for source in sources]
+        ends = [
+            Source(route, key)
+            for route in where
+            for key in (self._keys.due(route, query.app), self._keys.overdue(route, query.app))
+        ]
+        groups = grouped(ends, cluster=self._client.cluster)
         calls = []
-        for route in where:
-            for key in (self._keys.due(route, query.app), self._keys.overdue(route, query.app)):
-                calls.append(Call(route, ("ZRANGEBYSCORE", key, "-inf", query.now)))
-        replies = await self._client.ask(calls, deadline)
-        for number, members in enumerate(replies):
-            spot = Spot(where[number // 2], None)
-            for member in members:
-                past[query.app, member[PLACE_DIGITS:].decode()] = spot
+        for group in groups:
+            keys = [source.key for source in group]
+            command = ("EVALSHA", scripts.PAST.sha, len(keys), *keys, query.now)
+            calls.append(Call(group[0].route, command))
+        for group, reply in zip(groups, await self._client.ask(calls, deadline), strict=True):
+            for number, members in reply:
+                spot = Spot(group[number - 1].route, None)
+                for member in members:
+                    past[query.app, member[PLACE_DIGITS:].decode()] = spot
         calls = [self._finder.row_call(spot, key) for key, spot in past.items()]
         expired = 0
         for (key, spot), fields in zip(
@@ -268,63 +262,83 @@ class _Walk(_Fixed):
     """A walk through orders of many routes, merged."""
 
     def __init__(
-        self, client: Client, sources: Sequence[Source], up: bool, position: Entry | None  # noqa: FBT001 - the direction of an order
+        self, client: Client, sources: Sequence[Source], position: Entry | None, query: Query
     ) -> None:
         super().__init__([])
         self._client = client
         self._sources = sources
-        self._up = up
         self._position = position
+        self._order = query.order.removeprefix("-")
+        self._up = query.order == self._order
+        self._phases = wanted_phases(query)
 
     async def next(self, wanted: int, deadline: float) -> list[Entry]:
         """Return the next so many entries, fewer only at the end."""
-        share = SPARE + -(-2 * wanted // max(1, len(self._sources)))
-        runs: dict[Source, list[list[Entry]]] = {}
-        asked = {source: self._position for source in self._sources}
-        rounds = 0
+        most = SPARE + -(-2 * wanted // max(1, len(self._sources)))
+        found: list[Entry] = []
+        asked = dict.fromkeys(self._sources, self._position)
         while asked:
-            rounds += 1
-            most = share << (rounds - 1)
-            calls = [self._call(source, behind, most) for source, behind in asked.items()]
-            replies = await self._client.ask(calls, deadline)
-            full: dict[Source, Entry] = {}
-            for source, reply in zip(asked, replies, strict=True):
-                lists = [self._entries_in(source, flat) for flat in reply]
-                page = self._merged(lists)
-                ends = [entries[-1] for entries in lists if len(entries) == most]
-                if ends:  # beyond the first of these, some are missing
-                    end = min(ends, key=_sort_key) if self._up else max(ends, key=_sort_key)
-                    page = [entry for entry in page if not _is_behind(entry, end, up=self._up)]
-                    full[source] = end
-                runs.setdefault(source, []).append(page)
-            found = self._merged([entry for page in pages for entry in page] for pages in runs.values())
+            full = await self._ask(asked, most, found, deadline)
+            found.sort(key=_sort_key, reverse=not self._up)
             last = found[wanted - 1] if len(found) >= wanted else None
             asked = {
                 source: end
                 for source, end in full.items()
                 if last is None or not _is_behind(end, last, up=self._up)
             }
-        found = found[:wanted] if self._sources else []
+            most *= GROWTH
+        found = found[:wanted]
         if found:
             self._position = found[-1]
         return found
 
-    def _merged(self, lists: Iterable[Iterable[Entry]]) -> list[Entry]:
-        return list(merge(*lists, key=_sort_key, reverse=not self._up))
+    async def _ask(
+        self, asked: Mapping[Source, Entry | None], most: int, found: list[Entry], deadline: float
+    ) -> dict[Source, Entry | None]:
+        """Add the next entries of each source; return those that may have more, and their last."""
+        groups = grouped(asked, cluster=self._client.cluster)
+        calls = []
+        for group in groups:
+            positions: list[str | int] = []
+            for source in group:
+                behind = asked[source]
+                where = ("", "") if behind is None else (behind.score, behind.member)
+                positions += (source.phase, *where)
+            keys = [source.key for source in group]
+            direction = "up" if self._up else "down"
+            arguments = (self._order, direction, most, self._phases, *positions)
+            command = ("EVALSHA", scripts.PAGE.sha, len(keys), *keys, *arguments)
+            calls.append(Call(group[0].route, command))
+        full: dict[Source, Entry | None] = {}
+        for group, reply in zip(groups, await self._client.ask(calls, deadline), strict=True):
+            for number, phase, flat in reply:
+                source = group[number - 1]._replace(phase=phase.decode())
+                entries = [
+                    Entry(int(float(flat[at + 1])), flat[at].decode(), source.route)
+                    for at in range(0, len(flat), 2)
+                ]
+                found += entries
+                if len(entries) == most:
+                    full[source] = entries[-1]
+        return full
 
-    def _call(self, source: Source, behind: Entry | None, most: int) -> Call:
-        direction = "up" if self._up else "down"
-        position = () if behind is None else (behind.score, behind.member)
-        sha = scripts.PAGE.sha
-        arguments = (direction, most, *position)
-        return Call(source.route, ("EVALSHA", sha, len(source.keys), *source.keys, *arguments))
 
-    @staticmethod
-    def _entries_in(source: Source, flat: Sequence[bytes]) -> list[Entry]:
-        return [
-            Entry(int(float(flat[at + 1])), flat[at].decode(), source.route)
-            for at in range(0, len(flat), 2)
-        ]
+def wanted_phases(query: Query) -> str:
+    """Return the phases that a query is about, each with a comma behind it; all of them are none.
+
+    None of them at all is what no phase is called.
+    """
+    if query.phases is None:
+        return ""
+    return "".join(f"{phase.value}," for phase in dict.fromkeys(query.phases)) or ","
+
+
+def grouped(sources: Iterable[Source], *, cluster: bool) -> list[list[Source]]:
+    """Return sources by what can be asked at once: all of them on one server, else by route."""
+    groups: dict[Route, list[Source]] = {}
+    for source in sources:
+        groups.setdefault(source.route if cluster else 0, []).append(source)
+    return list(groups.values())
 
 
 def _sort_key(entry: Entry) -> tuple[int, bytes]:

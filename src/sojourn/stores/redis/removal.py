@@ -179,11 +179,11 @@ class Remover:
     ) -> list[str]:
         """Return some ids of a user's sessions."""
         facet = user_facet(user)
-        calls = [
-            Call(route, ("ZRANGE", self._keys.listed(route, app, facet, phase.value, "created"), 0, FORGOTTEN - 1))
-            for route in where
-            for phase in Phase
-        ]
+        calls = []
+        for route in where:
+            for phase in Phase:
+                key = self._keys.listed(route, app, facet, phase.value, "created")
+                calls.append(Call(route, ("ZRANGE", key, 0, FORGOTTEN - 1)))
         replies = await self._tools.client.ask(calls, deadline)
         return [member[PLACE_DIGITS:].decode() for members in replies for member in members]
 

@@ -43,5 +43,11 @@ DOCUMENTS = _script("documents")
 SWEEP = _script("sweep")
 """What a route has that is due."""
 
-ALL = (APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP)
+COUNT = _script("count")
+"""How many entries some orders have."""
+
+PAST = _script("past")
+"""What is past its time in some orders."""
+
+ALL = (APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST)
 """What a connection makes known to its server before anything else."""

@@ -12,6 +12,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hiredis import pack_command
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -113,7 +114,7 @@ class Wire:
                     continue
                 self._flights.extend(flights)
                 commands = [command for flight in flights for command in flight.commands]
-                packed = self._connection.pack_commands(commands)
+                packed = [pack_command(tuple(command)) for command in commands]
                 await self._connection.send_packed_command(packed, check_health=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
@@ -121,7 +122,7 @@ class Wire:
     async def _introduce(self) -> None:
         """Make the scripts known to the server."""
         load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
-        packed = self._connection.pack_commands(load)
+        packed = [pack_command(command) for command in load]
         await self._connection.send_packed_command(packed, check_health=False)
         for _ in load:
             await self._connection.read_response()

@@ -125,6 +125,11 @@ local commands = {
       end
     end
   end,
+  -- Count by phase. What is none is not there.
+  tally = function()
+    local left = redis.call('HINCRBY', key(0), ARGV[at + 1], ARGV[at + 2])
+    if left <= 0 then redis.call('HDEL', key(0), ARGV[at + 1]) end
+  end,
   cut = function() cut(key(0), key(1), key(2), tonumber(ARGV[at + 3])) end,
   -- Put a document. Arguments behind the keys: collection, name, facts that it has anyway, when
   -- it was created and updated, when it expires, whether one that is there stays as it is or is
