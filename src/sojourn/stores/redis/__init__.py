@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed
@@ -19,6 +19,7 @@ from sojourn.stores.redis.batch import Batch, Submitted, Tools
 from sojourn.stores.redis.client import Client
 from sojourn.stores.redis.crossing import Crossing
 from sojourn.stores.redis.documents import DocumentReader
+from sojourn.stores.redis.dumping import Dumper
 from sojourn.stores.redis.finding import Finder
 from sojourn.stores.redis.gathering import Gatherer
 from sojourn.stores.redis.jobs import Foreman
@@ -30,7 +31,7 @@ from sojourn.stores.redis.restoring import Restorer
 from sojourn.stores.redis.watch import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
     from sojourn.store import (
@@ -40,14 +41,21 @@ if TYPE_CHECKING:
         Create,
         DocumentQuery,
         Due,
+        Dumped,
         EventQuery,
         Fork,
         Get,
+        Headers,
         Listed,
         Query,
         Renew,
+        Restore,
+        RestoreShared,
+        Shared,
+        Snapshot,
         Tiers,
         Touch,
+        Walk,
     )
     from sojourn.stores.planning import Operation
     from sojourn.stores.redis.options import Options
@@ -77,13 +85,13 @@ class RedisStore:
             crossing=crossing,
             recent=Recent(),
             replicas=options.replicas,
-            on_disk=False,
             changed=self._watchers.wake,
         )
         self._reader = Reader(self._client, keys, finder)
         self._lister = Lister(self._client, keys, finder)
         self._documents = DocumentReader(self._client, keys, finder)
-        self._restorer = Restorer(self._client, keys)
+        self._restorer = Restorer(self._tools, keys)
+        self._dumper = Dumper(self._client, keys, finder, self._lister)
         self._remover = Remover(self._tools, keys, self._lister, self._restorer)
         self._batcher: Batcher[Submitted, Any] = Batcher(
             self._send, name=self.name, weigh=lambda each: weight(each.operation)
@@ -103,7 +111,6 @@ class RedisStore:
             if self._state == "closed":  # by somebody else, meanwhile
                 await self._client.close()
                 raise Closed(self.name)
-            self._tools = self._tools._replace(on_disk=self._client.on_disk)
             self._process = os.getpid()
             self._state = "open"
 
@@ -138,9 +145,7 @@ class RedisStore:
         self._check_open()
         return await self._batcher.submit(Submitted(operation, self._client.deadline()))
 
-    def _send(
-        self, submitted: Sequence[Submitted], done: Callable[[Sequence[Any]], None]
-    ) -> None:
+    def _send(self, submitted: Sequence[Submitted], done: Callable[[Sequence[Any]], None]) -> None:
         """Start a batch on its way."""
         task = asyncio.get_running_loop().create_task(self._carry(submitted, done))
         self._batches.add(task)
@@ -202,7 +207,10 @@ class RedisStore:
 
     async def delete(self, delete: Delete, /) -> bool:
         """Remove a session with all it owns."""
-        deleted: bool = await self._write(delete)
+        deleted: bool
+        deleted, _ = await asyncio.gather(
+            self._write(delete), self._restorer.forget_parts(delete.app, delete.id)
+        )
         return deleted
 
     async def forget(self, app: str, user: str, /) -> int:
@@ -244,9 +252,47 @@ class RedisStore:
         """Renew or release a lease."""
         await self._write(renew)
 
+    async def apps(self, after: str, limit: int, /) -> Sequence[str]:
+        """Return the apps that have anything."""
+        self._check_open()
+        return await self._dumper.apps(after, limit)
+
+    async def headers(self, walk: Walk, /) -> Headers:
+        """Return a page of headers."""
+        self._check_open()
+        return await self._dumper.headers(walk)
+
+    async def dump(self, walk: Walk, /) -> Dumped:
+        """Return a page of whole sessions."""
+        self._check_open()
+        return await self._dumper.dump(walk)
+
+    async def parts(self, app: str, id: str, now: int, /) -> AsyncGenerator[Snapshot, None]:
+        """Yield a session part by part, from a copy that was made in one moment."""
+        self._check_open()
+        parts = self._dumper.parts(app, id, now)
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            await parts.aclose()
+
+    async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
+        """Return a page of what sessions share."""
+        self._check_open()
+        return await self._dumper.shared(app, now, position)
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        """Put a session, or a part of one."""
+        self._check_open()
+        return await self._restorer.restore(restore)
+
+    async def restore_shared(self, restore: RestoreShared, /) -> None:
+        """Put tiers and documents of an app."""
+        self._check_open()
+        await self._restorer.restore_shared(restore)
+
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""
         self._check_open()
         return self._watchers.subscribe((app, id))
-
-

@@ -8,12 +8,14 @@ written is then found in the session's header.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sojourn.errors import SojournError, Unavailable
 from sojourn.store import Committed
 from sojourn.stores.planning import Known, Loaded, durability_of, plan
-from sojourn.stores.redis.client import FIRST_REST, Call
+from sojourn.stores.redis.client import FIRST_REST, check
 from sojourn.stores.redis.jobs import Spot
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class Submitted(NamedTuple):
     latest: float
 
 
-class Tools(NamedTuple):
+@dataclass(slots=True)
+class Tools:
     """What a batch works with."""
 
     client: Client
@@ -46,8 +49,6 @@ class Tools(NamedTuple):
     crossing: Crossing
     recent: Recent
     replicas: int
-    on_disk: bool
-    """Whether the server has an acknowledged write on its disk."""
     changed: Callable[[Iterable[Key]], None]
     """Told of sessions that were changed."""
 
@@ -72,9 +73,10 @@ class Batch:
         for number in set(range(len(submitted))) - set(self._left):
             reason = "the servers did not answer in time to begin with this"
             self._outcomes[number] = Unavailable(tools.client.name, reason)
-        default = "durable" if tools.replicas or tools.on_disk else "relaxed"
+        default = "durable" if tools.replicas or tools.client.on_disk else "relaxed"
         self._durable = any(
-            durability_of(operation, default) == "durable" for operation in self._operations  # type: ignore[arg-type]  # it is one of the two
+            durability_of(operation, default) == "durable"
+            for operation in self._operations  # type: ignore[arg-type]  # it is one of the two
         )
         self._replicas = tools.replicas if self._durable else 0
         self._reserved: dict[int, Job] = {}
@@ -82,7 +84,7 @@ class Batch:
     @property
     def _reached(self) -> Reached:
         """What a write of this batch has reached once it is acknowledged."""
-        if self._replicas or self._tools.on_disk:
+        if self._replicas or self._tools.client.on_disk:
             return "durable"
         return "relaxed" if self._tools.replicas else "memory"
 
@@ -122,7 +124,7 @@ class Batch:
             await self._tools.gatherer.fetch(decided.reads, self._known, self._deadline)
             decided = plan(operations, self._known, durability=self._reached)
         jobs = self._tools.foreman.jobs(decided.units, self._known)
-        results = await self._write(jobs)
+        results = await write(self._tools, jobs, self._deadline, self._replicas)
         again = set(decided.later)
         for job, result in zip(jobs, results, strict=True):
             self._learn(job, result)
@@ -139,47 +141,6 @@ class Batch:
         self._left = [numbers[number] for number in sorted(again)]
         if self._left:
             _forget_logs(self._known)
-
-    # --- writing -------------------------------------------------------------------------------
-
-    async def _write(self, jobs: Sequence[Job]) -> list[bool | Unavailable]:
-        """Write jobs; return for each whether it was written, or why that is not known."""
-        if not jobs:
-            return []
-        results: list[bool | Unavailable] = [True] * len(jobs)
-        crossing = [n for n, job in enumerate(jobs) if job.notes or job.claims or job.registrations]
-        if crossing:
-            had = await self._tools.crossing.reserve([jobs[n] for n in crossing], self._deadline)
-            for number, has in zip(crossing, had, strict=True):
-                results[number] = has
-        sent = [number for number, result in enumerate(results) if result is True]
-        self._expect(jobs[number] for number in sent)
-        replies = await self._tools.client.run(
-            [jobs[number].request.call() for number in sent],
-            self._deadline,
-            lane="write",
-            replicas=self._replicas,
-        )
-        for number, reply in zip(sent, replies, strict=True):
-            results[number] = _result(jobs[number], reply)
-        await self._run_errands([job for job, ok in zip(jobs, results, strict=True) if ok is True])
-        return results
-
-    async def _run_errands(self, jobs: Sequence[Job]) -> None:
-        """Do what written jobs left to do elsewhere. What fails now is done by the next sweep."""
-        outboxes = [(job.request.route, job.app) for job in jobs if job.errands]
-        if outboxes and self._tools.foreman.cluster:
-            try:
-                await self._tools.crossing.run_errands(outboxes, self._deadline)
-            except Unavailable:
-                pass
-
-    def _expect(self, jobs: Iterable[Job]) -> None:
-        """Remember sessions as they will be: the next batch need not wait for this one."""
-        for job in jobs:
-            key, written = job.unit.key, _written(job)
-            if key is not None and written is not None:
-                self._tools.recent.keep(key, written)
 
     def _learn(self, job: Job, result: bool | Unavailable) -> None:
         """Remember what became of a job's sessions."""
@@ -214,11 +175,11 @@ class Batch:
             if number not in hanging and isinstance(outcome, Committed) and outcome.repeated
         }
         calls = [self._tools.gatherer.mark_call(route) for route in routes_]
-        for reply in await self._tools.client.run(
-            calls, self._deadline, lane="write", replicas=self._replicas
-        ):
-            if isinstance(reply, Unavailable):
-                raise reply
+        check(
+            await self._tools.client.run(
+                calls, self._deadline, lane="write", replicas=self._replicas
+            )
+        )
 
     async def _tidy(self) -> None:
         """Give back what was reserved for operations that were refused in the end."""
@@ -229,10 +190,36 @@ class Batch:
             and not isinstance(self._outcomes[number], Unavailable)
         ]
         if refused:
-            try:
+            with suppress(Unavailable):  # else whoever wants the same takes it over
                 await self._tools.crossing.withdraw(refused, self._deadline)
-            except Unavailable:  # whoever wants the same takes it over
-                pass
+
+
+async def write(
+    tools: Tools, jobs: Sequence[Job], deadline: float, replicas: int
+) -> list[bool | Unavailable]:
+    """Write jobs; return for each whether it was written, or why that is not known."""
+    results: list[bool | Unavailable] = [True] * len(jobs)
+    crossing = [n for n, job in enumerate(jobs) if job.notes or job.claims or job.registrations]
+    if crossing:
+        had = await tools.crossing.reserve([jobs[n] for n in crossing], deadline)
+        for number, has in zip(crossing, had, strict=True):
+            results[number] = has
+    sent = [number for number, result in enumerate(results) if result is True]
+    for number in sent:  # the next batch need not wait for this one
+        key, written = jobs[number].unit.key, _written(jobs[number])
+        if key is not None and written is not None:
+            tools.recent.keep(key, written)
+    calls = [jobs[number].request.call() for number in sent]
+    replies = await tools.client.run(calls, deadline, lane="write", replicas=replicas)
+    for number, reply in zip(sent, replies, strict=True):
+        results[number] = _result(jobs[number], reply)
+    written_ = [job for job, ok in zip(jobs, results, strict=True) if ok is True]
+    outboxes = [(job.request.route, job.app) for job in written_ if job.errands]
+    if outboxes and tools.foreman.cluster:
+        # What fails now is done by the next sweep.
+        with suppress(Unavailable):
+            await tools.crossing.run_errands(outboxes, deadline)
+    return results
 
 
 _CROWDED = TimeoutError("others kept changing what was to be written")

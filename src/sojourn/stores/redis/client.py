@@ -19,7 +19,7 @@ from sojourn.stores.redis.trouble import Kind
 from sojourn.stores.redis.wire import LostError, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sojourn.stores.redis.options import Options
     from sojourn.stores.redis.routes import Route
@@ -159,9 +159,7 @@ class Client:
     async def ask(self, calls: Sequence[Call], deadline: float) -> list[Reply]:
         """Send reads and return the replies. Raises the first `Unavailable` among them."""
         replies = await self.run(calls, deadline)
-        for reply in replies:
-            if isinstance(reply, Unavailable):
-                raise reply
+        check(replies)
         return replies
 
     async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
@@ -231,6 +229,13 @@ class Client:
                     for late in waiting:
                         late.add_done_callback(_ignore)
                     return
+
+
+def check(replies: Iterable[Reply]) -> None:
+    """Raise the first `Unavailable` among replies."""
+    for reply in replies:
+        if isinstance(reply, Unavailable):
+            raise reply
 
 
 def _ignore(future: asyncio.Future[list[Reply]]) -> None:
@@ -335,9 +340,9 @@ class _Round:
         elif kind is Kind.ASK:
             self.redirected[number] = trouble.address_in(reply, wire.address)
         elif kind is Kind.UNKNOWN_SCRIPT:
-            wire.send([("SCRIPT", "LOAD", each.text) for each in scripts.ALL], 1.0).add_done_callback(
-                _ignore
-            )
+            wire.send(
+                [("SCRIPT", "LOAD", each.text) for each in scripts.ALL], 1.0
+            ).add_done_callback(_ignore)
         else:
             self._pass_over(reply)
         return False

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sojourn.errors import Unavailable
 from sojourn.lifecycle import OVER
 from sojourn.stores.redis import rows
-from sojourn.stores.redis.client import FIRST_REST, Call
+from sojourn.stores.redis.client import FIRST_REST, Call, check
 from sojourn.stores.redis.jobs import token_for
 from sojourn.stores.redis.request import Request
 
@@ -184,10 +183,8 @@ class Crossing:
                 rest = await self._client.rest(rest, deadline, None)
 
     async def _write(self, calls: Sequence[Call], deadline: float) -> list[Reply]:
-        replies = await self._client.run(
-            calls, deadline, lane="write", replicas=self._replicas
-        )
-        _check(replies)
+        replies = await self._client.run(calls, deadline, lane="write", replicas=self._replicas)
+        check(replies)
         return replies
 
     def _look(self, route: Route, app: str) -> tuple[Call, Call]:
@@ -239,9 +236,3 @@ class _Look:
         request = Request(self.box[0])
         request.do_on("swept", self._keys.outbox(*self.box), self._last, self._keep)
         return request.call()
-
-
-def _check(replies: Iterable[Reply]) -> None:
-    for reply in replies:
-        if isinstance(reply, Unavailable):
-            raise reply

@@ -98,7 +98,10 @@ class DocumentReader:
         key = (app, id)
         spot = self._finder.spots.get(key)
         if spot is not None:
-            all_ = [self._finder.row_call(spot, key), *calls(spot.route, self._keys.owned(spot.route, *key))]
+            all_ = [
+                self._finder.row_call(spot, key),
+                *calls(spot.route, self._keys.owned(spot.route, *key)),
+            ]
             fields, *replies = await self._client.ask(all_, deadline)
             loaded = self._finder.taken(spot, key, fields)
             if loaded is not None:

@@ -31,7 +31,9 @@ class Gatherer:
 
     def mark_call(self, route: Route) -> Call:
         """Return a write that replicas can confirm, and with it all before it."""
-        return Call(route, ("SET", f"{self._keys.head(route)}confirmed", "", "PX", MARK_MILLISECONDS))
+        return Call(
+            route, ("SET", f"{self._keys.head(route)}confirmed", "", "PX", MARK_MILLISECONDS)
+        )
 
     async def fetch(self, reads: Reads, known: Known, deadline: float) -> None:
         """Add to what is known all that is asked for."""
@@ -65,9 +67,7 @@ class Gatherer:
         deadline: float,
     ) -> None:
         asked = [(key, self._route(known, key)) for key in logs]
-        calls = [
-            self._ask(route, key, logs[key]) for key, route in asked if route is not None
-        ]
+        calls = [self._ask(route, key, logs[key]) for key, route in asked if route is not None]
         replies = iter(await self._client.ask(calls, deadline))
         answers: dict[tuple[Key, tuple[str, str | int, str | int]], list[bytes]] = {}
         for key, route in asked:

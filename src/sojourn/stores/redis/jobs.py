@@ -317,6 +317,8 @@ class _Making:
             self._register(header, row.route)
         self._job.rows[header.app, header.id] = self._write_contents(unit, header, row, fields)
         self._list(old, header, row)
+        if unit.claim_taken is not None:
+            self._claim(header, row, unit.claim_taken)
         if unit.claim_freed is not None:
             self._free(unit.claim_freed, old, row)
 
@@ -349,7 +351,9 @@ class _Making:
         return row
 
     def _log(self, unit: Unit, owned: Owned, kinds: tuple[str, ...]) -> None:
-        lines = [rows.line(entry, peak) for entry, peak in zip(unit.entries, unit.peaks, strict=True)]
+        lines = [
+            rows.line(entry, peak) for entry, peak in zip(unit.entries, unit.peaks, strict=True)
+        ]
         named: list[str | int] = []
         for entry in unit.entries:
             named += (entry.id, entry.seq)
@@ -408,7 +412,9 @@ class _Making:
         for facet, phase in before - after:
             self._main.do("tally", self._keys.tally(row.route, app, facet), phase, -1)
             for order in ("created", "active"):
-                self._main.do("ZREM", self._keys.listed(row.route, app, facet, phase, order), member)
+                self._main.do(
+                    "ZREM", self._keys.listed(row.route, app, facet, phase, order), member
+                )
         for key, when in (
             (self._keys.due(row.route, app), _due_at),
             (self._keys.overdue(row.route, app), _overdue_at),
@@ -522,9 +528,7 @@ def _overdue_at(header: Header | None) -> int | None:
     return header.expires_at
 
 
-def write_documents(
-    request: Request, changes: Iterable[DocumentChange], owned: Owned
-) -> None:
+def write_documents(request: Request, changes: Iterable[DocumentChange], owned: Owned) -> None:
     """Add what puts and drops documents, in order."""
     keys = (owned.docs, owned.dockeys, owned.docplaces, owned.bodies)
     for change, seq, now in changes:
@@ -533,11 +537,8 @@ def write_documents(
             expires = "null" if change.expires_at is None else change.expires_at
             facts = rows.facts_text(seq, len(change.body), change.content_type)
             body = rows.parts_of(change.body)
-            request.do_on(
-                "put", keys, prefix, change.key, facts, now, now, expires, "", *body
-            )
+            request.do_on("put", keys, prefix, change.key, facts, now, now, expires, "", *body)
         elif change.key is None:
             request.do_on("drop", keys, prefix)
         else:
             request.do_on("drop", keys, prefix, change.key)
-

@@ -1,29 +1,29 @@
 """The names of keys: `prefix:{tag}:kind:app:…`, every name escaped, so that no two meet.
 
-    session:app:id      hash    the session: `head` and `state` as JSON, and what scripts compare
-    log:app:id          list    its events as JSON, the oldest first
-    ids:app:id          hash    event id to numbers, for events that are sent again
-    kinds:app:id        string  one byte for each event: which of the session's kinds it has
-    docs:app:id         hash    documents: facts as JSON, by collection and key (id is empty: the app's)
-    dockeys, docplaces  zset    the documents of each collection by key, and by their places
-    bodies:app:id       hash    their bodies, the beginning of each in a field of its own
-    children:app:id     zset    ids of children, as they were created
-    list:app:facet      hash    how many sessions of a facet there are, by phase
-    list:app:facet:phase:order  zset  those in one phase, by activity or creation
-    due:app, overdue:app        zset  when sessions are due; deadlines that differ from that
-    docdue:app          zset    owners of documents that expire, by the first deadline
-    tier:app:user       hash    a user's tier, value by name, as JSON (user is empty: the app's)
-    users:app           zset    users that have a tier in this route
-    routes:app:user     set     other routes that have sessions of a user
-    apps                set     apps that have something in this route
-    note:app:id         string  where a session is that is not at the home of its id
-    claim:app:…         string  who holds an exclusive claim
-    outbox:app          list    what a commit has still to do in other routes
-    sent:app            hash    numbers of the outbox
-    marks               hash    by route: the last of its outbox that was done here
-    done:op             string  an operation that belongs to no session was applied
-    refused:op          string  an operation that must not create its session any more
-    staged…             the parts of a session that is being put here from elsewhere
+session:app:id      hash    the session: `head` and `state` as JSON, and what scripts compare
+log:app:id          list    its events as JSON, the oldest first
+ids:app:id          hash    event id to numbers, for events that are sent again
+kinds:app:id        string  one byte for each event: which of the session's kinds it has
+docs:app:id         hash    documents: facts as JSON, by collection and key (id is empty: the app's)
+dockeys, docplaces  zset    the documents of each collection by key, and by their places
+bodies:app:id       hash    their bodies, the beginning of each in a field of its own
+children:app:id     zset    ids of children, as they were created
+list:app:facet      hash    how many sessions of a facet there are, by phase
+list:app:facet:phase:order  zset  those in one phase, by activity or creation
+due:app, overdue:app        zset  when sessions are due; deadlines that differ from that
+docdue:app          zset    owners of documents that expire, by the first deadline
+tier:app:user       hash    a user's tier, value by name, as JSON (user is empty: the app's)
+users:app           zset    users that have a tier in this route
+routes:app:user     set     other routes that have sessions of a user
+apps                set     apps that have something in this route
+note:app:id         string  where a session is that is not at the home of its id
+claim:app:…         string  who holds an exclusive claim
+outbox:app          list    what a commit has still to do in other routes
+sent:app            hash    numbers of the outbox
+marks               hash    by route: the last of its outbox that was done here
+done:op             string  an operation that belongs to no session was applied
+refused:op          string  an operation that must not create its session any more
+staged…             the parts of a session that is being put here from elsewhere
 """
 
 from __future__ import annotations
@@ -175,6 +175,19 @@ class Keys:
         """Return the keys of the parts that were put of a session so far."""
         head, name = self._heads[route], f":{escaped(app)}:{escaped(id)}"
         return Owned._make(f"{head}staged-{kind}{name}" for kind in Owned._fields)
+
+    def scratch(self, route: Route, token: str) -> Owned:
+        """Return the keys of a copy of what a session owns."""
+        head = self._heads[route]
+        return Owned._make(f"{head}copy-{kind}:{token}" for kind in Owned._fields)
+
+    def scratch_session(self, route: Route, token: str) -> str:
+        """Return the key of a copy of a session."""
+        return f"{self._heads[route]}copy-session:{token}"
+
+    def parts(self, route: Route, app: str, id: str) -> str:
+        """Return the key that says in which route parts of a session were put."""
+        return f"{self._heads[route]}parts:{escaped(app)}:{escaped(id)}"
 
     def staging(self, route: Route, app: str) -> tuple[str, str]:
         """Return the keys of the restores in progress by id, and by when they are abandoned."""

@@ -75,6 +75,14 @@ class Lister:
 
     async def list(self, query: Query) -> Listed:
         """Return a page of sessions; see `Store.list`."""
+        found, position = await self.page(query)
+        loaded = [item for item in found if isinstance(item, Loaded)]
+        corrupt = tuple(item for item in found if isinstance(item, Corrupt))
+        records = await self._records(query.app, loaded, self._client.deadline())
+        return Listed(records, position, corrupt)
+
+    async def page(self, query: Query) -> tuple[list[Loaded | Corrupt], str | None]:
+        """Return the sessions of a page, and the position behind it unless it is the last one."""
         deadline = self._client.deadline()
         position = _parse_position(query.position)
         found: list[tuple[Entry, Loaded | Corrupt]] = []
@@ -84,10 +92,7 @@ class Lister:
                 break
         more = len(found) > query.limit
         found = found[: query.limit]
-        loaded = [item for _, item in found if isinstance(item, Loaded)]
-        corrupt = tuple(item for _, item in found if isinstance(item, Corrupt))
-        records = await self._records(query.app, loaded, deadline)
-        return Listed(records, _position_of(found[-1][0]) if more else None, corrupt)
+        return [item for _, item in found], _position_of(found[-1][0]) if more else None
 
     async def _matching(
         self, query: Query, position: Entry | None, wanted: int, deadline: float
@@ -104,7 +109,8 @@ class Lister:
             for entry, (key, spot), reply in zip(entries, spots.items(), replies, strict=True):
                 item = self._finder.taken(spot, key, reply)
                 if isinstance(item, Corrupt) or (
-                    item is not None and item.row.place == entry.member[:PLACE_DIGITS]
+                    item is not None
+                    and item.row.place == entry.member[:PLACE_DIGITS]
                     and matches(item.header, query)
                 ):
                     yield entry, item
@@ -168,9 +174,7 @@ class Lister:
                 found.append(Entry(item.header.active_at, entry.member, entry.route))
         return found
 
-    async def _records(
-        self, app: str, loaded: Sequence[Loaded], deadline: float
-    ) -> list[Record]:
+    async def _records(self, app: str, loaded: Sequence[Loaded], deadline: float) -> list[Record]:
         """Return records of sessions, with the tiers that their users see."""
         if not loaded:
             return []

@@ -78,9 +78,7 @@ class Reader:
             entries=tuple(rows.to_entry(text, get.id) for text in seen.lines),
         )
 
-    async def events(
-        self, app: str, id: str, now: int, window: EventQuery
-    ) -> list[Entry] | None:
+    async def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
         """Return a window of a log; see `Store.events`."""
         deadline = self._client.deadline()
         arguments = _window_arguments(window)
@@ -207,8 +205,7 @@ class Reader:
             calls.append(Call(place.route, command))
         replies = await self._client.ask(calls, deadline)
         return {
-            place: (flat, int(done or 0))
-            for place, (flat, done) in zip(away, replies, strict=True)
+            place: (flat, int(done or 0)) for place, (flat, done) in zip(away, replies, strict=True)
         }
 
     async def tiers(self, app: str, user: str | None) -> Tiers:
@@ -267,4 +264,3 @@ def _window_arguments(window: EventQuery | None) -> list[Any]:
     if window.kinds is None:
         return [*arguments, ""]
     return [*arguments, len(window.kinds) or "0", *window.kinds]
-

@@ -67,9 +67,7 @@ class Remover:
         removed = await self._remove(operations, known)
         return [item.header.id for item in found if (due.app, item.header.id) in removed]
 
-    async def _remove(
-        self, operations: Sequence[Delete], known: Known | None = None
-    ) -> set[Key]:
+    async def _remove(self, operations: Sequence[Delete], known: Known | None = None) -> set[Key]:
         """Remove sessions; return all that were removed, those below them too."""
         if not operations:
             return set()
@@ -111,13 +109,18 @@ class Remover:
             abandoned,
             *self._keys.outbox(route, due.app),
         )
-        return Call(route, ("EVALSHA", scripts.SWEEP.sha, len(names), *names, due.now, max(most, 0)))
+        return Call(
+            route, ("EVALSHA", scripts.SWEEP.sha, len(names), *names, due.now, max(most, 0))
+        )
 
     async def _load(
         self, due: Due, entries: Sequence[tuple[int, bytes, Route]], deadline: float
     ) -> list[Loaded | Corrupt]:
         finder = self._tools.gatherer.finder
-        where = [(Spot(route, None), (due.app, member[PLACE_DIGITS:].decode())) for _, member, route in entries]
+        where = [
+            (Spot(route, None), (due.app, member[PLACE_DIGITS:].decode()))
+            for _, member, route in entries
+        ]
         calls = [finder.row_call(spot, key) for spot, key in where]
         found: list[Loaded | Corrupt] = []
         for (spot, key), fields in zip(
@@ -138,7 +141,8 @@ class Remover:
             assert isinstance(owners, list), "the script returns lists"
             assert isinstance(abandoned, list), "the script returns lists"
             calls += [self._expire_call(route, due, owner.decode()) for owner in owners]
-            calls += [self._restorer.drop_call(route, due.app, id.decode()) for id in abandoned]
+            for id in abandoned:
+                calls += self._restorer.drop_calls(route, due.app, id.decode())
             if waits:
                 outboxes.append((route, due.app))
         try:
@@ -167,7 +171,7 @@ class Remover:
             forgotten |= removed & {(app, id) for id in ids}
             deadline = self._tools.client.deadline()
             where = await self._lister.routes_of(app, user, deadline)
-        await self._restorer.forget(app, user, where, deadline)
+        await self._restorer.forget(app, user, deadline)
         # What sessions have still to write to the tier comes first, or it would bring it back.
         outboxes = {(route, app) for route in (*where, routes.of_app(app))}
         await self._tools.crossing.run_errands(sorted(outboxes), deadline, keep=0)

@@ -49,5 +49,8 @@ COUNT = _script("count")
 PAST = _script("past")
 """What is past its time in some orders."""
 
-ALL = (APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST)
+DUMP = _script("dump")
+"""A session whole, or a piece of a large one."""
+
+ALL = (APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP)
 """What a connection makes known to its server before anything else."""

@@ -47,9 +47,7 @@ class _Flight:
 
     __slots__ = ("commands", "future", "replies", "timer")
 
-    def __init__(
-        self, commands: Sequence[Command], future: asyncio.Future[list[Reply]]
-    ) -> None:
+    def __init__(self, commands: Sequence[Command], future: asyncio.Future[list[Reply]]) -> None:
         self.commands = commands
         self.future = future
         self.replies: list[Reply] = []

@@ -37,6 +37,10 @@ local checks = {
   absent = function() return redis.call('EXISTS', key(0)) == 0 end,
   -- The note says this; empty is no note at all.
   says = function() return (redis.call('GET', key(0)) or '') == ARGV[at + 1] end,
+  -- The field says this; empty is no field at all.
+  field = function()
+    return (redis.call('HGET', key(0), ARGV[at + 1]) or '') == ARGV[at + 2]
+  end,
   -- The note is free, or says this already.
   free = function()
     local is = redis.call('GET', key(0))
@@ -167,6 +171,30 @@ local commands = {
     local prefix = ARGV[at + 4]
     local names = count == 6 and {ARGV[at + 5]} or names_in(key(1), prefix)
     for _, name in ipairs(names) do remove(key(0), key(1), key(2), key(3), prefix, name) end
+  end,
+  -- Copy one key to another.
+  twin = function() redis.call('COPY', key(0), key(1)) end,
+  -- Put what seven keys hold in the place of seven others, and what these held away.
+  adopt = function()
+    for i = 0, 6 do
+      if redis.call('EXISTS', key(i)) == 1 then
+        redis.call('RENAME', key(i), key(i + 7))
+      else
+        redis.call('UNLINK', key(i + 7))
+      end
+    end
+  end,
+  -- Set these keys of a tier, and no others: pairs of name and value.
+  exactly = function(count)
+    local kept = {['']=true}
+    redis.call('HSET', key(0), '', '')
+    for i = at + 1, at + count - 1, 2 do
+      kept[ARGV[i]] = true
+      redis.call('HSET', key(0), ARGV[i], ARGV[i + 1])
+    end
+    for _, name in ipairs(redis.call('HKEYS', key(0))) do
+      if not kept[name] then redis.call('HDEL', key(0), name) end
+    end
   end,
   -- Remove the documents of an owner that have expired, and note when the next one will.
   expire = function()
