@@ -25,6 +25,7 @@ CORE = {"msgspec", "sojourn"}
 ALLOWED = {
     "cli": {"rich", "typer"},
     "dishka": {"dishka"},
+    "stores/redis": {"hiredis", "redis"},
     "stores/sqlite": {"apsw"},
     "telemetry/opentelemetry": {"opentelemetry"},
     "telemetry/prometheus": {"prometheus_client"},
@@ -49,6 +50,7 @@ NEVER_LOADED = [
     "prometheus_client",
     "pydantic",
     "pytest",
+    "hiredis",
     "redis",
     "rich",
     "sqlite3",

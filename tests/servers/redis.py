@@ -103,7 +103,7 @@ class Server:
         command += self._arguments
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log
+                ["/usr/bin/setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log
             )
         eventually(f"starting a server on port {self.port}", lambda: bool(self.ask("PING")))
         return self

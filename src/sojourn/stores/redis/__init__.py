@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed
-from sojourn.store import Delete
 from sojourn.stores.planning import Recent, weight
 from sojourn.stores.redis.batch import Batch, Submitted, Tools
 from sojourn.stores.redis.client import Client
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         Change,
         Committed,
         Create,
+        Delete,
         DocumentQuery,
         Due,
         Dumped,
@@ -193,7 +193,7 @@ class RedisStore:
     async def list(self, query: Query, /) -> Listed:
         """Return a page of sessions."""
         self._check_open()
-        return await self._lister.list(query)
+        return await self._lister.listed(query)
 
     async def count(self, query: Query, /) -> int:
         """Return how many sessions match."""

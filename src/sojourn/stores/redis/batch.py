@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from sojourn.errors import SojournError, Unavailable
 from sojourn.store import Committed
@@ -21,12 +21,16 @@ from sojourn.stores.redis.jobs import Spot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sojourn.store import Durability
     from sojourn.stores.planning import Key, Operation, Plan, Reached, Recent, Unit
     from sojourn.stores.redis.client import Client
     from sojourn.stores.redis.crossing import Crossing
     from sojourn.stores.redis.gathering import Gatherer
     from sojourn.stores.redis.jobs import Foreman, Job
     from sojourn.stores.redis.wire import Reply
+
+Result: TypeAlias = "bool | Unavailable"
+"""Whether something was written, or why that is not known."""
 
 ROUNDS_AT_ONCE = 4
 """Decisions that follow each other at once; a session that others keep writing to takes breaks."""
@@ -59,7 +63,7 @@ class Batch:
     def __init__(
         self, tools: Tools, submitted: Sequence[Submitted], known: Known | None = None
     ) -> None:
-        """With `known`, sessions are written only as they are known: what moved on is left alone."""
+        """With `known`, sessions are written only as they are known; what moved on is left."""
         self._tools = tools
         self._as_known = known is not None
         self.removed: set[Key] = set()
@@ -73,10 +77,9 @@ class Batch:
         for number in set(range(len(submitted))) - set(self._left):
             reason = "the servers did not answer in time to begin with this"
             self._outcomes[number] = Unavailable(tools.client.name, reason)
-        default = "durable" if tools.replicas or tools.client.on_disk else "relaxed"
+        default: Durability = "durable" if tools.replicas or tools.client.on_disk else "relaxed"
         self._durable = any(
-            durability_of(operation, default) == "durable"
-            for operation in self._operations  # type: ignore[arg-type]  # it is one of the two
+            durability_of(operation, default) == "durable" for operation in self._operations
         )
         self._replicas = tools.replicas if self._durable else 0
         self._reserved: dict[int, Job] = {}
@@ -142,7 +145,7 @@ class Batch:
         if self._left:
             _forget_logs(self._known)
 
-    def _learn(self, job: Job, result: bool | Unavailable) -> None:
+    def _learn(self, job: Job, result: Result) -> None:
         """Remember what became of a job's sessions."""
         unit = job.unit
         keys = [key for key in (unit.key, *(key for key, _ in unit.below)) if key is not None]
@@ -194,11 +197,9 @@ class Batch:
                 await self._tools.crossing.withdraw(refused, self._deadline)
 
 
-async def write(
-    tools: Tools, jobs: Sequence[Job], deadline: float, replicas: int
-) -> list[bool | Unavailable]:
+async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: int) -> list[Result]:
     """Write jobs; return for each whether it was written, or why that is not known."""
-    results: list[bool | Unavailable] = [True] * len(jobs)
+    results: list[Result] = [True] * len(jobs)
     crossing = [n for n, job in enumerate(jobs) if job.notes or job.claims or job.registrations]
     if crossing:
         had = await tools.crossing.reserve([jobs[n] for n in crossing], deadline)
@@ -225,7 +226,7 @@ async def write(
 _CROWDED = TimeoutError("others kept changing what was to be written")
 
 
-def _result(job: Job, reply: Reply) -> bool | Unavailable:
+def _result(job: Job, reply: Reply) -> Result:
     """Return whether a job was written: not if a check failed, unless it was for having been."""
     if isinstance(reply, Unavailable):
         return reply
@@ -243,6 +244,6 @@ def _written(job: Job) -> Loaded | None:
 def _forget_logs(known: Known) -> None:
     """Forget all but sessions: what was read of the rest may be different after a write."""
     for read in (known.events, known.tails, known.peaks, known.deltas, known.children):
-        read.clear()  # type: ignore[attr-defined]  # each of them is a dictionary
+        read.clear()
     known.sizes.clear()
     known.holders.clear()

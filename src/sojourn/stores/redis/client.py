@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -44,6 +45,9 @@ OLDEST = (6, 2)
 """The oldest version of Redis that has the commands that are used."""
 
 
+_ASKING: Command = ("ASKING",)
+
+
 class Call(NamedTuple):
     """A command, and the route whose server it is for."""
 
@@ -56,7 +60,7 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         """Nothing is connected yet."""
-        self._options = options
+        self.options = options
         self.name = options.name
         self.cluster = options.cluster
         self.topology = Topology(options.servers)
@@ -69,7 +73,7 @@ class Client:
 
     def deadline(self) -> float:
         """Return when a call that begins now has to end, in the loop's time."""
-        return asyncio.get_running_loop().time() + self._options.timeout
+        return asyncio.get_running_loop().time() + self.options.timeout
 
     async def open(self) -> None:
         """Reach a server and learn who serves what. Raises `Unavailable`."""
@@ -81,7 +85,7 @@ class Client:
                 rest = await self.rest(rest, deadline, LostError("no server says who serves what"))
                 await self._refresh()
         else:
-            self.topology.serve_all(self._options.servers[0])
+            self.topology.serve_all(self.options.servers[0])
         await self._check_servers(deadline)
 
     async def _check_servers(self, deadline: float) -> None:
@@ -182,10 +186,10 @@ class Client:
         if wire is None or wire.broken is not None:
             if wire is not None and isinstance(wire.broken, TimeoutError):
                 self._silent.add(address)
-            patience = self._options.attempt
+            patience = self.options.attempt
             if address in self._silent:
                 patience /= PROBATION
-            wire = self._wires[lane, address] = Wire(address, self._options, patience)
+            wire = self._wires[lane, address] = Wire(address, self.options, patience)
         return wire
 
     def answered(self, address: Address) -> None:
@@ -195,7 +199,7 @@ class Client:
     def patience(self, deadline: float) -> float:
         """Return how many seconds an attempt may take now."""
         left = deadline - asyncio.get_running_loop().time()
-        return max(min(self._options.attempt, left), FIRST_REST)
+        return max(min(self.options.attempt, left), FIRST_REST)
 
     # --- the shape of a cluster ----------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class Client:
         servers = list(self.topology.servers)
         random.shuffle(servers)
         asked = {
-            self.wire("read", address).send([("CLUSTER", "SLOTS")], self._options.attempt): address
+            self.wire("read", address).send([("CLUSTER", "SLOTS")], self.options.attempt): address
             for address in servers[:MOST_ASKED]
         }
         waiting = set(asked)
@@ -244,27 +248,20 @@ def _ignore(future: asyncio.Future[list[Reply]]) -> None:
         future.exception()
 
 
+@dataclass(slots=True)
 class _Round:
     """One try at some calls: one flight to each server, and what is to be tried again."""
 
-    def __init__(
-        self,
-        client: Client,
-        calls: Sequence[Call],
-        asked: dict[int, Address],
-        deadline: float,
-        lane: Lane,
-        replicas: int,
-    ) -> None:
-        self.error: Exception | None = None
-        self.redirected: dict[int, Address] = {}
-        self.go_on_at_once = True
-        self._client = client
-        self._calls = calls
-        self._asked = asked
-        self._deadline = deadline
-        self._lane: Lane = lane
-        self._replicas = replicas
+    client: Client
+    calls: Sequence[Call]
+    asked: dict[int, Address]
+    """The servers that calls were sent on to, this once, by the calls' numbers."""
+    deadline: float
+    lane: Lane
+    replicas: int
+    error: Exception | None = None
+    redirected: dict[int, Address] = field(default_factory=dict)
+    go_on_at_once: bool = True
 
     async def run(self, numbers: Sequence[int], replies: list[Reply]) -> list[int]:
         """Send the calls of these numbers, fill in their replies, return those to send again."""
@@ -286,8 +283,8 @@ class _Round:
         return sorted(left)
 
     def _address_of(self, number: int) -> Address | None:
-        found = self._asked.get(number)
-        return found or self._client.topology.master_of(self._calls[number].route)
+        found = self.asked.get(number)
+        return found or self.client.topology.master_of(self.calls[number].route)
 
     def _pass_over(self, error: Exception) -> None:
         self.error = error
@@ -295,20 +292,9 @@ class _Round:
 
     async def _fly(self, address: Address, group: list[int], replies: list[Reply]) -> list[int]:
         """Send calls to one server; return those to send again."""
-        commands: list[Command] = []
-        for number in group:
-            if number in self._asked:
-                commands.append(("ASKING",))
-            commands.append(self._calls[number].command)
-        patience = self._client.patience(self._deadline)
-        if self._replicas:
-            commands.append(self._wait_command(patience))
-        wire = self._client.wire(self._lane, address)
+        wire = self.client.wire(self.lane, address)
         try:
-            answers = await wire.send(commands, patience)
-            self._client.answered(address)
-            if self._replicas:
-                await self._confirm(wire, answers.pop())
+            answers = await self._answers(wire, group)
         except LostError as error:
             self._pass_over(error)
             return group
@@ -316,16 +302,30 @@ class _Round:
             for number in group:
                 replies[number] = error
             return []
-        again = []
-        answer = iter(answers)
-        for number in group:
-            if number in self._asked:
-                next(answer)
-            if not await self._take(number, next(answer), wire, replies):
-                again.append(number)
-        return again
+        self.client.answered(address)
+        return [
+            number
+            for number, answer in zip(group, answers, strict=True)
+            if not self._take(number, answer, wire, replies)
+        ]
 
-    async def _take(self, number: int, reply: Reply, wire: Wire, replies: list[Reply]) -> bool:
+    async def _answers(self, wire: Wire, group: list[int]) -> list[Reply]:
+        """Send calls and return what is answered, once it is confirmed if that is asked for."""
+        commands: list[Command] = []
+        for number in group:
+            if number in self.asked:
+                commands.append(_ASKING)
+            commands.append(self.calls[number].command)
+        patience = self.client.patience(self.deadline)
+        if self.replicas:
+            commands.append(self._wait_command(patience))
+        answers = await wire.send(commands, patience)
+        if self.replicas:
+            await self._confirm(wire, answers.pop())
+        sent = zip(commands, answers, strict=False)
+        return [answer for command, answer in sent if command is not _ASKING]
+
+    def _take(self, number: int, reply: Reply, wire: Wire, replies: list[Reply]) -> bool:
         """Take over a reply; return whether it is final."""
         if not isinstance(reply, ResponseError):
             replies[number] = reply
@@ -336,37 +336,36 @@ class _Round:
             return True
         if kind is Kind.MOVED:
             to = trouble.address_in(reply, wire.address)
-            self._client.topology.moved(self._calls[number].route, to)
+            self.client.topology.moved(self.calls[number].route, to)
         elif kind is Kind.ASK:
             self.redirected[number] = trouble.address_in(reply, wire.address)
         elif kind is Kind.UNKNOWN_SCRIPT:
-            wire.send(
-                [("SCRIPT", "LOAD", each.text) for each in scripts.ALL], 1.0
-            ).add_done_callback(_ignore)
+            load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
+            wire.send(load, self.client.options.attempt).add_done_callback(_ignore)
         else:
             self._pass_over(reply)
         return False
 
     def _wait_command(self, patience: float) -> Command:
         """Return the command that waits for replicas, for less time than a reply may take."""
-        return ("WAIT", self._replicas, max(1, int(patience * 800)))
+        return ("WAIT", self.replicas, max(1, int(patience * 800)))
 
     async def _confirm(self, wire: Wire, confirmed: Reply) -> None:
         """Return once what this connection has written is on enough replicas."""
         loop = asyncio.get_running_loop()
-        while isinstance(confirmed, int) and confirmed < self._replicas:
-            if loop.time() >= self._deadline:
+        while isinstance(confirmed, int) and confirmed < self.replicas:
+            if loop.time() >= self.deadline:
                 reason = (
-                    f"written, but only {confirmed} of {self._replicas} replicas have confirmed it "
+                    f"written, but only {confirmed} of {self.replicas} replicas have confirmed it "
                     "in time: whether it lasts is not known"
                 )
-                raise Unavailable(self._client.name, reason)
-            patience = self._client.patience(self._deadline)
+                raise Unavailable(self.client.name, reason)
+            patience = self.client.patience(self.deadline)
             (confirmed,) = await wire.send([self._wait_command(patience)], patience)
         if isinstance(confirmed, Exception):
             raise self._mapped(confirmed)
 
     def _mapped(self, error: Exception) -> Unavailable:
-        found = trouble.mapped(error, self._client.name)
+        found = trouble.mapped(error, self.client.name)
         found.__cause__ = error
         return found

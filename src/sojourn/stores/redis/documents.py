@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sojourn.model import StoredDocument
     from sojourn.store import DocumentQuery
+    from sojourn.stores.planning import Loaded
     from sojourn.stores.redis.client import Client
     from sojourn.stores.redis.finding import Finder
     from sojourn.stores.redis.keys import Keys, Owned
@@ -115,7 +116,7 @@ class DocumentReader:
         return await self._client.ask(calls(route, self._keys.owned(route, *key)), deadline)
 
 
-def _shows(loaded: rows.Loaded | rows.Unreadable, query: DocumentQuery) -> bool:
+def _shows(loaded: Loaded | rows.Unreadable, query: DocumentQuery) -> bool:
     """Return whether a session's documents can be seen. Raises `Corrupt` if it can not be read."""
     if isinstance(loaded, rows.Unreadable):
         raise loaded

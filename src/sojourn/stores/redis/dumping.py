@@ -104,7 +104,12 @@ class Dumper:
         if walk.ids is not None:
             return await self._chosen(walk, walk.ids, position, limit)
         query = Query(
-            app=walk.app, now=walk.now, order="created", position=position, limit=limit, expired=True
+            app=walk.app,
+            now=walk.now,
+            order="created",
+            position=position,
+            limit=limit,
+            expired=True,
         )
         return await self._lister.page(query)
 
@@ -158,7 +163,9 @@ class Dumper:
                 continue
             id = item.header.id
             try:
-                dumped.append(_snapshot(id, self._piece(id, item.row.route, next(replies), walk.now)))
+                dumped.append(
+                    _snapshot(id, self._piece(id, item.row.route, next(replies), walk.now))
+                )
             except Corrupt as error:
                 dumped.append(error)
         return dumped
@@ -169,11 +176,10 @@ class Dumper:
         session: str,
         owned: Owned,
         how: str,
-        events: int = 0,
-        documents: int = 0,
+        behind: tuple[int, int] = (0, 0),
     ) -> Call:
         names = (session, owned.log, owned.docs, owned.docplaces, owned.bodies)
-        arguments = (rows.FIELDS, PART_BYTES, events, documents, how)
+        arguments = (rows.FIELDS, PART_BYTES, *behind, how)
         return Call(route, ("EVALSHA", scripts.DUMP.sha, len(names), *names, *arguments))
 
     def _piece(self, id: str, route: Route, reply: Sequence[list[bytes]], now: int) -> _Piece:
@@ -202,7 +208,7 @@ class Dumper:
         try:
             part, events, documents, last = 0, 0, 1, False
             while not last:
-                call = self._call(route, session, owned, "piece", events, documents)
+                call = self._call(route, session, owned, "piece", (events, documents))
                 (reply,) = await self._client.ask([call], self._client.deadline())
                 piece = self._piece(id, route, reply, now)
                 if piece.loaded is None:  # it was deleted before it was copied, or read too slowly
@@ -220,9 +226,7 @@ class Dumper:
                 request.do("UNLINK", name)
             await self._write(request)
 
-    def _copying(
-        self, key: tuple[str, str], route: Route, session: str, owned: Owned
-    ) -> Request:
+    def _copying(self, key: tuple[str, str], route: Route, session: str, owned: Owned) -> Request:
         request = Request(route)
         request.do_on("twin", (self._keys.session(route, *key), session))
         request.do_on("copy", (*self._keys.owned(route, *key), *owned), MAX_SEQ)
@@ -319,7 +323,7 @@ class Dumper:
         """Return the app's documents from one on, as many as one part holds."""
         home = routes.of_app(app)
         owned = self._keys.owned(home, app, "")
-        call = self._call(home, owned.docs, owned, "piece", 0, at)
+        call = self._call(home, owned.docs, owned, "piece", (0, at))
         (reply,) = await self._client.ask([call], self._client.deadline())
         return self._piece("", home, reply, now)
 
@@ -356,4 +360,3 @@ def _number(position: str | None) -> int:
 
 def _nowhere() -> InvalidCursor:
     return InvalidCursor("its position is not one of this store's")
-

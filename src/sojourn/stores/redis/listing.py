@@ -12,7 +12,6 @@ import msgspec
 
 from sojourn.errors import Corrupt, InvalidCursor
 from sojourn.expiry import is_past
-from sojourn.lifecycle import Phase
 from sojourn.model import Record
 from sojourn.store import Listed
 from sojourn.stores.planning import Loaded
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from sojourn.stores.redis.finding import Finder
     from sojourn.stores.redis.keys import Keys
     from sojourn.stores.redis.routes import Route
+    from sojourn.stores.redis.wire import Command
 
 SPARE = 2
 """Entries asked of each route beyond its share of a page: most pages then need one look."""
@@ -73,7 +73,7 @@ class Lister:
 
     # --- lists ---------------------------------------------------------------------------------
 
-    async def list(self, query: Query) -> Listed:
+    async def listed(self, query: Query) -> Listed:
         """Return a page of sessions; see `Store.list`."""
         found, position = await self.page(query)
         loaded = [item for item in found if isinstance(item, Loaded)]
@@ -212,7 +212,13 @@ class Lister:
         calls = []
         for group in grouped(sources, cluster=self._client.cluster):
             keys = [source.key for source in group]
-            command = ("EVALSHA", scripts.COUNT.sha, len(keys), *keys, wanted_phases(query))
+            command: Command = (
+                "EVALSHA",
+                scripts.COUNT.sha,
+                len(keys),
+                *keys,
+                wanted_phases(query),
+            )
             calls.append(Call(group[0].route, command))
         kept = sum(await self._client.ask(calls, deadline))
         if not kept:
@@ -232,7 +238,7 @@ class Lister:
         calls = []
         for group in groups:
             keys = [source.key for source in group]
-            command = ("EVALSHA", scripts.PAST.sha, len(keys), *keys, query.now)
+            command: Command = ("EVALSHA", scripts.PAST.sha, len(keys), *keys, query.now)
             calls.append(Call(group[0].route, command))
         for group, reply in zip(groups, await self._client.ask(calls, deadline), strict=True):
             for number, members in reply:
@@ -280,7 +286,7 @@ class _Walk(_Fixed):
         """Return the next so many entries, fewer only at the end."""
         most = SPARE + -(-2 * wanted // max(1, len(self._sources)))
         found: list[Entry] = []
-        asked = dict.fromkeys(self._sources, self._position)
+        asked: dict[Source, Entry | None] = dict.fromkeys(self._sources, self._position)
         while asked:
             full = await self._ask(asked, most, found, deadline)
             found.sort(key=_sort_key, reverse=not self._up)
@@ -298,7 +304,7 @@ class _Walk(_Fixed):
 
     async def _ask(
         self, asked: Mapping[Source, Entry | None], most: int, found: list[Entry], deadline: float
-    ) -> dict[Source, Entry | None]:
+    ) -> dict[Source, Entry]:
         """Add the next entries of each source; return those that may have more, and their last."""
         groups = grouped(asked, cluster=self._client.cluster)
         calls = []
@@ -311,9 +317,9 @@ class _Walk(_Fixed):
             keys = [source.key for source in group]
             direction = "up" if self._up else "down"
             arguments = (self._order, direction, most, self._phases, *positions)
-            command = ("EVALSHA", scripts.PAGE.sha, len(keys), *keys, *arguments)
+            command: Command = ("EVALSHA", scripts.PAGE.sha, len(keys), *keys, *arguments)
             calls.append(Call(group[0].route, command))
-        full: dict[Source, Entry | None] = {}
+        full: dict[Source, Entry] = {}
         for group, reply in zip(groups, await self._client.ask(calls, deadline), strict=True):
             for number, phase, flat in reply:
                 source = group[number - 1]._replace(phase=phase.decode())

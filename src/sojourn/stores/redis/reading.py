@@ -98,6 +98,7 @@ class Reader:
             if seen is not None and _is_of(seen, spot):
                 return seen
         home = routes.of_id(*key)
+        seen = None
         for _ in range(LOOKS):
             spot = self._finder.spots.get(key) or Spot(home, None)
             calls = [
@@ -210,7 +211,7 @@ class Reader:
 
     async def tiers(self, app: str, user: str | None) -> Tiers:
         """Return shared state; see `Store.tiers`."""
-        places = [(routes.of_app(app), None)]
+        places: list[tuple[Route, str | None]] = [(routes.of_app(app), None)]
         if user is not None:
             places.append((routes.of_user(app, user), user))
         calls = [

@@ -1,4 +1,4 @@
-"""Removing many: what is due, and all that belongs to a user. What is in the way of a sweep goes too."""
+"""Removing many: what is due, with what else a sweep sees to, and all that belongs to a user."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class Remover:
             await self._see_to_the_rest(due, replies, deadline)
             entries: list[tuple[int, bytes, Route]] = []
             for route, (flat, *_) in enumerate(replies):
-                for at in range(0, len(flat), 2):
-                    entries.append((int(float(flat[at + 1])), flat[at], route))
+                pairs = zip(flat[::2], flat[1::2], strict=True)
+                entries += [(int(float(when)), member, route) for member, when in pairs]
             entries.sort()
             found = await self._load(due, entries, deadline)
             full = any(len(flat) == 2 * most for flat, *_ in replies)

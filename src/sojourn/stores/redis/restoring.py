@@ -146,9 +146,9 @@ class Restorer:
         holder = None if claim is None else known.holders[header.app, claim]
         if claim is not None and holder is not None and holder != header.id:
             raise RoleTaken(dict(claim), holder)
-        if there is None and header.parent is not None:
-            if known.sessions[header.app, header.parent] is None:
-                raise NotFound(header.parent, "no such parent session; restore it first")
+        parent = None if there is not None else header.parent
+        if parent is not None and known.sessions[header.app, parent] is None:
+            raise NotFound(parent, "no such parent session; restore it first")
 
     # --- parts ---------------------------------------------------------------------------------
 
@@ -304,7 +304,9 @@ class Restorer:
         """Throw away what was put of a session so far, if there is anything."""
         deadline = self._client.deadline()
         home = routes.of_id(app, id)
-        (route,) = await self._client.ask([Call(home, ("GET", self._keys.parts(home, app, id)))], deadline)
+        (route,) = await self._client.ask(
+            [Call(home, ("GET", self._keys.parts(home, app, id)))], deadline
+        )
         if route is not None:
             calls = self.drop_calls(int(route), app, id)
             check(await self._client.run(calls, deadline, lane="write"))
@@ -357,9 +359,7 @@ class Restorer:
             self._note_deadlines(request, home, restore.app, documents)
             request.do("SADD", self._keys.apps(home), restore.app)
         calls = [request.call() for request in requests.values()]
-        check(
-            await self._client.run(calls, deadline, lane="write", replicas=self._tools.replicas)
-        )
+        check(await self._client.run(calls, deadline, lane="write", replicas=self._tools.replicas))
 
     def _tier(self, app: str, user: str | None) -> tuple[Route, str]:
         route = routes.of_app(app) if user is None else routes.of_user(app, user)
@@ -369,9 +369,7 @@ class Restorer:
         """Return the request that is about a route: one for all on one server."""
         return requests.setdefault(route if self._client.cluster else 0, Request(route))
 
-    def _put_tier(
-        self, requests: dict[Route, Request], restore: RestoreShared, tier: Tier
-    ) -> None:
+    def _put_tier(self, requests: dict[Route, Request], restore: RestoreShared, tier: Tier) -> None:
         route, key = self._tier(restore.app, tier.user)
         request = self._at(requests, route)
         if restore.replace:

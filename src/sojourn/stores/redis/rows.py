@@ -1,4 +1,4 @@
-"""Records to what Redis keeps, and back: JSON that a person can read, and small facts for scripts."""
+"""Records to what Redis keeps, and back: JSON for people, and small facts for scripts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from sojourn.errors import Corrupt
 from sojourn.model import Entry, Header, StoredDocument
 from sojourn.stores.planning import Loaded
 from sojourn.stores.redis.keys import escaped
+from sojourn.stores.redis.routes import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sojourn.model import Encoded
-    from sojourn.stores.redis.routes import Route
-
-Field = "bytes | None"
 
 FIELDS = "head,state,ops,v,peak,place,kinds,note"
 """The fields of a session that are read, in the order in which `to_loaded` takes them."""

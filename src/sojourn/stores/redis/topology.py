@@ -1,4 +1,4 @@
-"""Who serves which route: one server for all, or the masters of a cluster as they were last seen."""
+"""Who serves which route: one server for all, or the masters of a cluster as last seen."""
 
 from __future__ import annotations
 

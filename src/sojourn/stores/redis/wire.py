@@ -10,6 +10,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hiredis import pack_command
@@ -71,7 +72,7 @@ class Wire:
         """Name the server; nothing is sent yet. It gets `patience` seconds to say hello."""
         self.address = address
         self._patience = patience
-        self._connection = _connection(address, options)
+        self._connection = connection(address, options)
         self._ready: asyncio.Task[None] | None = None
         self._queue: list[_Flight] = []
         self._flights: deque[_Flight] = deque()
@@ -101,7 +102,7 @@ class Wire:
         """Connect, then send what is queued, until the connection breaks."""
         try:
             async with asyncio.timeout(self._patience):
-                await self._connection.connect()
+                await self._connection.connect()  # type: ignore[no-untyped-call]  # the driver's own lack
                 await self._introduce()
             self._tasks.append(asyncio.get_running_loop().create_task(self._read()))
             while True:
@@ -112,7 +113,7 @@ class Wire:
                     continue
                 self._flights.extend(flights)
                 commands = [command for flight in flights for command in flight.commands]
-                packed = [pack_command(tuple(command)) for command in commands]
+                packed = [_packed(command) for command in commands]
                 await self._connection.send_packed_command(packed, check_health=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
@@ -120,7 +121,7 @@ class Wire:
     async def _introduce(self) -> None:
         """Make the scripts known to the server."""
         load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
-        packed = [pack_command(command) for command in load]
+        packed = [_packed(command) for command in load]
         await self._connection.send_packed_command(packed, check_health=False)
         for _ in load:
             await self._connection.read_response()
@@ -168,6 +169,12 @@ class Wire:
             await asyncio.wait(tasks)
 
 
+def _packed(command: Command) -> bytes:
+    """Return a command as it is sent: as the driver would, in C."""
+    packed: bytes = pack_command(tuple(command))  # type: ignore[arg-type]  # it is typed as a pair's is
+    return packed
+
+
 def _current_task() -> asyncio.Task[Any] | None:
     try:
         return asyncio.current_task()
@@ -187,10 +194,8 @@ class _Abortable:
             return
         endpoint = writer.get_extra_info("socket")
         if endpoint is not None:
-            try:
+            with suppress(OSError):  # closed already
                 endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            except OSError:  # closed already
-                pass
         writer.transport.abort()
 
 
@@ -202,7 +207,10 @@ class SecureConnection(_Abortable, SSLConnection):
     """A connection through TLS."""
 
 
-def _connection(address: Address, options: Options) -> PlainConnection | SecureConnection:
+Connected: TypeAlias = PlainConnection | SecureConnection
+
+
+def connection(address: Address, options: Options) -> Connected:
     """Return a connection that is not made yet. Its own retries and time limits are off."""
     settings: dict[str, Any] = {
         "host": address[0],

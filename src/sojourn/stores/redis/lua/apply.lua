@@ -120,6 +120,13 @@ local commands = {
     if seen == nil then seen = redis.call('HGET', key(0), 'seen') end
     if seen and tonumber(seen) > now() then redis.call('PUBLISH', ARGV[at + 1], '') end
   end,
+  -- Have the session, if it is there, say for so many seconds that it is watched.
+  seen = function()
+    if redis.call('EXISTS', key(0)) == 1 then
+      local last = now() + tonumber(ARGV[at + 1]) * 1000000
+      redis.call('HSET', key(0), 'seen', string.format('%.0f', last))
+    end
+  end,
   -- Note event ids: pairs of id and number.
   ids = function(count)
     local ids = key(0)
