@@ -73,15 +73,26 @@ class Batcher(Generic[Operation, Result]):
     """Collects operations into batches and hands each caller its own outcome."""
 
     def __init__(
-        self, write: Write[Operation, Result], *, name: str, weigh: Callable[[Operation], int]
+        self,
+        write: Write[Operation, Result],
+        *,
+        name: str,
+        weigh: Callable[[Operation], int],
+        patience: float | None = None,
     ) -> None:
-        """`write` starts a batch; `weigh` tells an operation's payload in bytes."""
+        """`write` starts a batch; `weigh` tells an operation's payload in bytes.
+
+        An operation that has waited for its batch to leave for `patience` seconds, twice that at
+        the most, is refused.
+        """
         self._write = write
         self._name = name
         self._weigh = weigh
         self._waiting: dict[asyncio.Future[Result], Operation] = {}
         self._flights: deque[_Flight[Result]] = deque()
         self._boarding = False
+        self._patience = patience
+        self._look: asyncio.TimerHandle | None = None
 
     async def submit(self, operation: Operation) -> Result:
         """Return the operation's result, or raise what it was refused with.
@@ -98,6 +109,8 @@ class Batcher(Generic[Operation, Result]):
         if not self._boarding and len(self._flights) < FLIGHTS:
             self._boarding = True
             loop.call_soon(self._depart)
+        if self._look is None and self._patience is not None:
+            self._look = loop.call_later(self._patience, self._give_up, frozenset())
         try:
             return await future
         except asyncio.CancelledError:
@@ -115,6 +128,17 @@ class Batcher(Generic[Operation, Result]):
                 await self._flights[-1].landed()
             else:
                 await asyncio.sleep(0)
+
+    def _give_up(self, waited: frozenset[asyncio.Future[Result]]) -> None:
+        """Refuse those that waited at the last look and wait still; nothing of them was begun."""
+        for future in waited:
+            if self._waiting.pop(future, None) is not None and not future.done():
+                reason = "its turn did not come in time; nothing was written"
+                future.set_exception(Unavailable(self._name, reason))
+        self._look = None
+        if self._waiting and self._patience is not None:
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_later(self._patience, self._give_up, frozenset(self._waiting))
 
     def _depart(self) -> None:
         """Send off what waits: all of it, or a crowd in two halves; behind a flight, only many."""

@@ -63,10 +63,10 @@ class PlannedStore:
             log = self._log(key)
             known.deltas[key] = tuple(entry for entry in log if entry.changes or entry.deleted)
         for owner in reads.sizes:
-            tier = self.tiers.get(tuple(owner), {})
+            tier = self.tiers.get((owner.app, owner.user), {})
             known.sizes[owner] = {name: len(name) + len(value) for name, value in tier.items()}
-        for place in reads.holders:
-            known.holders[place] = self.claims.get(place)
+        for claim in reads.holders:
+            known.holders[claim] = self.claims.get(claim)
         for key in reads.children:
             known.children[key] = tuple(
                 id
@@ -82,8 +82,29 @@ class PlannedStore:
 
     def apply(self, unit: Unit) -> bool:
         """Write a unit; `False`, and nothing, if what it expects is not so."""
-        if not self._holds(unit):
+        if not (self._guards_hold(unit) and self._is_as_expected(unit)):
             return False
+        self._share(unit)
+        if unit.key is None:
+            self._document(unit, self.documents)
+        elif unit.header is None:
+            self._remove(unit)
+        else:
+            self._write(unit, self.sessions.setdefault(unit.key, Kept()))
+        if unit.claim_freed is not None:
+            del self.claims[unit.app, unit.claim_freed]
+        if unit.claim_taken is not None and unit.key is not None:
+            self.claims[unit.app, unit.claim_taken] = unit.key[1]
+        return True
+
+    def _remove(self, unit: Unit) -> None:
+        for key in (unit.key, *(key for key, _ in unit.below)):
+            assert key is not None, "only sessions are removed"
+            assert key in self.sessions, "it was there when this was planned"
+            del self.sessions[key]
+            self.claims = {place: id for place, id in self.claims.items() if id != key[1]}
+
+    def _share(self, unit: Unit) -> None:
         for tier in unit.tiers:
             kept = self.tiers.setdefault((tier.app, tier.user), {})
             kept.update({name: bytes(value) for name, value in tier.set.items()})
@@ -93,22 +114,8 @@ class PlannedStore:
             self.counts[place] = self.counts.get(place, 0) + by
             if not self.counts[place]:
                 del self.counts[place]
-        if unit.key is None:
-            self._document(unit, self.documents)
-        elif unit.header is None:
-            for key in (unit.key, *(key for key, _ in unit.below)):
-                gone = self.sessions.pop(key, None)
-                assert gone is not None, "it was there when this was planned"
-                self.claims = {place: id for place, id in self.claims.items() if id != key[1]}
-        else:
-            self._write(unit, self.sessions.setdefault(unit.key, Kept()))
-        if unit.claim_freed is not None:
-            del self.claims[unit.app, unit.claim_freed]
-        if unit.claim_taken is not None and unit.key is not None:
-            self.claims[unit.app, unit.claim_taken] = unit.key[1]
-        return True
 
-    def _holds(self, unit: Unit) -> bool:
+    def _guards_hold(self, unit: Unit) -> bool:
         for guard in unit.guards:
             kept = self.sessions.get(guard.key)
             if kept is None or kept.loaded is None or kept.loaded.header.epoch != guard.epoch:
@@ -117,23 +124,20 @@ class PlannedStore:
                 return False
             if guard.version not in (None, kept.loaded.version):
                 return False
-        if unit.claim_taken is not None and (unit.app, unit.claim_taken) in self.claims:
-            return False
+        return unit.claim_taken is None or (unit.app, unit.claim_taken) not in self.claims
+
+    def _is_as_expected(self, unit: Unit) -> bool:
         if unit.key is None:
             return True
         there = self.sessions.get(unit.key)
         if unit.old is None:
             return there is None or unit.header is None
-        if there is None or there.loaded is None:
-            return False
-        for key, loaded in unit.below:
-            kept = self.sessions.get(key)
-            if kept is None or loaded is None or not self._same(kept, loaded):
-                return False
-        return self._same(there, unit.old)
+        below = [self._same(self.sessions.get(key), loaded) for key, loaded in unit.below]
+        return all(below) and self._same(there, unit.old)
 
-    def _same(self, there: Kept, known: Loaded) -> bool:
-        assert there.loaded is not None, "a session that is kept was written"
+    def _same(self, there: Kept | None, known: Loaded | None) -> bool:
+        if there is None or there.loaded is None or known is None:
+            return False
         return (there.loaded.header.epoch, there.loaded.version) == (
             known.header.epoch,
             known.version,
@@ -212,7 +216,7 @@ class Process:
             if not made.reads:
                 return made
             self.store.read(made.reads, known)
-        raise AssertionError(f"reads never end: {made.reads}")
+        raise AssertionError("reads never end")
 
     def run(self, operations: Sequence[Operation]) -> list[tuple[Operation, Outcome]]:
         """Write a batch; return each operation with its outcome, in the order of their effects."""

@@ -5,6 +5,7 @@ A backend is imported only when its scheme is asked for.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -21,8 +22,9 @@ def open_store(url: str) -> Store:
     """Return the store that a URL names; `await store.open()` it, or hand it to a manager.
 
     `memory://` is a store of its own each time, `memory://name` is shared in the process;
-    `sqlite:///relative.db` and `sqlite:////absolute.db` are files. Raises `InvalidQuery` for an
-    unknown scheme or option, naming the known ones.
+    `sqlite:///relative.db` and `sqlite:////absolute.db` are files; `postgresql://host/database`,
+    `redis://host`, `rediss://host` (through TLS) and `redis+cluster://host,host` are servers.
+    Raises `InvalidQuery` for an unknown scheme or option, naming the known ones.
     """
     if not isinstance(url, str):
         raise InvalidQuery("store URL", f"give text, not {type(url).__name__}")
@@ -59,6 +61,18 @@ def _memory(host: str, path: str, _options: Mapping[str, str]) -> Store:
     return MemoryStore((host + path).strip("/") or None)
 
 
+def _postgres(host: str, path: str, options: Mapping[str, str]) -> Store:
+    try:
+        from sojourn.stores.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise MissingExtra("PostgreSQL", "postgres") from error
+    from sojourn.stores.postgres.address import parse
+
+    return PostgresStore(parse(host, path, options))
+
+
 def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
     from sojourn.stores.sqlite import SqliteStore
 
@@ -71,38 +85,53 @@ def _sqlite(host: str, path: str, options: Mapping[str, str]) -> Store:
     return SqliteStore(path.removeprefix("/"), durability=durability)
 
 
-def _redis(scheme: str) -> Callable[[str, str, Mapping[str, str]], Store]:
-    """Return what makes a store of Redis for one of its schemes."""
+def _redis(scheme: str, host: str, path: str, options: Mapping[str, str]) -> Store:
+    try:
+        from sojourn.stores.redis import RedisStore
+    except ModuleNotFoundError as error:
+        if error.name not in ("hiredis", "redis"):
+            raise
+        raise MissingExtra("Redis", "redis") from error
+    from sojourn.stores.redis.options import parse
 
-    def make(netloc: str, path: str, options: Mapping[str, str]) -> Store:
-        try:
-            from sojourn.stores.redis import RedisStore
-        except ModuleNotFoundError as error:
-            raise MissingExtra(f"{scheme}://", "redis") from error
-        from sojourn.stores.redis.options import parse
+    return RedisStore(parse(scheme, host, path, options))
 
-        return RedisStore(parse(scheme, netloc, path, options))
-
-    return make
-
-
-_REDIS_OPTIONS = ("replicas", "timeout", "prefix")
-_TLS_OPTIONS = ("ca", "certificate", "key")
 
 SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
     "memory": _memory,
+    "postgres": _postgres,
+    "postgresql": _postgres,
+    "redis": partial(_redis, "redis"),
+    "rediss": partial(_redis, "rediss"),
+    "redis+cluster": partial(_redis, "redis+cluster"),
     "sqlite": _sqlite,
-    "redis": _redis("redis"),
-    "rediss": _redis("rediss"),
-    "redis+cluster": _redis("redis+cluster"),
 }
 """What makes a store, by URL scheme."""
 
+_POSTGRES = (
+    "application_name",
+    "durability",
+    "host",
+    "pool_size",
+    "pooler",
+    "schema",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "timeout",
+)
+
+_REDIS = ("prefix", "replicas", "timeout")
+_TLS = ("ca", "certificate", "key")
+
 OPTIONS: dict[str, tuple[str, ...]] = {
     "memory": (),
+    "postgres": _POSTGRES,
+    "postgresql": _POSTGRES,
+    "redis": _REDIS,
+    "rediss": (*_REDIS, *_TLS),
+    "redis+cluster": (*_REDIS, *_TLS, "tls"),
     "sqlite": ("durability",),
-    "redis": _REDIS_OPTIONS,
-    "rediss": (*_REDIS_OPTIONS, *_TLS_OPTIONS),
-    "redis+cluster": (*_REDIS_OPTIONS, "tls", *_TLS_OPTIONS),
 }
 """The options that a URL of each scheme may have behind its question mark."""

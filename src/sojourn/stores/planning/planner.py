@@ -384,8 +384,9 @@ class _Planner:
             parent = self._steady((header.app, header.parent))
             commit.check_parent(parent.header if parent else None, header)
             assert parent is not None  # `check_parent` raised
-            guard = Guard((header.app, header.parent), parent.header.epoch, parent.header.phase)
-            work.guards.append(guard)
+            above = parent.header
+            key = (header.app, header.parent)
+            work.guards.append(Guard(key, above.epoch, above.phase, row=parent.row))
         work.claim_taken = claim
 
     def _steady(self, key: Key) -> Loaded | None:
@@ -428,7 +429,8 @@ class _Planner:
         work.state = codec.encode_object(rewind(state, deltas, at))
         work.peak = source.peak
         work.copy = Copy(source_key, min(at, source.header.seq))
-        work.guards.append(Guard(source_key, source.header.epoch, version=source.version))
+        epoch, version = source.header.epoch, source.version
+        work.guards.append(Guard(source_key, epoch, version=version, row=source.row))
         self._blocked.add(source_key)
         return self._add(work, header)
 

@@ -21,13 +21,15 @@ Outcome: TypeAlias = Any
 class Guard(NamedTuple):
     """Another session that must still be as it was read: the parent of a new one, a fork's source.
 
-    It has to exist with this epoch and, if they are given, in this phase and at this version.
+    It has to exist with this epoch and, if they are given, in this phase and at this version. `row`
+    is what the backend remembers of it (see `Loaded.row`).
     """
 
     key: Key
     epoch: str
     phase: Phase | None = None
     version: int | None = None
+    row: Any = None
 
 
 class TierChange(NamedTuple):

@@ -13,19 +13,6 @@ from sojourn.errors import InvalidQuery
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NAMES = (
-    "replicas",
-    "timeout",
-    "prefix",
-    "ca",
-    "certificate",
-    "key",
-)
-"""The options that the URL of a server may have."""
-
-CLUSTER_NAMES = (*NAMES, "tls")
-"""The options that the URL of a cluster may have."""
-
 PORT = 6379
 """The port of a server whose URL names none."""
 

@@ -1,0 +1,154 @@
+"""Where a PostgreSQL store is: what its URL says, its options, and what may be shown of it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlencode
+
+import msgspec
+
+from sojourn.errors import InvalidQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = "sojourn"
+"""The schema that holds the tables, unless another one is named."""
+
+TIMEOUT = 10.0
+"""Seconds for one call: long enough for a failover, short enough for a request to fail decently."""
+
+MAX_TIMEOUT = 3600.0
+"""Longest time limit: a caller who waits an hour for one call is not served but forgotten."""
+
+POOL_SIZE = 4
+"""Connections for reads. One more writes, and one listens while somebody watches."""
+
+MAX_POOL_SIZE = 100
+"""Most connections for reads: a server's default is to allow a hundred in all."""
+
+PORT = 5432
+"""Where a server listens if nothing else is said."""
+
+_TLS = ("sslcert", "sslkey", "sslmode", "sslrootcert")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """A place and how to go there. `shown` holds no secret; neither does the repr."""
+
+    shown: str
+    hosts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    user: str | None = None
+    password: str | None = None
+    database: str | None = None
+    schema: str = SCHEMA
+    pooler: bool = False
+    durability: str = "durable"
+    timeout: float = TIMEOUT
+    pool_size: int = POOL_SIZE
+    application_name: str = "sojourn"
+    tls: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Address {self.shown}>"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `asyncpg.connect` takes; what is left out it finds in the environment."""
+        found: dict[str, Any] = {
+            "dsn": f"postgresql://?{self.tls}" if self.tls else None,
+            "host": list(self.hosts) or None,
+            "port": list(self.ports) or None,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "server_settings": {"application_name": self.application_name},
+            # A revision must never be read from a replica, which may lag behind.
+            "target_session_attrs": "primary",
+        }
+        if self.pooler:
+            found["statement_cache_size"] = 0
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def parse(netloc: str, path: str, options: Mapping[str, str]) -> Address:
+    """Return the address in the parts of a URL. Raises `InvalidQuery` for what makes no sense."""
+    login, _, places = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    hosts, ports = _hosts(options["host"] if "host" in options else unquote(places))
+    schema = options.get("schema", SCHEMA)
+    if not _NAME.fullmatch(schema):
+        raise _refused("schema", "letters, digits and underscores, at most 48, no digit first")
+    database = path.removeprefix("/") or None
+    where = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+    shown = f"postgresql://{where}/{database or ''}"
+    return Address(
+        shown=shown if schema == SCHEMA else f"{shown}?schema={schema}",
+        hosts=hosts,
+        ports=ports,
+        user=unquote(user) or None,
+        password=unquote(password) or None,
+        database=database,
+        schema=schema,
+        pooler=_pooler(options.get("pooler", "session")),
+        durability=_choice("durability", options.get("durability"), ("durable", "relaxed")),
+        timeout=_timeout(options.get("timeout")),
+        pool_size=_pool_size(options.get("pool_size")),
+        application_name=options.get("application_name", "sojourn"),
+        tls=urlencode({name: options[name] for name in _TLS if name in options}),
+    )
+
+
+def _hosts(places: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return hosts and ports of a list like `a:1,[::1]:2`; a path is a folder with a socket."""
+    hosts: list[str] = []
+    ports: list[int] = []
+    for place in places.split(",") if places else ():
+        if place.startswith("/"):
+            host, port = place, ""
+        elif place.startswith("["):
+            host, _, port = place[1:].partition("]")
+            port = port.removeprefix(":")
+        else:
+            host, _, port = place.partition(":")
+        if not host or (port and not port.isdecimal()) or int(port or 1) not in range(1, 65536):
+            raise _refused("host", "write host, host:port or [address]:port, with commas between")
+        hosts.append(host)
+        ports.append(int(port or PORT))
+    return tuple(hosts), tuple(ports)
+
+
+def _pooler(text: str) -> bool:
+    return _choice("pooler", text, ("session", "transaction")) == "transaction"
+
+
+def _choice(option: str, text: str | None, allowed: tuple[str, ...]) -> str:
+    if text is None:
+        return allowed[0]
+    if text not in allowed:
+        raise _refused(option, " or ".join(map(repr, allowed)))
+    return text
+
+
+def _timeout(text: str | None) -> float:
+    try:
+        seconds = TIMEOUT if text is None else float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise _refused("timeout", f"seconds above 0, at most {MAX_TIMEOUT:g}")
+    return seconds
+
+
+def _pool_size(text: str | None) -> int:
+    if text is None:
+        return POOL_SIZE
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_POOL_SIZE:
+        raise _refused("pool_size", f"a number from 1 to {MAX_POOL_SIZE}")
+    return int(text)
+
+
+def _refused(option: str, wanted: str) -> InvalidQuery:
+    return InvalidQuery("store URL", f"the option {option!r} takes {wanted}")

@@ -1,0 +1,158 @@
+"""Connections: a few, opened when needed, thrown away when in doubt, and never waited for in vain.
+
+Every call has a time limit. A connection whose call failed, timed out or was cancelled is not used
+again: what comes back on it later would be taken for somebody else's answer. A call that failed
+because the connection did is made again, on a new one, until its time is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from sojourn.errors import Closed, SojournError, Unavailable
+from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sojourn.stores.postgres.address import Address
+
+T = TypeVar("T")
+Connection = Any
+"""`asyncpg.Connection`, whose annotations depend on its version."""
+
+FIRST_PAUSE = 0.005
+"""Seconds before a call is made again; it doubles from here."""
+
+LAST_PAUSE = 1.0
+"""Longest pause: a server that is back is noticed within a second."""
+
+CLOSING_SECONDS = 2.0
+"""Time for a connection to say goodbye; after that it is just dropped."""
+
+
+class Pool:
+    """Up to so many connections to one place."""
+
+    def __init__(self, address: Address, size: int) -> None:
+        """Nothing is opened yet."""
+        self._address = address
+        self._free = asyncio.Semaphore(size)
+        self._size = size
+        self._idle: list[Connection] = []
+        self._used: set[Connection] = set()
+        self._closed = False
+
+    async def run(
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        until: float | None = None,
+        again: bool = True,
+    ) -> T:
+        """Return what `work` returns with a connection; make it again after passing trouble.
+
+        `until` is the loop's time at which the call ends. Raises what `work` refuses with (a
+        `SojournError`), or `Unavailable` with the driver's error as its cause.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._address.timeout if until is None else until
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._once(work, deadline)
+            except asyncpg.UniqueViolationError:
+                raise  # the caller's to meet: somebody else was first
+            except DRIVER_ERRORS as error:
+                pause = min(pause * 2, LAST_PAUSE)
+                wait = pause * random.uniform(0.5, 1)  # noqa: S311 - only spreads the retries
+                if not again or not passes(error) or loop.time() + wait >= deadline:
+                    raise mapped(error, self._address.shown) from error
+            await asyncio.sleep(wait)
+
+    async def _once(self, work: Callable[[Connection], Awaitable[T]], deadline: float) -> T:
+        await self._wait_for_turn(deadline)
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection = await self._take()
+                try:
+                    result = await self._work(connection, work)
+                except BaseException as error:
+                    self._give_back(connection, broken=breaks(error))
+                    raise
+                self._give_back(connection, broken=False)
+                return result
+        finally:
+            self._free.release()
+
+    async def _wait_for_turn(self, deadline: float) -> None:
+        if self._closed:
+            raise Closed(self._address.shown)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._free.acquire()
+        except TimeoutError as error:
+            reason = f"its {self._size} connections were busy for too long; see pool_size"
+            raise Unavailable(self._address.shown, reason) from error
+
+    async def _work(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do the work.
+
+        Behind a transaction pooler, in a transaction: else each message of a statement may go to
+        another connection of the server.
+        """
+        if not self._address.pooler or connection.is_in_transaction():
+            return await work(connection)
+        async with connection.transaction():
+            return await work(connection)
+
+    async def _take(self) -> Connection:
+        """Return an idle connection, or a new one."""
+        if self._closed:
+            raise Closed(self._address.shown)
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                self._used.add(connection)
+                return connection
+        connection = await connect(self._address)
+        self._used.add(connection)
+        return connection
+
+    def _give_back(self, connection: Connection, *, broken: bool) -> None:
+        self._used.discard(connection)
+        if broken or self._closed or connection.is_closed() or connection.is_in_transaction():
+            connection.terminate()
+        else:
+            self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Let calls that are under way finish, then close. Twice is fine."""
+        self._closed = True
+        for _ in range(self._size):
+            await self._free.acquire()
+        for connection in self._idle:
+            await say_goodbye(connection)
+        self._idle.clear()
+        for _ in range(self._size):
+            self._free.release()
+
+
+async def connect(address: Address) -> Connection:
+    """Return a new connection. Raises what the driver does; the caller limits the time."""
+    try:
+        return await asyncpg.connect(**address.arguments(), timeout=address.timeout)
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise Unavailable(address.shown, f"it can not be connected to: {error}") from error
+
+
+async def say_goodbye(connection: Connection) -> None:
+    """Close a connection decently, or drop it if that takes too long."""
+    try:
+        await connection.close(timeout=CLOSING_SECONDS)
+    except (*DRIVER_ERRORS, SojournError):
+        connection.terminate()
