@@ -91,6 +91,11 @@ class Server:
         return f"redis://127.0.0.1:{self.port}/"
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and not killed since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The number of its process."""
         assert self._process is not None, "it was started"
@@ -98,6 +103,12 @@ class Server:
 
     def start(self) -> Server:
         """Start it, with what it kept if it was started before; return once it answers."""
+        self.launch()
+        eventually(f"starting a server on port {self.port}", lambda: bool(self.ask("PING")))
+        return self
+
+    def launch(self) -> None:
+        """Start it. It dies with the thread that calls this."""
         command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--dir", str(self.folder), "--repl-diskless-sync-delay", "0"]
         command += self._arguments
@@ -105,12 +116,16 @@ class Server:
             self._process = subprocess.Popen(
                 ["/usr/bin/setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log
             )
-        eventually(f"starting a server on port {self.port}", lambda: bool(self.ask("PING")))
-        return self
 
     def ask(self, *command: Any) -> Any:
         """Return what it answers to a command."""
         with redis.Redis(port=self.port, protocol=2, socket_timeout=5) as client:
+            return client.execute_command(*command)
+
+    def raw(self, *command: Any) -> Any:
+        """Return an answer as it came, whatever the driver would make of it."""
+        with redis.Redis(port=self.port, protocol=2, socket_timeout=5) as client:
+            client.response_callbacks.clear()
             return client.execute_command(*command)
 
     def info(self, section: str) -> dict[str, Any]:
@@ -198,7 +213,7 @@ class Cluster(Servers):
     def is_well(self) -> bool:
         """Return whether every node sees a whole cluster, and every replica is up to date."""
         for server in self.servers:
-            if b"cluster_state:ok" not in _raw(server, "CLUSTER", "INFO"):
+            if b"cluster_state:ok" not in server.raw("CLUSTER", "INFO"):
                 return False
             facts = server.info("replication")
             if facts["role"] == "slave" and facts["master_link_status"] != "up":
@@ -207,13 +222,16 @@ class Cluster(Servers):
         attached = sum(facts.get("connected_slaves", 0) for facts in roles)
         return bool(attached == len(self.servers) - MASTERS)
 
-    def recover(self) -> None:
-        """Start and thaw whoever is not there, and return once the cluster is whole again."""
+    def revive(self) -> None:
+        """Start and thaw whoever is not there."""
         for server in self.servers:
-            if server._process is None:
-                server.start()
-            else:
+            if server.is_running:
                 server.thaw()
+            else:
+                server.launch()
+
+    def wait(self) -> None:
+        """Return once the cluster is whole again."""
         eventually("recovering", self.is_well)
 
     def masters(self) -> list[Server]:
@@ -223,26 +241,34 @@ class Cluster(Servers):
 
 def nodes_of(server: Server) -> list[bytes]:
     """Return the lines of what a node knows of its cluster."""
-    return _raw(server, "CLUSTER", "NODES").splitlines()
+    found: bytes = server.raw("CLUSTER", "NODES")
+    return found.splitlines()
 
 
 def id_of(server: Server) -> str:
     """Return a node's id."""
-    return _raw(server, "CLUSTER", "MYID").decode()
+    found: bytes = server.raw("CLUSTER", "MYID")
+    return found.decode()
 
 
-def _raw(server: Server, *command: str) -> bytes:
-    """Return an answer as it came, whatever the driver would make of it."""
-    with redis.Redis(port=server.port, protocol=2, socket_timeout=5) as client:
-        client.response_callbacks.clear()
-        found: bytes = client.execute_command(*command)
-        return found
+_READERS = {
+    b"string": ("GET",),
+    b"hash": ("HGETALL",),
+    b"list": ("LRANGE", 0, -1),
+    b"set": ("SMEMBERS",),
+    b"zset": ("ZRANGE", 0, -1),
+}
 
 
-def keys_in(servers: Iterable[Server]) -> set[bytes]:
-    """Return every key of some servers."""
-    found: set[bytes] = set()
+def values_in(servers: Iterable[Server]) -> list[bytes]:
+    """Return every key of some servers, with all that it holds behind it."""
+    found: list[bytes] = []
     for server in servers:
         with redis.Redis(port=server.port, protocol=2) as client:
-            found.update(client.scan_iter(count=1_000))
+            client.response_callbacks.clear()
+            for key in client.execute_command("KEYS", "*"):
+                command, *arguments = _READERS[client.execute_command("TYPE", key)]
+                held = client.execute_command(command, key, *arguments)
+                parts = held if isinstance(held, list) else [held or b""]
+                found.append(b"\n".join([key, *parts]))
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed
 from sojourn.stores.planning import Recent, weight
-from sojourn.stores.redis.batch import Batch, Submitted, Tools
+from sojourn.stores.redis.batch import Batch, Tools
 from sojourn.stores.redis.client import Client
 from sojourn.stores.redis.crossing import Crossing
 from sojourn.stores.redis.documents import DocumentReader
@@ -93,8 +93,8 @@ class RedisStore:
         self._restorer = Restorer(self._tools, keys)
         self._dumper = Dumper(self._client, keys, finder, self._lister)
         self._remover = Remover(self._tools, keys, self._lister, self._restorer)
-        self._batcher: Batcher[Submitted, Any] = Batcher(
-            self._send, name=self.name, weigh=lambda each: weight(each.operation)
+        self._batcher: Batcher[Operation, Any] = Batcher(
+            self._send, name=self.name, weigh=weight, patience=options.timeout / 2
         )
         self._batches: set[asyncio.Task[None]] = set()
 
@@ -143,22 +143,22 @@ class RedisStore:
 
     async def _write(self, operation: Operation) -> Any:
         self._check_open()
-        return await self._batcher.submit(Submitted(operation, self._client.deadline()))
+        return await self._batcher.submit(operation)
 
-    def _send(self, submitted: Sequence[Submitted], done: Callable[[Sequence[Any]], None]) -> None:
+    def _send(self, operations: Sequence[Operation], done: Callable[[Sequence[Any]], None]) -> None:
         """Start a batch on its way."""
-        task = asyncio.get_running_loop().create_task(self._carry(submitted, done))
+        task = asyncio.get_running_loop().create_task(self._carry(operations, done))
         self._batches.add(task)
         task.add_done_callback(self._batches.discard)
 
     async def _carry(
-        self, submitted: Sequence[Submitted], done: Callable[[Sequence[Any]], None]
+        self, operations: Sequence[Operation], done: Callable[[Sequence[Any]], None]
     ) -> None:
         outcomes: Sequence[Any]
         try:
-            outcomes = await Batch(self._tools, submitted).run()
+            outcomes = await Batch(self._tools, operations).run()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
-            outcomes = [error] * len(submitted)
+            outcomes = [error] * len(operations)
         done(outcomes)
 
     # --- the contract --------------------------------------------------------------------------

@@ -7,10 +7,9 @@ written is then found in the session's header.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sojourn.errors import SojournError, Unavailable
 from sojourn.store import Committed
@@ -36,13 +35,6 @@ ROUNDS_AT_ONCE = 4
 """Decisions that follow each other at once; a session that others keep writing to takes breaks."""
 
 
-class Submitted(NamedTuple):
-    """An operation, and when it has to be on its way, in the loop's time."""
-
-    operation: Operation
-    latest: float
-
-
 @dataclass(slots=True)
 class Tools:
     """What a batch works with."""
@@ -61,7 +53,7 @@ class Batch:
     """Operations that came together, on their way to the servers."""
 
     def __init__(
-        self, tools: Tools, submitted: Sequence[Submitted], known: Known | None = None
+        self, tools: Tools, operations: Sequence[Operation], known: Known | None = None
     ) -> None:
         """With `known`, sessions are written only as they are known; what moved on is left."""
         self._tools = tools
@@ -69,14 +61,10 @@ class Batch:
         self.removed: set[Key] = set()
         """The sessions that this has removed, with those below."""
         self._deadline = tools.client.deadline()
-        self._operations = [each.operation for each in submitted]
-        self._outcomes: list[Any] = [None] * len(submitted)
+        self._operations = operations
+        self._outcomes: list[Any] = [None] * len(operations)
         self._known = known or Known()
-        now = asyncio.get_running_loop().time()
-        self._left = [number for number, each in enumerate(submitted) if each.latest > now]
-        for number in set(range(len(submitted))) - set(self._left):
-            reason = "the servers did not answer in time to begin with this"
-            self._outcomes[number] = Unavailable(tools.client.name, reason)
+        self._left = list(range(len(operations)))
         default: Durability = "durable" if tools.replicas or tools.client.on_disk else "relaxed"
         self._durable = any(
             durability_of(operation, default) == "durable" for operation in self._operations

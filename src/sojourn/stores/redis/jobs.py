@@ -7,6 +7,7 @@ for before (`reservations`), where it decides whether the unit may be written at
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sojourn.model import Header
-    from sojourn.stores.planning import Claim, DocumentChange, Key, Known, Loaded, TierChange, Unit
+    from sojourn.stores.planning import (
+        Claim,
+        DocumentChange,
+        Guard,
+        Key,
+        Known,
+        Loaded,
+        TierChange,
+        Unit,
+    )
     from sojourn.stores.redis.keys import Keys, Owned
     from sojourn.stores.redis.request import Sink
     from sojourn.stores.redis.routes import Route
@@ -197,6 +207,12 @@ class _Making:
                 self._main.do_on("outbox", outbox, errand.text())
         return self._job
 
+    def _once(self, token: str) -> None:
+        """Have it remembered that this was written, so that a lost reply is no other outcome."""
+        done = self._keys.done(self._main.route, token)
+        self._job.once = self._main.check("absent", done)
+        self._main.do("SET", done, "", "PX", REMEMBERED_MILLISECONDS)
+
     def _at(self, route: Route) -> Sink:
         """Return where commands for a route go."""
         if route == self._main.route or not self._cluster:
@@ -213,26 +229,21 @@ class _Making:
         if unit.header is None:
             found = self._known.sessions.get(unit.key)
             return found.route if isinstance(found, Unreadable) else routes.of_id(*unit.key)
-        for guard in unit.guards:
-            return self._row_at(guard.key).route
+        if unit.guards:  # a parent or a source: families stay together
+            return row_of(unit.guards[0]).route
         header = unit.header
         if header.user is not None:
             return routes.of_user(header.app, header.user)
         return routes.of_id(header.app, header.id)
-
-    def _row_at(self, key: Key) -> Row:
-        found = self._known.sessions[key]
-        assert isinstance(found.row, Row), "what a unit is guarded by was read"  # type: ignore[union-attr]  # it was there
-        return found.row  # type: ignore[union-attr]  # it was there
 
     # --- new sessions --------------------------------------------------------------------------
 
     def _create(self, unit: Unit, header: Header) -> None:
         key = (header.app, header.id)
         route = self._main.route
-        parent = None if header.parent is None else self._row_at((header.app, header.parent))
-        place = self._foreman.place_after(parent.place if parent else None)
-        kinds = self._row_at(unit.copy.source).kinds if unit.copy else ()
+        near = [(guard.key, row_of(guard)) for guard in unit.guards]
+        place = self._foreman.place_after(max((row.place for _, row in near), default=None))
+        kinds = next((row.kinds for key, row in near if unit.copy and key == unit.copy.source), ())
         home = routes.of_id(*key)
         row = Row(route, place, kinds, "" if home == route else note_of(route, header))
         self._reserve(header, row, home)
@@ -300,6 +311,8 @@ class _Making:
     def _change(self, unit: Unit, header: Header) -> None:
         assert unit.old is not None, "this is what tells it from a create"
         old, row = unit.old.header, _row(unit)
+        if (old.holder, old.leased_until) != (header.holder, header.leased_until):
+            self._once(secrets.token_hex(8))  # leases are not among what a session remembers
         session = self._keys.session(row.route, header.app, header.id)
         self._main.check("session", session, old.epoch, unit.old.version)
         fields: list[str | bytes | int] = [
@@ -434,6 +447,7 @@ class _Making:
 
     def _remove(self, unit: Unit, root: Key) -> None:
         """Remove a session and those below it; all of a family are in one route."""
+        self._once(secrets.token_hex(8))
         for key, loaded in (*unit.below, (root, unit.old)):
             self._check_member(key, loaded)
         family = {root, *(key for key, _ in unit.below)}
@@ -474,14 +488,18 @@ class _Making:
     def _share(self, unit: Unit) -> None:
         route = self._main.route
         assert unit.op is not None, "nothing else tells whether it was applied"
-        done = self._keys.done(route, unit.op.hex())
-        self._job.once = self._main.check("absent", done)
-        self._main.do("SET", done, "", "PX", REMEMBERED_MILLISECONDS)
+        self._once(unit.op.hex())
         if unit.documents:
             owned = self._keys.owned(route, unit.app, "")
             self._documents(unit.documents, owned, (unit.app, ""))
             self._main.do("SADD", self._keys.apps(route), unit.app)
         self._tiers(unit.tiers)
+
+
+def row_of(guard: Guard) -> Row:
+    """Return where the session is that a unit is guarded by."""
+    assert isinstance(guard.row, Row), "this backend read it"
+    return guard.row
 
 
 def _row(unit: Unit) -> Row:

@@ -10,7 +10,7 @@ from sojourn.lifecycle import ENDING, Phase
 from sojourn.store import Delete
 from sojourn.stores.planning import Known, Loaded
 from sojourn.stores.redis import routes, scripts
-from sojourn.stores.redis.batch import Batch, Submitted
+from sojourn.stores.redis.batch import Batch
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.jobs import PLACE_DIGITS, Spot
 from sojourn.stores.redis.keys import user_facet
@@ -71,9 +71,7 @@ class Remover:
         """Remove sessions; return all that were removed, those below them too."""
         if not operations:
             return set()
-        latest = self._tools.client.deadline()
-        submitted = [Submitted(operation, latest) for operation in operations]
-        batch = Batch(self._tools, submitted, known)
+        batch = Batch(self._tools, operations, known)
         for outcome in await batch.run():
             if isinstance(outcome, Unavailable):
                 raise outcome

@@ -247,7 +247,8 @@ class Restorer:
         if there is None and header.parent is not None:
             parent = known.sessions[header.app, header.parent]
             if isinstance(parent, Loaded):
-                unit.guards.append(Guard((header.app, header.parent), parent.header.epoch))
+                guard = Guard((header.app, header.parent), parent.header.epoch, row=parent.row)
+                unit.guards.append(guard)
         return unit
 
     async def _put(self, attempt: _Attempt, claim: Claim | None, deadline: float) -> bool:
