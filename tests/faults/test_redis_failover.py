@@ -56,7 +56,8 @@ def safe_cluster() -> Iterator[Cluster]:
 class Writer:
     """Appends numbered events to a session of its own, and remembers which were acknowledged."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, news: asyncio.Event) -> None:
+        self.news = news
         self.id = f"s{number}"
         self.user = f"u{number}"
         self.acknowledged: list[int] = []
@@ -73,6 +74,7 @@ class Writer:
             delta = {"n": number, "user:n": number}
             await sessions.append(session, Event(kind="note", body=number), state=delta)
             self.acknowledged.append(number)
+            self.news.set()
             self.outage = max(self.outage, loop.time() - last)
             last = loop.time()
 
@@ -95,7 +97,8 @@ async def survive(
 ) -> tuple[int, int, float]:
     """Lose a master in each round; return events acknowledged and lost, and the longest outage."""
     choice = random.Random(3)
-    writers = [Writer(number) for number in range(WRITERS)]
+    news = asyncio.Event()
+    writers = [Writer(number, news) for number in range(WRITERS)]
     outage = 0.0
     async with SessionManager.open(url) as sessions, asyncio.timeout(3600):
         for one in writers:
@@ -122,10 +125,13 @@ async def _all_write(writers: list[Writer], tasks: list[asyncio.Task[None]], mor
     """Return once every writer has had so many more acknowledged."""
     marks = [len(one.acknowledged) + more for one in writers]
     while any(len(one.acknowledged) < mark for one, mark in zip(writers, marks, strict=True)):
-        for task in tasks:
-            if task.done():
-                task.result()
-        await asyncio.sleep(0.005)
+        news = writers[0].news
+        news.clear()
+        heard = asyncio.ensure_future(news.wait())
+        done, _ = await asyncio.wait((heard, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        heard.cancel()
+        for task in done - {heard}:
+            task.result()
 
 
 @scaled
@@ -164,7 +170,8 @@ async def test_slots_that_move_are_no_error_to_anybody(cluster: Cluster) -> None
     """While routes are moved from one master to another and back, key by key, under load."""
     moves = count(6, 200)
     progress = Progress("slots moved", moves)
-    writers = [Writer(number) for number in range(WRITERS)]
+    news = asyncio.Event()
+    writers = [Writer(number, news) for number in range(WRITERS)]
     async with SessionManager.open(f"{cluster.url}?prefix=moved&timeout=30") as sessions:
         for one in writers:
             await sessions.create(id=one.id, user=one.user)

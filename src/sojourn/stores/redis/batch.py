@@ -15,7 +15,7 @@ from sojourn.errors import SojournError, Unavailable
 from sojourn.store import Committed
 from sojourn.stores.planning import Known, Loaded, durability_of, plan
 from sojourn.stores.redis.client import FIRST_REST, check
-from sojourn.stores.redis.jobs import Spot
+from sojourn.stores.redis.spots import Spot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -203,11 +203,11 @@ async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: in
     for number, reply in zip(sent, replies, strict=True):
         results[number] = _result(jobs[number], reply)
     written_ = [job for job, ok in zip(jobs, results, strict=True) if ok is True]
-    outboxes = [(job.request.route, job.app) for job in written_ if job.errands]
-    if outboxes and tools.foreman.cluster:
+    boxes = [box for job in written_ for box in job.boxes]
+    if boxes and tools.foreman.cluster:
         # What fails now is done by the next sweep.
         with suppress(Unavailable):
-            await tools.crossing.run_errands(outboxes, deadline)
+            await tools.crossing.run_errands(boxes, deadline)
     return results
 
 

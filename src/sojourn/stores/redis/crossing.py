@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from sojourn.lifecycle import OVER
 from sojourn.stores.redis import rows
 from sojourn.stores.redis.client import FIRST_REST, Call, check
-from sojourn.stores.redis.jobs import token_for
+from sojourn.stores.redis.errands import Box, Errand, to_errand
 from sojourn.stores.redis.request import Request
+from sojourn.stores.redis.spots import token_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 REFUSED_MILLISECONDS = 3_600_000
 """How long a create whose reservation was taken over is refused: far longer than any call takes."""
 
-KEPT = 64
-"""Errands that stay in an outbox after they were done, for readers that come in between."""
-
 MOST_ERRANDS = 500
 """Errands that are run at a time."""
 
@@ -41,22 +37,6 @@ _NOT_YET = 2
 """What a delivery answers when the errand before it was not done yet: its second check."""
 
 _PHASES_OVER = tuple(phase.value for phase in OVER)
-
-
-class Errand(msgspec.Struct, gc=False):
-    """Commands for another route, as they stand in an outbox. `n` is the number."""
-
-    n: int
-    to: int
-    do: list[list[str]]
-
-
-_decoder = msgspec.json.Decoder(Errand)
-
-
-def to_errand(text: bytes) -> Errand:
-    """Return an errand from its JSON."""
-    return _decoder.decode(text)
 
 
 class Crossing:
@@ -162,16 +142,16 @@ class Crossing:
     # --- after ---------------------------------------------------------------------------------
 
     async def run_errands(
-        self, outboxes: Iterable[tuple[Route, str]], deadline: float, *, keep: int = KEPT
+        self, boxes: Iterable[Box], deadline: float, *, wholly: bool = False
     ) -> None:
-        """Run what waits in outboxes, and remove what was done but for the last `keep`."""
-        boxes = list(dict.fromkeys(outboxes))
+        """Run what waits in outboxes; `wholly` has them forget at once what was done."""
+        boxes = list(dict.fromkeys(boxes))
         rest = FIRST_REST
         while boxes:
-            calls = [call for route, app in boxes for call in self._look(route, app)]
+            calls = [call for box in boxes for call in self._look(box)]
             replies = await self._client.ask(calls, deadline)
             looks = [
-                _Look(self._keys, box, replies[2 * number], replies[2 * number + 1], keep)
+                _Look(self._keys, box, replies[2 * number], replies[2 * number + 1], wholly=wholly)
                 for number, box in enumerate(boxes)
             ]
             for look in looks:
@@ -187,11 +167,11 @@ class Crossing:
         check(replies)
         return replies
 
-    def _look(self, route: Route, app: str) -> tuple[Call, Call]:
-        outbox, sent = self._keys.outbox(route, app)
+    def _look(self, box: Box) -> tuple[Call, Call]:
+        outbox, sent = self._keys.outbox(box)
         return (
-            Call(route, ("LRANGE", outbox, 0, MOST_ERRANDS - 1)),
-            Call(route, ("HGET", sent, "delivered")),
+            Call(box.route, ("LRANGE", outbox, 0, MOST_ERRANDS - 1)),
+            Call(box.route, ("HGET", sent, "delivered")),
         )
 
 
@@ -199,13 +179,13 @@ class _Look:
     """What was found in an outbox, and what has to be done about it."""
 
     def __init__(
-        self, keys: Keys, box: tuple[Route, str], texts: list[bytes], done: bytes | None, keep: int
+        self, keys: Keys, box: Box, texts: list[bytes], done: bytes | None, *, wholly: bool
     ) -> None:
         self.box = box
         self.late = False
         self.is_full = len(texts) == MOST_ERRANDS
         self._keys = keys
-        self._keep = keep
+        self._keep = 0 if wholly else box.keep
         self._count = len(texts)
         self._last = to_errand(texts[-1]).n if texts else 0
         delivered = int(done or 0)
@@ -221,7 +201,7 @@ class _Look:
     def _delivery(self, errand: Errand, before: int) -> Call:
         """Return the call that does an errand once, and only behind the one before it."""
         request = Request(errand.to)
-        marks, mark = self._keys.marks(errand.to), self._keys.mark(*self.box)
+        marks, mark = self._keys.marks(errand.to), self._keys.mark(self.box)
         request.check("undone", marks, mark, errand.n)
         request.check("reached", marks, mark, before)
         request.do("HSET", marks, mark, errand.n)
@@ -233,6 +213,6 @@ class _Look:
         """Return the call that notes what was done, `None` if nothing is new."""
         if not self.deliveries and self._count <= self._keep:
             return None
-        request = Request(self.box[0])
-        request.do_on("swept", self._keys.outbox(*self.box), self._last, self._keep)
+        request = Request(self.box.route)
+        request.do_on("swept", self._keys.outbox(self.box), self._last, self._keep)
         return request.call()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from sojourn.stores.redis import routes, rows
 from sojourn.stores.redis.client import Call
-from sojourn.stores.redis.jobs import Spot, spot_in
 from sojourn.stores.redis.rows import Unreadable
+from sojourn.stores.redis.spots import Spot, spot_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,9 +8,7 @@ for before (`reservations`), where it decides whether the unit may be written at
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -19,9 +17,18 @@ from sojourn import commit
 from sojourn.lifecycle import OVER
 from sojourn.store import Put
 from sojourn.stores.redis import routes, rows
-from sojourn.stores.redis.keys import label_facet, user_facet
+from sojourn.stores.redis.errands import Box, Draft
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.rows import Row, Unreadable
+from sojourn.stores.redis.spots import (
+    Places,
+    due_at,
+    holder_text,
+    note_of,
+    overdue_at,
+    positions,
+    token_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,24 +44,13 @@ if TYPE_CHECKING:
         TierChange,
         Unit,
     )
+    from sojourn.stores.redis.errands import About
     from sojourn.stores.redis.keys import Keys, Owned
     from sojourn.stores.redis.request import Sink
     from sojourn.stores.redis.routes import Route
 
-PLACE_DIGITS = 14
-"""Hexadecimal digits of a place: microseconds until the year 4253."""
-
 REMEMBERED_MILLISECONDS = 600_000
 """How long it is remembered that an operation of no session was applied: longer than any call."""
-
-_encode = msgspec.json.Encoder().encode
-
-
-class Spot(NamedTuple):
-    """Where a session is, and whose it is, as far as is known."""
-
-    route: Route
-    user: str | None
 
 
 class Reservation(NamedTuple):
@@ -63,23 +59,6 @@ class Reservation(NamedTuple):
     route: Route
     key: str
     value: str
-
-
-class Errand:
-    """Commands for another route, to be done after the unit is written, exactly once."""
-
-    def __init__(self, route: Route) -> None:
-        self.route = route
-        self.commands: list[list[str]] = []
-
-    def do(self, name: str, key: str, *arguments: str | bytes | int) -> None:
-        """Note a command on one key."""
-        texts = (part.decode() if isinstance(part, bytes) else str(part) for part in arguments)
-        self.commands.append([name, key, *texts])
-
-    def text(self) -> bytes:
-        """Return it as JSON, but for its number, which stands before it."""
-        return b'"to":%d,"do":%b}' % (self.route, _encode(self.commands))
 
 
 @dataclass(slots=True, eq=False)
@@ -92,62 +71,21 @@ class Job:
     claims: list[tuple[Reservation, Key]] = field(default_factory=list)
     registrations: list[tuple[Route, str, Route]] = field(default_factory=list)
     """Sets of routes: where they are, their keys, and what has to be in them before."""
-    errands: dict[Route, Errand] = field(default_factory=dict)
+    errands: dict[tuple[Route, About], Draft] = field(default_factory=dict)
     rows: dict[Key, Row] = field(default_factory=dict)
     once: int = 0
     """The check that fails only if the job was done before."""
 
     @property
+    def boxes(self) -> list[Box]:
+        """The outboxes that it writes to."""
+        about = dict.fromkeys(about for _, about in self.errands)
+        return [Box(self.request.route, self.app, each) for each in about]
+
+    @property
     def app(self) -> str:
         """The app of its unit."""
         return self.unit.app
-
-
-def token_of(header: Header) -> str:
-    """Return what stands for one incarnation of a session where its id must not be."""
-    return token_for(header.app, header.id, header.epoch)
-
-
-def token_for(app: str, id: str, epoch: str) -> str:
-    """Return what stands for one incarnation of a session where its id must not be."""
-    return blake2b(f"{app}\x00{id}\x00{epoch}".encode(), digest_size=8).hexdigest()
-
-
-def note_of(route: Route, header: Header) -> str:
-    """Return what the home of an id says about a session that is elsewhere, and whose it is."""
-    return f"{route} {token_of(header)} {header.user or ''}"
-
-
-def spot_in(note: bytes) -> Spot:
-    """Return where a note says that a session is, and the user that it began with."""
-    route, _, user = note.decode().split(" ", 2)
-    return Spot(int(route), user or None)
-
-
-def holder_text(header: Header, route: Route) -> str:
-    """Return what the note of a claim says about its holder."""
-    return _encode((header.id, header.epoch, route)).decode()
-
-
-def positions(header: Header) -> set[tuple[str, str]]:
-    """Return the facet and phase of every order that a session stands in."""
-    phase = header.phase.value
-    facets = ["all", user_facet(header.user)]
-    facets += [label_facet(name, value) for name, value in header.labels.items()]
-    return {(facet, phase) for facet in facets}
-
-
-class Places:
-    """Gives new sessions their place: each behind all that this process has made before."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def next(self, after: str | None = None) -> str:
-        """Return a place behind `after`, too: a child's is behind its parent's on every machine."""
-        least = max(self._last, int(after or "0", 16)) + 1
-        self._last = max(time.time_ns() // 1000, least)
-        return f"{self._last:0{PLACE_DIGITS}x}"
 
 
 class Foreman:
@@ -202,9 +140,9 @@ class _Making:
         else:
             self._change(unit, unit.header)
         if self._cluster:
-            for errand in self._job.errands.values():
-                outbox = self._keys.outbox(self._main.route, self._job.app)
-                self._main.do_on("outbox", outbox, errand.text())
+            for (_, about), draft in self._job.errands.items():
+                box = Box(self._main.route, self._job.app, about)
+                self._main.do_on("outbox", self._keys.outbox(box), draft.text())
         return self._job
 
     def _once(self, token: str) -> None:
@@ -213,11 +151,11 @@ class _Making:
         self._job.once = self._main.check("absent", done)
         self._main.do("SET", done, "", "PX", REMEMBERED_MILLISECONDS)
 
-    def _at(self, route: Route) -> Sink:
+    def _at(self, route: Route, about: About) -> Sink:
         """Return where commands for a route go."""
         if route == self._main.route or not self._cluster:
             return self._main
-        return self._job.errands.setdefault(route, Errand(route))
+        return self._job.errands.setdefault((route, about), Draft(route))
 
     # --- where things are ----------------------------------------------------------------------
 
@@ -390,7 +328,7 @@ class _Making:
     def _tiers(self, changes: Iterable[TierChange]) -> None:
         for app, user, set_, drop in changes:
             route = routes.of_app(app) if user is None else routes.of_user(app, user)
-            sink, tier = self._at(route), self._keys.tier(route, app, user)
+            sink, tier = self._at(route, "tiers"), self._keys.tier(route, app, user)
             if set_:
                 pairs: list[str | bytes | int] = []
                 for name, value in set_.items():
@@ -429,8 +367,8 @@ class _Making:
                     "ZREM", self._keys.listed(row.route, app, facet, phase, order), member
                 )
         for key, when in (
-            (self._keys.due(row.route, app), _due_at),
-            (self._keys.overdue(row.route, app), _overdue_at),
+            (self._keys.due(row.route, app), due_at),
+            (self._keys.overdue(row.route, app), overdue_at),
         ):
             was, is_ = when(old), when(new)
             if is_ is not None and is_ != was:
@@ -441,7 +379,7 @@ class _Making:
     def _free(self, claim: Claim, holder: Header, row: Row) -> None:
         route = routes.of_claim(holder.app, claim)
         key = self._keys.claim(route, holder.app, claim)
-        self._at(route).do("strike", key, holder_text(holder, row.route))
+        self._at(route, "notes").do("strike", key, holder_text(holder, row.route))
 
     # --- removing ------------------------------------------------------------------------------
 
@@ -478,7 +416,7 @@ class _Making:
             self._main.do("ZREM", self._keys.children(route, app, old.parent), id)
         if row.note:
             home = routes.of_id(app, id)
-            self._at(home).do("strike", self._keys.note(home, app, id), row.note)
+            self._at(home, "notes").do("strike", self._keys.note(home, app, id), row.note)
         claim = commit.claim_of(old)
         if claim is not None and old.phase not in OVER:
             self._free(claim, old, row)
@@ -533,17 +471,6 @@ def _birth(header: Header, row: Row) -> list[str | bytes | int]:
         row.place,
     ]
     return [*fields, "note", row.note] if row.note else fields
-
-
-def _due_at(header: Header | None) -> int | None:
-    return None if header is None else header.due_at
-
-
-def _overdue_at(header: Header | None) -> int | None:
-    """Return a deadline that is not the time at which the reaper looks."""
-    if header is None or header.expires_at == header.due_at:
-        return None
-    return header.expires_at
 
 
 def write_documents(request: Request, changes: Iterable[DocumentChange], owned: Owned) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sojourn.stores.planning import Claim
+    from sojourn.stores.redis.errands import Box
     from sojourn.stores.redis.routes import Route
 
 ESCAPED_REMEMBERED = 4_096
@@ -150,18 +151,18 @@ class Keys:
         parts: Iterable[str] = (escaped(part) for pair in claim for part in pair)
         return f"{self._heads[route]}claim:{escaped(app)}:{':'.join(parts)}"
 
-    def outbox(self, route: Route, app: str) -> tuple[str, str]:
-        """Return the keys of an app's outbox in a route, and of its numbers."""
-        head, name = self._heads[route], escaped(app)
+    def outbox(self, box: Box) -> tuple[str, str]:
+        """Return the keys of an outbox, and of its numbers."""
+        head, name = self._heads[box.route], f"{box.about}:{escaped(box.app)}"
         return f"{head}outbox:{name}", f"{head}sent:{name}"
 
     def marks(self, route: Route) -> str:
         """Return the key of what was done here for other routes."""
         return f"{self._heads[route]}marks"
 
-    def mark(self, route: Route, app: str) -> str:
+    def mark(self, box: Box) -> str:
         """Return the field of `marks` that stands for an outbox."""
-        return f"{route}:{escaped(app)}"
+        return f"{box.route}:{box.about}:{escaped(box.app)}"
 
     def refused(self, route: Route, op: str) -> str:
         """Return the key that keeps an operation from creating its session."""

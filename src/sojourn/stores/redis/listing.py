@@ -17,9 +17,9 @@ from sojourn.store import Listed
 from sojourn.stores.planning import Loaded
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
-from sojourn.stores.redis.jobs import PLACE_DIGITS, Spot
 from sojourn.stores.redis.keys import label_facet, user_facet
 from sojourn.stores.redis.routes import ROUTES
+from sojourn.stores.redis.spots import PLACE_DIGITS, Spot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence

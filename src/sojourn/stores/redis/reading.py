@@ -15,8 +15,8 @@ from sojourn.model import Record
 from sojourn.store import Tiers
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
-from sojourn.stores.redis.crossing import to_errand
-from sojourn.stores.redis.jobs import Spot, spot_in
+from sojourn.stores.redis.errands import Box, to_errand
+from sojourn.stores.redis.spots import Spot, spot_in
 
 if TYPE_CHECKING:
     from sojourn.model import Encoded, Entry
@@ -128,7 +128,7 @@ class Reader:
         if tiers and not self._client.cluster:
             app_tier = self._keys.tier(routes.of_app(app), app, None)
         if tiers and self._client.cluster:
-            outbox, sent = self._keys.outbox(spot.route, app)
+            outbox, sent = self._keys.outbox(Box(spot.route, app, "tiers"))
             if routes.of_app(app) == spot.route:
                 app_tier = self._keys.tier(spot.route, app, None)
         names = (session, log, kinds, user_tier, app_tier, outbox, sent)
@@ -198,7 +198,7 @@ class Reader:
         self, key: Key, seen: Seen, away: list[Away], deadline: float
     ) -> dict[Away, tuple[list[bytes], int]]:
         """Return tiers that are elsewhere, and up to which number our errands were done there."""
-        mark = self._keys.mark(seen.loaded.row.route, key[0])
+        mark = self._keys.mark(Box(seen.loaded.row.route, key[0], "tiers"))
         calls = []
         for place in away:
             marks = self._keys.marks(place.route)

@@ -12,10 +12,11 @@ from sojourn.stores.planning import Known, Loaded
 from sojourn.stores.redis import routes, scripts
 from sojourn.stores.redis.batch import Batch
 from sojourn.stores.redis.client import Call
-from sojourn.stores.redis.jobs import PLACE_DIGITS, Spot
+from sojourn.stores.redis.errands import ABOUTS, Box
 from sojourn.stores.redis.keys import user_facet
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.routes import ROUTES
+from sojourn.stores.redis.spots import PLACE_DIGITS, Spot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,8 @@ class Remover:
             self._keys.due(route, due.app),
             self._keys.docdue(route, due.app),
             abandoned,
-            *self._keys.outbox(route, due.app),
+            *self._keys.outbox(Box(route, due.app, "tiers")),
+            *self._keys.outbox(Box(route, due.app, "notes")),
         )
         return Call(
             route, ("EVALSHA", scripts.SWEEP.sha, len(names), *names, due.now, max(most, 0))
@@ -134,18 +136,19 @@ class Remover:
     ) -> None:
         """Remove expired documents and abandoned restores, and run errands that were left."""
         calls: list[Call] = []
-        outboxes: list[tuple[Route, str]] = []
-        for route, (_, owners, abandoned, waits) in enumerate(replies):
+        boxes: list[Box] = []
+        for route, (_, owners, abandoned, *waits) in enumerate(replies):
             assert isinstance(owners, list), "the script returns lists"
             assert isinstance(abandoned, list), "the script returns lists"
             calls += [self._expire_call(route, due, owner.decode()) for owner in owners]
             for id in abandoned:
                 calls += self._restorer.drop_calls(route, due.app, id.decode())
-            if waits:
-                outboxes.append((route, due.app))
+            boxes += [
+                Box(route, due.app, about) for about, one in zip(ABOUTS, waits, strict=True) if one
+            ]
         try:
             await self._tools.client.run(calls, deadline, lane="write")
-            await self._tools.crossing.run_errands(outboxes, deadline)
+            await self._tools.crossing.run_errands(boxes, deadline)
         except SojournError as error:  # none of it keeps sessions from being ended
             log.warning("a sweep could not see to everything: %s", error)
 
@@ -171,8 +174,8 @@ class Remover:
             where = await self._lister.routes_of(app, user, deadline)
         await self._restorer.forget(app, user, deadline)
         # What sessions have still to write to the tier comes first, or it would bring it back.
-        outboxes = {(route, app) for route in (*where, routes.of_app(app))}
-        await self._tools.crossing.run_errands(sorted(outboxes), deadline, keep=0)
+        boxes = [Box(route, app, "tiers") for route in (*where, routes.of_app(app))]
+        await self._tools.crossing.run_errands(boxes, deadline, wholly=True)
         await self._drop_tier(app, user, deadline)
         return len(forgotten)
 
