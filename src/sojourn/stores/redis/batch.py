@@ -15,6 +15,8 @@ from sojourn.errors import SojournError, Unavailable
 from sojourn.store import Committed
 from sojourn.stores.planning import Known, Loaded, durability_of, plan
 from sojourn.stores.redis.client import FIRST_REST, check
+from sojourn.stores.redis.purging import purge
+from sojourn.stores.redis.rows import Unreadable
 from sojourn.stores.redis.spots import Spot
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ class Batch:
             decided = plan(operations, self._known, durability=self._reached)
         jobs = self._tools.foreman.jobs(decided.units, self._known)
         results = await write(self._tools, jobs, self._deadline, self._replicas)
+        await self._purge(jobs, results)
         again = set(decided.later)
         for job, result in zip(jobs, results, strict=True):
             self._learn(job, result)
@@ -132,6 +135,17 @@ class Batch:
         self._left = [numbers[number] for number in sorted(again)]
         if self._left:
             _forget_logs(self._known)
+
+    async def _purge(self, jobs: Sequence[Job], results: Sequence[Result]) -> None:
+        """Take those that were removed and could not be read out of the indexes."""
+        for job, result in zip(jobs, results, strict=True):
+            if result is not True or job.unit.header is not None or job.unit.key is None:
+                continue
+            for key in (job.unit.key, *(key for key, _ in job.unit.below)):
+                found = self._known.sessions.get(key)
+                if isinstance(found, Unreadable):
+                    tools = self._tools
+                    await purge(tools.client, tools.foreman.keys, key, found, self._deadline)
 
     def _learn(self, job: Job, result: Result) -> None:
         """Remember what became of a job's sessions."""
@@ -188,7 +202,7 @@ class Batch:
 async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: int) -> list[Result]:
     """Write jobs; return for each whether it was written, or why that is not known."""
     results: list[Result] = [True] * len(jobs)
-    crossing = [n for n, job in enumerate(jobs) if job.notes or job.claims or job.registrations]
+    crossing = [n for n, job in enumerate(jobs) if job.reservations or job.registrations]
     if crossing:
         had = await tools.crossing.reserve([jobs[n] for n in crossing], deadline)
         for number, has in zip(crossing, had, strict=True):
@@ -202,6 +216,9 @@ async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: in
     replies = await tools.client.run(calls, deadline, lane="write", replicas=replicas)
     for number, reply in zip(sent, replies, strict=True):
         results[number] = _result(jobs[number], reply)
+    for job, result in zip(jobs, results, strict=True):
+        if result is False and job.note is not None:
+            await tools.crossing.clear(job, deadline)
     written_ = [job for job, ok in zip(jobs, results, strict=True) if ok is True]
     boxes = [box for job in written_ for box in job.boxes]
     if boxes and tools.foreman.cluster:

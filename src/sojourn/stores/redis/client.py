@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from sojourn.stores.redis.routes import Route
     from sojourn.stores.redis.wire import Address, Command, Reply
 
-Lane = Literal["read", "write"]
-"""Reads and writes have a connection each: a long reply does not hold up the writes."""
+Lane = Literal["read", "write", "bulk"]
+"""Reads, writes, and what is large have a connection each: none holds up the others."""
 
 FIRST_REST = 0.01
 """Seconds before a call is tried again; it doubles from here, and is never quite the same."""
 
 LONGEST_REST = 0.5
 """Longest wait between two tries: what a cluster needs to notice anything is longer."""
+
+SLOWEST = 4 * 1024 * 1024
+"""Bytes a second that every network carries: what is large has more time for each attempt."""
 
 PROBATION = 4
 """A server that was silent has so many times less time to say hello the next time."""
@@ -49,10 +52,11 @@ _ASKING: Command = ("ASKING",)
 
 
 class Call(NamedTuple):
-    """A command, and the route whose server it is for."""
+    """A command, the route whose server it is for, and about how many bytes it or its reply has."""
 
     route: Route
     command: Command
+    size: int = 0
 
 
 class Client:
@@ -160,9 +164,11 @@ class Client:
             await self._refresh_within(deadline)
         return replies
 
-    async def ask(self, calls: Sequence[Call], deadline: float) -> list[Reply]:
+    async def ask(
+        self, calls: Sequence[Call], deadline: float, *, lane: Lane = "read"
+    ) -> list[Reply]:
         """Send reads and return the replies. Raises the first `Unavailable` among them."""
-        replies = await self.run(calls, deadline)
+        replies = await self.run(calls, deadline, lane=lane)
         check(replies)
         return replies
 
@@ -196,10 +202,11 @@ class Client:
         """Note that a server speaks."""
         self._silent.discard(address)
 
-    def patience(self, deadline: float) -> float:
-        """Return how many seconds an attempt may take now."""
+    def patience(self, deadline: float, size: int = 0) -> float:
+        """Return how many seconds an attempt may take now: more if it has `size` bytes to send."""
         left = deadline - asyncio.get_running_loop().time()
-        return max(min(self.options.attempt, left), FIRST_REST)
+        longest = self.options.attempt + size / SLOWEST
+        return max(min(longest, left), FIRST_REST)
 
     # --- the shape of a cluster ----------------------------------------------------------------
 
@@ -316,7 +323,8 @@ class _Round:
             if number in self.asked:
                 commands.append(_ASKING)
             commands.append(self.calls[number].command)
-        patience = self.client.patience(self.deadline)
+        size = sum(self.calls[number].size for number in group)
+        patience = self.client.patience(self.deadline, size)
         if self.replicas:
             commands.append(self._wait_command(patience))
         answers = await wire.send(commands, patience)

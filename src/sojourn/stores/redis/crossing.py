@@ -15,7 +15,7 @@ from sojourn.stores.redis import rows
 from sojourn.stores.redis.client import FIRST_REST, Call, check
 from sojourn.stores.redis.errands import Box, Errand, to_errand
 from sojourn.stores.redis.request import Request
-from sojourn.stores.redis.spots import token_for
+from sojourn.stores.redis.spots import token_for, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 REFUSED_MILLISECONDS = 3_600_000
 """How long a create whose reservation was taken over is refused: far longer than any call takes."""
+
+WITHDRAWN_MILLISECONDS = 60_000
+"""How long a create that was refused can not be done late by a try whose reply was lost."""
 
 MOST_ERRANDS = 500
 """Errands that are run at a time."""
@@ -58,42 +61,48 @@ class Crossing:
             for home, key, route in job.registrations
         ]
         await self._write(registrations, deadline)
+        numbers: list[int] = []
+        calls: list[Call] = []
+        for number, job in enumerate(jobs):
+            for reservation in job.reservations:
+                numbers.append(number)
+                calls.append(self._reservation(job, reservation))
         had = [True] * len(jobs)
-        wanted = [
-            (number, reservation)
-            for number, job in enumerate(jobs)
-            for reservation in (*job.notes, *(claim for claim, _ in job.claims))
-        ]
-        for number, reservation in wanted:
-            if had[number]:
-                had[number] = await self._reserve(jobs[number], reservation, deadline)
+        for number, reply in zip(numbers, await self._write(calls, deadline), strict=True):
+            had[number] = had[number] and reply == 0
         return had
 
-    async def _reserve(self, job: Job, reservation: Reservation, deadline: float) -> bool:
-        """Note a reservation, and take it over from one that came to nothing."""
+    def _reservation(self, job: Job, reservation: Reservation) -> Call:
+        """Return the call that notes a reservation, unless somebody else has it."""
         route, key, value = reservation
         request = Request(route)
         request.check("free", key, value)
-        if reservation in job.notes:
-            app, id = job.unit.key or (job.app, "")
-            request.check("absent", self._keys.session(route, app, id))
-        request.do("SET", key, value)
-        if await self._run(request, deadline):
-            return True
-        (found,) = await self._client.ask([Call(route, ("GET", key))], deadline)
-        if found is None or found == value.encode():
-            return False
-        if reservation in job.notes:
+        if reservation == job.note:
             assert job.unit.key is not None, "only a session has a note"
-            gone = await self._refuse_noted(job.unit.key, found, deadline)
-        else:
-            gone = await self._refuse_holder(job.app, found, deadline)
-        if not gone:
-            return False
-        request = Request(route)
-        request.check("says", key, found)
+            request.check("absent", self._keys.session(route, *job.unit.key))
         request.do("SET", key, value)
-        return await self._run(request, deadline)
+        return request.call()
+
+    async def clear(self, job: Job, deadline: float) -> None:
+        """Remove what keeps a new session from being made and came to nothing itself."""
+        wanted = [each for each in (job.note, job.claim) if each is not None]
+        calls = [Call(route, ("GET", key)) for route, key, _ in wanted]
+        replies = await self._client.ask(calls, deadline)
+        for reservation, found in zip(wanted, replies, strict=True):
+            if found is None or found == reservation.value.encode():
+                continue
+            if reservation == job.note:
+                assert job.unit.key is not None, "only a session has a note"
+                gone = await self._refuse_noted(job.unit.key, found, deadline)
+            else:
+                gone = await self._refuse_holder(job.app, found, deadline)
+            if gone:
+                await self._strike(reservation.route, reservation.key, found, deadline)
+
+    async def _strike(self, route: Route, key: str, value: bytes | str, deadline: float) -> None:
+        request = Request(route)
+        request.do("strike", key, value)
+        await self._run(request, deadline)
 
     async def _refuse_noted(self, key: Key, note: bytes, deadline: float) -> bool:
         """Return whether a note speaks of no session, which is made sure never to come then."""
@@ -123,21 +132,16 @@ class Crossing:
         """Give back what was reserved for sessions that are not made after all."""
         for job in jobs:
             header = job.unit.header
-            if header is None or not (job.notes or job.claims):
+            if header is None or not job.reservations:
                 continue
             request = Request(job.request.route)
             session = self._keys.session(request.route, header.app, header.id)
             request.check("gone", session, "epoch", header.epoch)
-            refused = self._keys.refused(
-                request.route, token_for(header.app, header.id, header.epoch)
-            )
-            request.do("SET", refused, "", "PX", REFUSED_MILLISECONDS)
-            if not await self._run(request, deadline):
-                continue
-            for route, key, value in (*job.notes, *(claim for claim, _ in job.claims)):
-                strike = Request(route)
-                strike.do("strike", key, value)
-                await self._run(strike, deadline)
+            refused = self._keys.refused(request.route, token_of(header))
+            request.do("SET", refused, "", "PX", WITHDRAWN_MILLISECONDS)
+            if await self._run(request, deadline):
+                for route, key, value in job.reservations:
+                    await self._strike(route, key, value, deadline)
 
     # --- after ---------------------------------------------------------------------------------
 

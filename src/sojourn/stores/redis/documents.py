@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sojourn.errors import Corrupt
 from sojourn.expiry import is_past
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
@@ -33,22 +34,32 @@ class DocumentReader:
         self._finder = finder
 
     async def document(self, query: DocumentQuery) -> StoredDocument | None:
-        """Return one document; see `Store.document`."""
+        """Return one document; see `Store.document`. A long one takes a second look."""
         key = query.key or ""
         field = rows.collection_prefix(query.collection) + key
+        parts: tuple[str, ...] = (field,)
+        size = 0
 
         def calls(route: Route, owned: Owned) -> list[Call]:
             return [
                 Call(route, ("HGET", owned.docs, field)),
-                Call(route, ("HMGET", owned.bodies, field, f"{field}\0")),
+                Call(route, ("HMGET", owned.bodies, *parts), size),
             ]
 
-        found = await self._read(query, calls)
-        if found is None or found[0] is None:
-            return None
-        facts, (lead, rest) = found
-        document = rows.to_document(query.collection, key, facts, (lead or b"") + (rest or b""))
-        return None if is_past(document.expires_at, query.now) else document
+        while True:
+            found = await self._read(query, calls)
+            if found is None or found[0] is None:
+                return None
+            facts, pieces = found
+            body = b"".join(piece for piece in pieces if piece is not None)
+            document = rows.to_document(query.collection, key, facts, body)
+            if is_past(document.expires_at, query.now):
+                return None
+            if document.size == len(body):
+                return document
+            if len(parts) > 1 and document.size == size:
+                raise Corrupt(f"document {key!r} of {query.collection!r}", "its body is cut short")
+            parts, size = (field, f"{field}\0"), document.size
 
     async def documents(self, query: DocumentQuery) -> list[StoredDocument]:
         """Return documents of a collection; see `Store.documents`."""

@@ -155,7 +155,7 @@ class Dumper:
                 route, key = item.row.route, (walk.app, item.header.id)
                 session = self._keys.session(route, *key)
                 calls.append(self._call(route, session, self._keys.owned(route, *key), "whole"))
-        replies = iter(await self._client.ask(calls, self._client.deadline()))
+        replies = iter(await self._client.ask(calls, self._client.deadline(), lane="bulk"))
         dumped: list[Snapshot | Corrupt | None] = []
         for item in found:
             if isinstance(item, Corrupt):
@@ -180,7 +180,8 @@ class Dumper:
     ) -> Call:
         names = (session, owned.log, owned.docs, owned.docplaces, owned.bodies)
         arguments = (rows.FIELDS, PART_BYTES, *behind, how)
-        return Call(route, ("EVALSHA", scripts.DUMP.sha, len(names), *names, *arguments))
+        command = ("EVALSHA", scripts.DUMP.sha, len(names), *names, *arguments)
+        return Call(route, command, PART_BYTES)
 
     def _piece(self, id: str, route: Route, reply: Sequence[list[bytes]], now: int) -> _Piece:
         fields, lines, flat, complete = reply
@@ -209,7 +210,7 @@ class Dumper:
             part, events, documents, last = 0, 0, 1, False
             while not last:
                 call = self._call(route, session, owned, "piece", (events, documents))
-                (reply,) = await self._client.ask([call], self._client.deadline())
+                (reply,) = await self._client.ask([call], self._client.deadline(), lane="bulk")
                 piece = self._piece(id, route, reply, now)
                 if piece.loaded is None:  # it was deleted before it was copied, or read too slowly
                     return
@@ -324,7 +325,7 @@ class Dumper:
         home = routes.of_app(app)
         owned = self._keys.owned(home, app, "")
         call = self._call(home, owned.docs, owned, "piece", (0, at))
-        (reply,) = await self._client.ask([call], self._client.deadline())
+        (reply,) = await self._client.ask([call], self._client.deadline(), lane="bulk")
         return self._piece("", home, reply, now)
 
 

@@ -67,14 +67,24 @@ class Job:
 
     unit: Unit
     request: Request
-    notes: list[Reservation] = field(default_factory=list)
-    claims: list[tuple[Reservation, Key]] = field(default_factory=list)
+    note: Reservation | None = None
+    """What the home of a new session's id has to say; empty if the session is at home."""
+    claim: Reservation | None = None
+    """What has to be said of a new session's claim."""
+    ahead: bool = False
+    """Whether that is in other routes of a cluster, and has to be said before."""
     registrations: list[tuple[Route, str, Route]] = field(default_factory=list)
     """Sets of routes: where they are, their keys, and what has to be in them before."""
     errands: dict[tuple[Route, About], Draft] = field(default_factory=dict)
     rows: dict[Key, Row] = field(default_factory=dict)
     once: int = 0
     """The check that fails only if the job was done before."""
+
+    @property
+    def reservations(self) -> list[Reservation]:
+        """What has to be said in other routes before this is written."""
+        wanted = (self.note, self.claim) if self.ahead else ()
+        return [each for each in wanted if each is not None and each.value]
 
     @property
     def boxes(self) -> list[Box]:
@@ -198,11 +208,11 @@ class _Making:
         """Take the id, the claim, and a place among the routes that have sessions of the user."""
         app, id = header.app, header.id
         note = self._keys.note(home, app, id)
+        self._job.note = Reservation(home, note, row.note)
+        self._job.ahead = self._cluster
         if home == row.route:
             self._main.check("absent", note)
-        elif self._cluster:
-            self._job.notes.append(Reservation(home, note, row.note))
-        else:
+        elif not self._cluster:
             self._main.check("absent", self._keys.session(home, app, id))
             self._main.check("free", note, row.note)
             self._main.do("SET", note, row.note)
@@ -217,10 +227,9 @@ class _Making:
     def _claim(self, header: Header, row: Row, claim: Claim) -> None:
         route = routes.of_claim(header.app, claim)
         key, text = self._keys.claim(route, header.app, claim), holder_text(header, row.route)
-        if self._cluster:
-            reservation = Reservation(route, key, text)
-            self._job.claims.append((reservation, (header.app, header.id)))
-        else:
+        self._job.claim = Reservation(route, key, text)
+        self._job.ahead = self._cluster
+        if not self._cluster:
             self._main.check("free", key, text)
             self._main.do("SET", key, text)
 
@@ -482,6 +491,7 @@ def write_documents(request: Request, changes: Iterable[DocumentChange], owned: 
             expires = "null" if change.expires_at is None else change.expires_at
             facts = rows.facts_text(seq, len(change.body), change.content_type)
             body = rows.parts_of(change.body)
+            request.size += len(change.body)
             request.do_on("put", keys, prefix, change.key, facts, now, now, expires, "", *body)
         elif change.key is None:
             request.do_on("drop", keys, prefix)

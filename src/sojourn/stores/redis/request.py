@@ -36,6 +36,8 @@ class Request:
         self._commands: list[str | bytes | int] = []
         self.checks = 0
         self.commands = 0
+        self.size = 0
+        """About how many bytes it has, as far as that matters."""
 
     def _key(self, key: str) -> int:
         return self._keys.setdefault(key, len(self._keys) + 1)
@@ -79,4 +81,5 @@ class Request:
                 self.commands,
                 *self._commands,
             ),
+            self.size,
         )

@@ -405,4 +405,5 @@ def put_documents(
         expires = "null" if item.expires_at is None else item.expires_at
         times = (item.created_at, item.updated_at, expires)
         body = rows.parts_of(item.body or b"")
+        request.size += item.size
         request.do_on("put", keys, prefix, item.key, facts, *times, how, *body)

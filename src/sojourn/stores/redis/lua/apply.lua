@@ -141,6 +141,14 @@ local commands = {
     local left = redis.call('HINCRBY', key(0), ARGV[at + 1], ARGV[at + 2])
     if left <= 0 then redis.call('HDEL', key(0), ARGV[at + 1]) end
   end,
+  -- Take a member out of an order, and count it out if it was there.
+  unlist = function()
+    if redis.call('ZREM', key(0), ARGV[at + 2]) == 1 then
+      if redis.call('HINCRBY', key(1), ARGV[at + 3], -1) <= 0 then
+        redis.call('HDEL', key(1), ARGV[at + 3])
+      end
+    end
+  end,
   cut = function() cut(key(0), key(1), key(2), tonumber(ARGV[at + 3])) end,
   -- Put a document. Arguments behind the keys: collection, name, facts that it has anyway, when
   -- it was created and updated, when it expires, whether one that is there stays as it is or is
