@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, emptied
 
 from sojourn import SessionManager
 
@@ -49,11 +49,18 @@ def postgres() -> Iterator[PostgresServer]:
         server.stop()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.soak)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty store of each kind; opened twice, it is the same store."""
+    """The URL of an empty store of each kind; opened twice, it is the same store.
+
+    PostgreSQL only in the long run: the laws cover it in the short one.
+    """
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        asyncio.run(emptied(server.url(schema="url")))
+        return server.url(schema="url")
     return f"sqlite:///{tmp_path / 'sessions.db'}"
 
 

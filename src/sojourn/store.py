@@ -403,14 +403,19 @@ class SupportsLease(Protocol):
 
 
 @runtime_checkable
-class SupportsBackup(Protocol):
+class SupportsCheck(Protocol):
+    """A store that can check itself."""
+
+    async def check(self) -> Sequence[str]:
+        """Return what is wrong, in words; empty when all is well."""
+
+
+@runtime_checkable
+class SupportsBackup(SupportsCheck, Protocol):
     """A store that can copy itself while it is in use, and check itself."""
 
     async def backup(self, path: str, /) -> None:
         """Write a consistent copy to `path`, which must not exist yet."""
-
-    async def check(self) -> Sequence[str]:
-        """Return what is wrong, in words; empty when all is well."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Literal
+from typing import Literal, Self
 
 Trouble = Literal["cut request", "cut after request", "drop reply", "cut reply"]
 """What becomes of the next request: half of it arrives; all of it, and then the line is cut; all of
@@ -29,7 +29,7 @@ class Proxy:
         self.failed = 0
         """How many times it has failed as it was told to."""
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return self
 
@@ -78,8 +78,8 @@ class Proxy:
         line = _Line()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._requests(line, client, forth, back))
-                both.create_task(self._replies(line, server, back, forth))
+                both.create_task(self._requests(line, client, forth))
+                both.create_task(self._replies(line, server, back))
         except ExceptionGroup:
             pass  # the line is cut
         finally:
@@ -87,11 +87,7 @@ class Proxy:
             forth.transport.abort()
 
     async def _requests(
-        self,
-        line: _Line,
-        client: asyncio.StreamReader,
-        forth: asyncio.StreamWriter,
-        back: asyncio.StreamWriter,
+        self, line: _Line, client: asyncio.StreamReader, forth: asyncio.StreamWriter
     ) -> None:
         while chunk := await client.read(CHUNK):
             trouble, self._trouble = self._trouble, None
@@ -108,11 +104,7 @@ class Proxy:
         raise ConnectionError
 
     async def _replies(
-        self,
-        line: _Line,
-        server: asyncio.StreamReader,
-        back: asyncio.StreamWriter,
-        forth: asyncio.StreamWriter,
+        self, line: _Line, server: asyncio.StreamReader, back: asyncio.StreamWriter
     ) -> None:
         while chunk := await server.read(CHUNK):
             if line.trouble is not None:

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.servers.postgres import PostgresServer, emptied
 from tests.stateful.model import (
     MOVES,
     App,
@@ -38,7 +39,8 @@ from tests.stateful.model import (
     text,
 )
 
-from sojourn import DELETE, Event, Expiry, Reaper, SessionManager, SojournError
+from sojourn import DELETE, Event, Expiry, Reaper, SessionManager, SojournError, open_store
+from sojourn.store import SupportsCheck
 from sojourn.stores.sqlite import SqliteStore
 from sojourn.testing import FakeClock, SequenceIds
 from sojourn.timestamps import from_datetime, to_datetime
@@ -55,6 +57,8 @@ U = TypeVar("U")
 
 EXAMPLES = 1_000 * (10 if os.environ.get("SOJOURN_SOAK") else 1)
 STEPS = 20
+ON_A_SERVER = 2_500 if os.environ.get("SOJOURN_SOAK") else 15
+"""Examples where each step is a few round trips."""
 
 IDS = ("one", "two", "three")
 USERS = ("ann", "bob")
@@ -1107,14 +1111,42 @@ class OnSqlite(Machine):
             shutil.rmtree(self.folder)
 
 
-def check(machine: type[Machine]) -> None:
+class OnPostgres(Machine):
+    """The machine on PostgreSQL, whose store is closed and opened again now and then."""
+
+    server: PostgresServer
+
+    def open_store(self) -> Store:
+        url = self.server.url(schema="model", durability="relaxed", pool_size=1)
+        if not hasattr(self, "store"):
+            asyncio.run(emptied(url))
+        return open_store(url)
+
+    @rule()
+    def reopen(self) -> None:
+        """Close the store and go on with a new one in the same place; copies and leases live on."""
+        self.run(self.store.close())
+        self.store = self.open_store()
+        self.run(self.store.open())
+        self.meet()
+        self.clock.advance(max(0.0, (self.latest - self.clock.now()) / SECOND))
+        for leased in self.leases:
+            leased.lease._context = self.hooking._context
+            leased.lease._store = self.store  # type: ignore[assignment]  # PostgreSQL has leases
+
+    async def last_look(self) -> None:
+        assert isinstance(self.store, SupportsCheck)
+        assert await self.store.check() == []
+
+
+def check(machine: type[Machine], examples: int = EXAMPLES) -> None:
     """Run a machine; what fails is printed with the line that repeats it."""
     logging.getLogger("sojourn").disabled = True
     try:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=EXAMPLES,
+                max_examples=examples,
                 stateful_step_count=STEPS,
                 deadline=None,
                 derandomize=False,
@@ -1134,3 +1166,9 @@ def test_the_memory_store_does_what_the_model_does() -> None:
 def test_the_sqlite_store_does_what_the_model_does() -> None:
     """Whatever is done, a SQLite file, reopened now and then, shows what plain dicts show."""
     check(OnSqlite)
+
+
+def test_the_postgres_store_does_what_the_model_does(postgres: PostgresServer) -> None:
+    """Whatever is done, PostgreSQL, opened anew now and then, shows what plain dicts show."""
+    OnPostgres.server = postgres
+    check(OnPostgres, ON_A_SERVER)

@@ -84,7 +84,7 @@ class PlannedStore:
         """Write a unit; `False`, and nothing, if what it expects is not so."""
         if not (self._guards_hold(unit) and self._is_as_expected(unit)):
             return False
-        self._share(unit)
+        self._count(unit)
         if unit.key is None:
             self._document(unit, self.documents)
         elif unit.header is None:
@@ -104,12 +104,16 @@ class PlannedStore:
             del self.sessions[key]
             self.claims = {place: id for place, id in self.claims.items() if id != key[1]}
 
-    def _share(self, unit: Unit) -> None:
-        for tier in unit.tiers:
+    def share(self, units: Sequence[Unit]) -> None:
+        """Write what units do to shared tiers, in the order of their operations."""
+        changes = [change for unit in units for change in unit.tiers]
+        for tier in sorted(changes, key=lambda change: change.order):
             kept = self.tiers.setdefault((tier.app, tier.user), {})
             kept.update({name: bytes(value) for name, value in tier.set.items()})
             for name in tier.drop:
                 kept.pop(name, None)
+
+    def _count(self, unit: Unit) -> None:
         for place, by in unit.counts().items():
             self.counts[place] = self.counts.get(place, 0) + by
             if not self.counts[place]:
@@ -132,6 +136,13 @@ class PlannedStore:
         there = self.sessions.get(unit.key)
         if unit.old is None:
             return there is None or unit.header is None
+        gone = {unit.key, *(key for key, _ in unit.below)} if unit.header is None else set()
+        if any(
+            (app, kept.loaded.header.parent) in gone and (app, id) not in gone
+            for (app, id), kept in self.sessions.items()
+            if kept.loaded is not None
+        ):
+            return False
         below = [self._same(self.sessions.get(key), loaded) for key, loaded in unit.below]
         return all(below) and self._same(there, unit.old)
 
@@ -225,7 +236,9 @@ class Process:
             if not operations:
                 return done
             made = self.plan(operations)
-            moved = {at for unit in made.units if not self._applied(unit) for at in unit.operations}
+            applied = {id(unit): self._applied(unit) for unit in made.units}
+            self.store.share([unit for unit in made.units if applied[id(unit)]])
+            moved = {at for unit in made.units if not applied[id(unit)] for at in unit.operations}
             again = moved | set(made.later)
             done += [
                 (operation, made.outcomes[at])

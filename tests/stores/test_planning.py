@@ -6,11 +6,14 @@ import itertools
 from typing import Any
 
 import msgspec
+from hypothesis import Phase as Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.faults.soak import count, scaled
 from tests.stores.planned import PlannedStore, Process, told, without_place
 
-from sojourn import SojournError, Trigger
+from sojourn import Conflict, Phase, SojournError, TooLarge, Trigger
+from sojourn.limits import MAX_STATE
 from sojourn.model import Draft, Header
 from sojourn.store import (
     Acquire,
@@ -28,6 +31,7 @@ from sojourn.store import (
     Touch,
 )
 from sojourn.stores.memory.vault import Vault
+from sojourn.stores.planning import Known, Loaded, Operation, Recent, plan
 
 APP = "app"
 IDS = ("a", "b", "c", "d")
@@ -287,7 +291,9 @@ def same_state(store: PlannedStore, vault: Vault) -> None:
     store.check_counts()
 
 
-@settings(max_examples=150, deadline=None)
+@scaled
+# Without shrinking: it takes minutes, and the batches can be read as they are.
+@settings(max_examples=count(60, 5_000), deadline=None, phases=[Stage.reuse, Stage.generate])
 @given(batches)
 def test_plans_lead_where_the_memory_store_goes(written: list[tuple[int, list[Any]]]) -> None:
     store, oracle = PlannedStore(), Oracle()
@@ -307,3 +313,162 @@ def test_plans_lead_where_the_memory_store_goes(written: list[tuple[int, list[An
             if isinstance(operation, Change | Create):
                 earlier.append(operation)
         same_state(store, oracle.vault)
+
+
+# --- single decisions ---------------------------------------------------------------------------
+
+
+def made(store: PlannedStore, id: str, **facts: Any) -> None:
+    """Create a session straight away."""
+    header = Header(app=APP, id=id, epoch="e1", created_at=0, active_at=0, **facts)
+    (_, outcome), *rest = Process(store).run([Create(header=header, op=id.encode() * 8)])
+    assert not rest
+    assert not isinstance(outcome, SojournError), outcome
+
+
+def change(id: str | None, **parts: Any) -> Change:
+    op = parts.pop("op", b"operate!")
+    return Change(app=APP, id=id, op=op, now=parts.pop("now", 1), **parts)
+
+
+def fresh(body: str = "1") -> tuple[Draft, ...]:
+    return (Draft(id="new", kind="note", author=None, at=1, body=body, fresh=True),)
+
+
+def known_of(store: PlannedStore, *ids: str) -> Known:
+    known = Known()
+    for id in ids:
+        kept = store.sessions.get((APP, id))
+        known.read((APP, id), kept.loaded if kept else None)
+    return known
+
+
+def test_a_fresh_event_of_a_known_session_needs_no_read() -> None:
+    store = PlannedStore()
+    made(store, "a")
+    known = Known()
+    loaded = store.sessions[APP, "a"].loaded
+    assert loaded is not None
+    known.recall((APP, "a"), loaded)
+    found = plan([change("a", events=fresh())], known, durability="durable")
+    assert not found.reads
+    assert [entry.seq for unit in found.units for entry in unit.entries] == [1]
+    assert found.outcomes[0].durability == "durable"
+
+
+def test_everything_a_change_needs_is_read_in_one_go() -> None:
+    event = Draft(id="ev", kind="note", author=None, at=1, body="1")
+    asked = change("a", events=(event,), expect_tail=(1, 2), truncate_after=1)
+    reads = plan([asked], Known(), durability="memory").reads
+    assert reads.sessions == {(APP, "a")}
+    assert len(reads.events) == len(reads.tails) == len(reads.peaks) == 1
+
+
+def test_nothing_is_refused_on_what_is_only_remembered() -> None:
+    store = PlannedStore()
+    made(store, "a")
+    old = store.sessions[APP, "a"].loaded
+    assert old is not None
+    Process(store).run([change("a")])
+    known = Known()
+    known.recall((APP, "a"), old)
+    asked = [change("a", revision=2, epoch="e1", op=b"12345678")]
+    assert plan(asked, known, durability="memory").reads.sessions == {(APP, "a")}
+    store.read(plan(asked, known, durability="memory").reads, known)
+    found = plan(asked, known, durability="memory")
+    assert not isinstance(found.outcomes[0], SojournError)
+
+
+def test_what_is_remembered_wrongly_is_read_again_when_it_is_written() -> None:
+    store = PlannedStore()
+    made(store, "a")
+    one, other = Process(store), Process(store)
+    one.run([change("a", events=fresh())])
+    other.run([change("a", events=fresh("2"), op=b"87654321")])
+    one.run([change("a", events=fresh("3"), op=b"abcdefgh")])
+    assert [entry.seq for entry in store.sessions[APP, "a"].log] == [1, 2, 3]
+
+
+def test_operations_on_one_session_become_one_unit() -> None:
+    store = PlannedStore()
+    made(store, "a")
+    asked = [change("a", events=fresh(str(n)), op=bytes([n]) * 8) for n in range(40)]
+    found = plan(asked, known_of(store, "a"), durability="memory")
+    (unit,) = found.units
+    assert unit.operations == list(range(40))
+    assert unit.version == 2
+    assert unit.header is not None
+    assert unit.header.revision == 41
+
+
+def test_a_refused_operation_leaves_its_neighbours_alone() -> None:
+    store = PlannedStore()
+    made(store, "a")
+    asked = [
+        change("a"),
+        change("a", revision=9, epoch="e1", op=b"x" * 8),
+        change("a", op=b"y" * 8),
+    ]
+    found = plan(asked, known_of(store, "a"), durability="memory")
+    assert [isinstance(one, Conflict) for one in found.outcomes] == [False, True, False]
+    assert found.units[0].operations == [0, 1, 2], "it was refused on what is not written yet"
+
+
+def test_what_needs_the_effects_of_others_comes_later() -> None:
+    store = PlannedStore()
+    made(store, "a")
+    header = Header(app=APP, id="f", epoch="e1", created_at=1, active_at=1)
+    asked: list[Operation] = [change("a"), Fork(header=header, op=b"forkfork", source="a")]
+    known = known_of(store, "a", "f")
+    known.deltas[APP, "a"] = ()
+    assert plan(asked, known, durability="memory").later == [1]
+    done = Process(store).run(asked)
+    assert store.sessions[APP, "f"].loaded is not None
+    assert [type(operation) for operation, _ in done] == [Change, Fork]
+
+
+def test_a_child_is_guarded_by_its_parent_and_no_more() -> None:
+    """A parent that is used meanwhile does not hold up its children; one that ends does."""
+    store = PlannedStore()
+    made(store, "a")
+    header = Header(app=APP, id="b", epoch="e1", created_at=1, active_at=1, parent="a")
+    create = Create(header=header, op=b"childish")
+    (unit,) = plan([create], known_of(store, "a", "b"), durability="memory").units
+    Process(store).run([change("a")])
+    assert store._guards_hold(unit)
+    Process(store).run([change("a", move=Move(trigger=Trigger.END), op=b"theendis")])
+    kept = store.sessions[APP, "a"].loaded
+    assert kept is not None
+    assert kept.header.phase is Phase.ENDING
+    assert not store._guards_hold(unit)
+
+
+def test_a_shared_tier_stays_in_bounds_whatever_comes_together() -> None:
+    store = PlannedStore()
+    half = msgspec.Raw(b'"' + b"x" * (MAX_STATE // 2) + b'"')
+    first = change(None, app_tier=TierDelta({"a": half}))
+    again = change(None, app_tier=TierDelta({"a": half}), op=b"a" * 8)
+    over = change(None, app_tier=TierDelta({"b": half}), op=b"b" * 8)
+    outcomes = [outcome for _, outcome in Process(store).run([first, again, over])]
+    assert [isinstance(one, TooLarge) for one in outcomes] == [False, False, True]
+    ((_, outcome),) = Process(store).run([over])
+    assert isinstance(outcome, TooLarge)
+
+
+def test_recent_keeps_to_its_bounds() -> None:
+    recent = Recent(sessions=3, size=100)
+    header = Header(app=APP, id="a", epoch="e1", created_at=0, active_at=0)
+    for number in range(5):
+        recent.keep((APP, str(number)), Loaded(header, b"x" * 30, 1))
+    assert len(recent) == 3
+    assert recent.get((APP, "1")) is None
+    recent.keep((APP, "4"), Loaded(header, b"y" * 90, 2))
+    assert recent.get((APP, "4")) == Loaded(header, b"y" * 90, 2)
+    assert len(recent) == 1
+    recent.drop((APP, "4"))
+    recent.keep((APP, "5"), Loaded(header, b"x" * 100, 1))
+    assert len(recent) == 1
+    recent.keep((APP, "6"), Loaded(header, b"x" * 100_000, 1))
+    assert recent.get((APP, "6")) is None
+    recent.clear()
+    assert len(recent) == 0

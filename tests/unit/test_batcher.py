@@ -369,3 +369,23 @@ async def test_drain_of_an_idle_batcher_returns_at_once() -> None:
         await task
         await target.drain()
         assert disk.batches == [["a"]]
+
+
+async def test_who_waits_too_long_is_refused_and_nothing_of_it_is_written() -> None:
+    """A disk that hangs keeps its own batch; the others are told, and a later one gets through."""
+    disk = Disk()
+    batcher: Batcher[str, str] = Batcher(disk.write, name="test store", weigh=weigh, patience=0.01)
+    flying = asyncio.ensure_future(batcher.submit("first"))
+    await settle()
+    waiting = [asyncio.ensure_future(batcher.submit(f"late {n}")) for n in range(3)]
+    for one in waiting:
+        with pytest.raises(Unavailable, match="nothing was written"):
+            await one
+    await disk.land()
+    assert await flying == "did first"
+    last = asyncio.ensure_future(batcher.submit("last"))
+    await settle()
+    await disk.land()
+    assert await last == "did last"
+    assert disk.batches == [["first"], ["last"]]
+    await batcher.drain()

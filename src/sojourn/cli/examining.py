@@ -17,7 +17,7 @@ from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE
 from sojourn.ports import SystemClock
 from sojourn.settings import masked
-from sojourn.store import Due, SupportsBackup
+from sojourn.store import Due, SupportsCheck
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -68,7 +68,9 @@ async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
     path = path_of(call.url)
     with call.output.progress("examining"):
         found += [] if path is None else _file_findings(path)
-        usable = path is None or _usable(found, upgrade=upgrade)
+        if findings.is_postgres(call.url):
+            found += await findings.postgres(call.url)
+        usable = _usable(found, upgrade=upgrade)
         if usable:
             async for finding in _store_findings(call, quick=quick):
                 found.append(finding)
@@ -89,9 +91,9 @@ def _file_findings(path: Path) -> list[Finding]:
 
 
 def _usable(found: list[Finding], *, upgrade: bool) -> bool:
-    """Return whether the file can be opened without changing what must not be changed."""
-    (file,) = (one for one in found if one.check == "file")
-    return file.verdict == "ok" or (file.verdict == "warning" and upgrade)
+    """Return whether the store can be opened without changing what must not be changed."""
+    places = [one for one in found if one.check in ("file", "schema")]
+    return all(one.verdict == "ok" or (one.verdict == "warning" and upgrade) for one in places)
 
 
 async def _store_findings(call: Call, *, quick: bool) -> AsyncIterator[Finding]:
@@ -110,7 +112,7 @@ async def _store_findings(call: Call, *, quick: bool) -> AsyncIterator[Finding]:
 
 async def _integrity(sessions: SessionManager) -> AsyncIterator[Finding]:
     store = sessions.store
-    if not isinstance(store, SupportsBackup):
+    if not isinstance(store, SupportsCheck):
         yield Finding("integrity", "ok", "this kind of store has no check of its own")
         return
     try:

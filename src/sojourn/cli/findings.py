@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sojourn.cli.failures import answer, told
+from sojourn.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sojourn.stores.postgres.inspection import Facts
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -24,6 +27,9 @@ LOG_MOST = 256 * 1024 * 1024
 
 DUE_MICROSECONDS = 600 * 1_000_000
 """How long a session may be due: ten rounds of a reaper. Longer, and none seems to run."""
+
+CONNECTIONS_MOST = 0.8
+"""Part of a server's connections in use above which the next ones may be refused."""
 
 BESIDE = ("-wal", "-shm", "-gate")
 """What the files beside a SQLite file end with."""
@@ -159,6 +165,58 @@ def log_size(path: Path) -> Finding:
         step = "end the reader that keeps it from being moved into the file"
         return Finding("log", "warning", text, step)
     return Finding("log", "ok", text)
+
+
+def is_postgres(url: str) -> bool:
+    """Return whether a URL names a PostgreSQL server."""
+    return url.partition(":")[0] in ("postgres", "postgresql")
+
+
+async def postgres(url: str) -> list[Finding]:
+    """Return what is known of a server, how it is set, and whether it has our schema."""
+    try:
+        found: Facts = await open_store(url).facts()  # type: ignore[attr-defined]  # it is PostgreSQL's
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        return [troubled("schema", error)]
+    text = f"PostgreSQL {found.release}, encoding {found.encoding}"
+    faults = "; ".join(found.faults)
+    server = Finding("server", "ok", text)
+    if faults:
+        server = Finding("server", "warning", f"{text}: {faults}", "upgrade the server")
+    return [server, _durability(found), _connections(found), _schema(found)]
+
+
+def _durability(found: Facts) -> Finding:
+    """Return whether what is acknowledged is on the disk."""
+    if not found.fsync:
+        reason = "fsync is off: a crash of the machine loses acknowledged writes, or everything"
+        return Finding("durability", "wrong", reason, "ALTER SYSTEM SET fsync = on, and reload")
+    if not found.full_page_writes:
+        reason = "full_page_writes is off: a crash of the machine can damage pages"
+        step = "ALTER SYSTEM SET full_page_writes = on, and reload"
+        return Finding("durability", "warning", reason, step)
+    return Finding("durability", "ok", "what is acknowledged is on the server's disk")
+
+
+def _connections(found: Facts) -> Finding:
+    text = f"{found.connections} of {found.most_connections} connections are in use"
+    if found.connections > found.most_connections * CONNECTIONS_MOST:
+        step = "lower pool_size, put a pooler in between, or raise max_connections"
+        return Finding("connections", "warning", text, step)
+    return Finding("connections", "ok", text)
+
+
+def _schema(found: Facts) -> Finding:
+    """Return whether the schema is there and of the newest version."""
+    from sojourn.stores.postgres.inspection import NEWEST_VERSION
+
+    if not found.version:
+        reason = "there is no store: the schema does not exist, or is empty"
+        return Finding("schema", "wrong", reason, "check the URL; an application makes it")
+    if found.version < NEWEST_VERSION:
+        reason = f"version {found.version}; the newest is {NEWEST_VERSION}"
+        return Finding("schema", "warning", reason, "sojourn doctor --upgrade")
+    return Finding("schema", "ok", f"version {found.version}")
 
 
 def due(app: str, number: int, since: int | None, now: int) -> Finding:

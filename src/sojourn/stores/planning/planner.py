@@ -62,6 +62,7 @@ class _Planner:
         self._works: dict[Key, Work] = {}
         self._shared: list[Unit] = []
         self._blocked: set[Key] = set()
+        self._adopting: set[Key] = set()
         self._claims: set[tuple[str, Claim]] = set()
         self._tiers = Tiers(known, self._reads)
         self._consulted: set[Key] = set()
@@ -387,6 +388,7 @@ class _Planner:
             above = parent.header
             key = (header.app, header.parent)
             work.guards.append(Guard(key, above.epoch, above.phase, row=parent.row))
+            self._adopting.add(key)
         work.claim_taken = claim
 
     def _steady(self, key: Key) -> Loaded | None:
@@ -474,7 +476,8 @@ class _Planner:
         self._check_read(*family)
         for member in family:
             work = self._works.get(member)
-            if member in self._blocked or (work is not None and work.dirty):
+            dirty = work is not None and work.dirty
+            if dirty or member in self._blocked or member in self._adopting:
                 raise _LaterError
         return family
 

@@ -24,6 +24,7 @@ class Tiers:
         """`reads` is where it is noted which sizes are missing."""
         self._known = known
         self._reads = reads
+        self._order = 0
         self._sizes: dict[Owner, dict[str, int]] = {}
 
     def changes(
@@ -59,11 +60,12 @@ class Tiers:
             raise TooLarge("bytes of state in one tier", total, MAX_STATE)
 
     def note(self, changes: list[TierChange]) -> list[TierChange]:
-        """Count on with the changes of an operation that nothing refuses; return them."""
+        """Count on with the changes of an operation that nothing refuses; return them in order."""
         for change in changes:
             noted = self._sizes.setdefault(Owner(change.app, change.user), {})
             noted.update(_sizes(change))
-        return changes
+            self._order += 1
+        return [change._replace(order=self._order) for change in changes]
 
 
 def _sizes(change: TierChange) -> dict[str, int]:

@@ -33,12 +33,17 @@ class Guard(NamedTuple):
 
 
 class TierChange(NamedTuple):
-    """Keys of a shared tier to set and to remove. `user=None` is the app's tier."""
+    """Keys of a shared tier to set and to remove. `user=None` is the app's tier.
+
+    `order` rises with the operations of a batch, over all its units: where several change one key,
+    the last one's value is what sessions see afterwards, if the backend can see to that.
+    """
 
     app: str
     user: str | None
     set: Encoded
     drop: tuple[str, ...]
+    order: int = 0
 
 
 class DocumentChange(NamedTuple):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed
 from sojourn.stores.planning import weight
-from sojourn.stores.postgres import listing, schema, sharing
+from sojourn.stores.postgres import inspection, listing, schema, sharing
 from sojourn.stores.postgres.dumping import Dumper
 from sojourn.stores.postgres.pool import Pool
 from sojourn.stores.postgres.reader import Reader
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CHECK_SECONDS = 3_600.0
+"""Time for a check of everything: a million sessions take minutes."""
+
 
 class PostgresStore:
     """Sessions in a schema of a PostgreSQL database."""
@@ -92,14 +95,20 @@ class PostgresStore:
         async with self._opening:
             if self._state == "open":
                 return
-            if self._state == "closed":
-                raise Closed(self.name)
-            # Not again: whoever opens a store is told at once that it is not there.
-            await self._pool.run(lambda db: schema.migrate(db, self._address), again=False)
-            if self._state == "closed":  # by somebody else, meanwhile
-                raise Closed(self.name)
+            self._check_not_closed()
+            try:
+                # Not again: whoever opens a store is told at once that it is not there.
+                await self._pool.run(lambda db: schema.migrate(db, self._address), again=False)
+                self._check_not_closed()  # by somebody else, meanwhile
+            except BaseException:
+                await asyncio.shield(self._pool.let_go())
+                raise
             self._process = os.getpid()
             self._state = "open"
+
+    def _check_not_closed(self) -> None:
+        if self._state == "closed":
+            raise Closed(self.name)
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then close. Twice is fine.
@@ -222,6 +231,18 @@ class PostgresStore:
     async def renew(self, renew: Renew, /) -> None:
         """Renew or release a lease."""
         await self._write(renew)
+
+    async def facts(self) -> inspection.Facts:
+        """Return what the server is and how it is set; the store need not be open, nor be there."""
+        return await inspection.facts(self._address)
+
+    async def check(self) -> Sequence[str]:
+        """Return what is wrong, in words; it reads everything, and takes its time."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        return await self._pool.run(
+            lambda db: inspection.check(db, self._address), until=loop.time() + CHECK_SECONDS
+        )
 
     async def apps(self, after: str, limit: int, /) -> Sequence[str]:
         """Return the apps that have anything."""

@@ -70,6 +70,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         }
         if self.pooler:
             found["statement_cache_size"] = 0
+        else:  # which a pooler refuses; the statements are short, and compiling them takes longer
+            found["server_settings"]["jit"] = "off"
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -77,7 +79,7 @@ def parse(netloc: str, path: str, options: Mapping[str, str]) -> Address:
     """Return the address in the parts of a URL. Raises `InvalidQuery` for what makes no sense."""
     login, _, places = netloc.rpartition("@")
     user, _, password = login.partition(":")
-    hosts, ports = _hosts(options["host"] if "host" in options else unquote(places))
+    hosts, ports = _hosts(options["host"] or "," if "host" in options else unquote(places))
     schema = options.get("schema", SCHEMA)
     if not _NAME.fullmatch(schema):
         raise _refused("schema", "letters, digits and underscores, at most 48, no digit first")

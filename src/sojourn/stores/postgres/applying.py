@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sojourn.store import Put
@@ -28,6 +29,7 @@ class Arguments:
         """Lay out units that are numbered by their place."""
         self._lists: dict[str, list[tuple[Any, ...]]] = {prefix: [] for prefix in _NAMES}
         self._rare: dict[str, list[dict[str, Any]]] = {}
+        self._tiers: list[tuple[int, tuple[Any, ...]]] = []
         self.created: list[Unit] = []
         for number, unit in enumerate(units):
             self._add(number, unit)
@@ -35,6 +37,7 @@ class Arguments:
     def values(self, writer: bytes, batch: int, slot: int, *, relaxed: bool) -> list[Any]:
         """Return the arguments in order."""
         values: list[Any] = [writer, batch, slot, relaxed]
+        self._lists["t"] = [row for _, row in sorted(self._tiers, key=itemgetter(0))]
         for prefix, names in _NAMES.items():
             filled = self._lists[prefix]
             columns = map(list, zip(*filled, strict=True)) if filled else [None] * len(names)
@@ -149,13 +152,13 @@ class Arguments:
 
     def _share(self, number: int, unit: Unit) -> None:
         """Lay out the keys of shared tiers."""
-        for app, user, added, dropped in unit.tiers:
+        for app, user, added, dropped, order in unit.tiers:
             owner = rows.owner_of(user)
             pairs = [(name, bytes(value).decode()) for name, value in added.items()]
             for name, value in [*pairs, *((name, None) for name in dropped)]:
                 plain = rows.escaped(name)
                 digest = rows.digest(plain)
-                self._lists["t"].append((number, app, owner, digest, plain, value))
+                self._tiers.append((order, (number, app, owner, digest, plain, value)))
 
     def _document(self, number: int, unit: Unit, row: int | None, new: int | None) -> None:
         """Lay out documents that are put and dropped."""

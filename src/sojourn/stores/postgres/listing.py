@@ -35,19 +35,22 @@ class _Filters:
         self._query = query
         self._places: dict[str, str] = {}
         self.where: list[str] = []
+        self._owner: str | None = None
         self.labels = [
             self.bind(rows.digest(query.app, label_facet(name, value)))
             for name, value in (query.labels or {}).items()
         ]
-        if query.user is not None:
-            self.where.append(f"s.user_id = {self.bind(query.user)}")
-        elif query.anonymous:
-            self.where.append("s.user_id IS NULL")
+        if query.user is not None or query.anonymous:
+            self._owner = self.bind(rows.owner_of(query.user))
         if query.parent is not None:
             self.where.append(
                 "s.parent_row = (SELECT p.row FROM {s}.sessions AS p "
                 f"WHERE p.app = {self.app} AND p.id = {self.bind(query.parent)})"
             )
+
+    def of_user(self, table: str) -> list[str]:
+        """Return the condition on the user, as a column of a table; none if any will do."""
+        return [] if self._owner is None else [f"coalesce({table}.user_id, '') = {self._owner}"]
 
     def bind(self, value: Any) -> str:
         """Return the place of a value in the statement."""
@@ -153,21 +156,13 @@ def _source(query: Query, filters: _Filters, *, by_activity: bool) -> tuple[str,
     """Return the tables of a page, the one that leads through its index, and its conditions."""
     owned = query.user is not None or query.anonymous
     if query.parent is not None or (not by_activity and (owned or not filters.labels)):
-        return "{s}.sessions AS s", "s", [f"s.app = {filters.app}", *filters.of_labels(0)]
+        joined = [f"s.app = {filters.app}", *filters.of_user("s"), *filters.of_labels(0)]
+        return "{s}.sessions AS s", "s", joined
     if filters.labels and not owned:
         joined = [f"l.digest = {filters.labels[0]}", *filters.of_labels(1)]
         return "{s}.labels AS l JOIN {s}.sessions AS s ON s.row = l.row", "l", joined
-    joined = [f"a.app = {filters.app}", *filters.of_labels(0)]
-    if owned:
-        joined.append(
-            "a.user_id IS NULL" if query.user is None else f"a.user_id = {_user(filters)}"
-        )
+    joined = [f"a.app = {filters.app}", *filters.of_user("a"), *filters.of_labels(0)]
     return "{s}.activity AS a JOIN {s}.sessions AS s ON s.row = a.row", "a", joined
-
-
-def _user(filters: _Filters) -> str:
-    """Return the place of the user that the filters are about."""
-    return filters.where[0].rpartition(" ")[2]
 
 
 def _phases_of(query: Query) -> Iterable[Phase]:
@@ -183,7 +178,8 @@ async def count(reader: Reader, db: Connection, query: Query) -> int:
     facet = kept_facet(query)
     phases = [phase.value for phase in _phases_of(query)]
     filters = _Filters(query)
-    where = [f"s.app = {filters.app}", *filters.where, *filters.of_labels(0)]
+    where = [f"s.app = {filters.app}", *filters.where, *filters.of_user("s")]
+    where += filters.of_labels(0)
     where.append(f"s.phase = ANY({filters.bind(phases)})")
     if facet is None:
         where.append(f"(s.expires_at IS NULL OR s.expires_at > {filters.now})")

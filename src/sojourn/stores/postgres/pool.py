@@ -130,14 +130,18 @@ class Pool:
         else:
             self._idle.append(connection)
 
+    async def let_go(self) -> None:
+        """Close the connections that nobody uses; more are opened when they are needed."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await say_goodbye(connection)
+
     async def close(self) -> None:
         """Let calls that are under way finish, then close. Twice is fine."""
         self._closed = True
         for _ in range(self._size):
             await self._free.acquire()
-        for connection in self._idle:
-            await say_goodbye(connection)
-        self._idle.clear()
+        await self.let_go()
         for _ in range(self._size):
             self._free.release()
 

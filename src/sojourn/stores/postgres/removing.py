@@ -11,7 +11,8 @@ KEPT = "1 hour"
 """How long the result of a removal is kept: retries come within seconds."""
 
 REMOVE = """
-CREATE FUNCTION {s}.remove_1(doomed bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $body$
+CREATE FUNCTION {s}.remove_1(doomed bigint[]) RETURNS bigint[] LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off AS $body$
 DECLARE family bigint[]; more bigint[];
 BEGIN
     WITH RECURSIVE below(row) AS (
@@ -115,13 +116,13 @@ BEGIN
     END IF;
     SELECT array_agg(s.row) INTO doomed FROM (
         SELECT s.row FROM {s}.sessions AS s
-        WHERE s.app = staged || of_app AND s.user_id = of_user LIMIT most) AS s;
+        WHERE s.app = staged || of_app AND coalesce(s.user_id, '') = of_user LIMIT most) AS s;
     IF doomed IS NOT NULL THEN
         PERFORM {s}.remove_1(doomed);
     END IF;
     SELECT array_agg(s.row ORDER BY s.row) INTO doomed FROM (
         SELECT s.row FROM {s}.sessions AS s
-        WHERE s.app = of_app AND s.user_id = of_user LIMIT most) AS s;
+        WHERE s.app = of_app AND coalesce(s.user_id, '') = of_user LIMIT most) AS s;
     ours := 0;
     IF doomed IS NOT NULL THEN
         WITH RECURSIVE below(row) AS (
@@ -138,7 +139,7 @@ END $body$;
 
 DUE = """
 CREATE FUNCTION {s}.due_rows_1(of_app text, at_now bigint, most int) RETURNS bigint[]
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $body$
 DECLARE late bigint[]; outdated bigint[];
 BEGIN
     LOOP

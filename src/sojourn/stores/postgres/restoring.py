@@ -6,7 +6,9 @@ that row into the session's own, in one transaction.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import asyncpg
@@ -33,6 +35,13 @@ STAGING = "\x1frestoring "
 ATTEMPTS = 5
 """Tries at putting a session while others make and remove one of the same name."""
 
+NUMBERS_AT_ONCE = 256
+"""Row numbers taken together: about as many sessions are put at the same time."""
+
+NUMBERS_SECONDS = 5.0
+"""How long they are good for: later ones would stand before what was made meanwhile."""
+
+_NUMBERS = "SELECT nextval('{s}.row_numbers') FROM generate_series(1, $1)"
 _BEGIN = "SELECT fresh, result FROM {s}.begin_once_1($1, $2)"
 _END = "SELECT {s}.end_once_1($1, $2)"
 _THERE = f"""SELECT {rows.of("s")} FROM {{s}}.sessions AS s WHERE (s.app = $1 AND s.id = $2)
@@ -42,8 +51,8 @@ _HOLDER = """SELECT s.row, s.id FROM {s}.claims AS c JOIN {s}.sessions AS s ON s
     WHERE c.digest = $1"""
 _COLUMNS = rows.HEADER.replace("attempts, ", "attempts, parent_row, ")
 _INSERT = f"""INSERT INTO {{s}}.sessions(row, version, peak, state, wake_at, {_COLUMNS})
-    SELECT nextval('{{s}}.row_numbers'), 1, 0, $2, h.due_at, {rows.of("h", _COLUMNS)}
-    FROM json_populate_record(NULL::{{s}}.sessions, $1) AS h RETURNING row"""
+    SELECT $3, 1, 0, $2, h.due_at, {rows.of("h", _COLUMNS)}
+    FROM json_populate_record(NULL::{{s}}.sessions, $1) AS h"""
 _NEW = ", ".join(f"{column} = h.{column}" for column in rows.HEADER.split(", "))
 _REPLACE = f"""UPDATE {{s}}.sessions AS s SET version = s.version + 1, wake_at = h.due_at, {_NEW}
     FROM json_populate_record(NULL::{{s}}.sessions, $2) AS h WHERE s.row = $1"""
@@ -87,15 +96,31 @@ class Restoring:
         self._pool = pool
         self._reader = reader
         self._relaxed = address.durability == "relaxed"
+        self._taking = asyncio.Lock()
+        self._numbers: deque[int] = deque()
+        self._taken_at = 0.0
+
+    async def _number(self) -> int:
+        """Return the row number of the next session: who comes first stands first in lists."""
+        async with self._taking:
+            now = asyncio.get_running_loop().time()
+            if not self._numbers or now - self._taken_at > NUMBERS_SECONDS:
+                statement = self._reader.sql(_NUMBERS)
+                found = await self._pool.run(lambda db: db.fetch(statement, NUMBERS_AT_ONCE))
+                self._numbers = deque(number for (number,) in found)
+                self._taken_at = now
+            return self._numbers.popleft()
 
     async def restore(self, restore: Restore) -> Verdict:
         """Put a session; see `SupportsTransfer.restore`."""
-        named = secrets.token_bytes(16)
+        named, number = secrets.token_bytes(16), await self._number()
         relaxed = self._relaxed if restore.durability is None else restore.durability == "relaxed"
         for attempt in range(ATTEMPTS):
             try:
                 return await self._pool.run(
-                    lambda db: self._once(_Put(db, self._reader), restore, named, relaxed=relaxed)
+                    lambda db: self._once(
+                        _Put(db, self._reader, number), restore, named, relaxed=relaxed
+                    )
                 )
             except asyncpg.UniqueViolationError:
                 if attempt + 1 == ATTEMPTS:
@@ -115,8 +140,9 @@ class Restoring:
 class _Put:
     """One restore inside a transaction."""
 
-    def __init__(self, db: Connection, reader: Reader) -> None:
+    def __init__(self, db: Connection, reader: Reader, number: int) -> None:
         self.db = db
+        self._number = number
         self._reader = reader
 
     async def do(self, statement: str, *values: Any) -> None:
@@ -200,8 +226,8 @@ class _Put:
 
     async def _insert(self, header: Header, state: str, above: int | None) -> int:
         columns = {**rows.from_header(header), "parent_row": above}
-        (row,) = await self.row(_INSERT, rows.to_json(columns), state)
-        return int(row)
+        await self.do(_INSERT, rows.to_json(columns), state, self._number)
+        return self._number
 
     async def _empty(self, row: int) -> None:
         """Remove the log and the documents of a session, to be put again."""

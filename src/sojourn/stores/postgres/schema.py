@@ -32,8 +32,9 @@ OLDEST = 130_000
 
 _VERSION_TABLE = """CREATE TABLE {s}.schema_version(
     one boolean PRIMARY KEY DEFAULT true CHECK (one), number integer NOT NULL)"""
-_TABLES = """SELECT count(*) FROM pg_catalog.pg_class AS c
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1"""
+_TABLES = """SELECT count(*), count(*) FILTER (WHERE c.relname = 'schema_version')
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1"""
 
 
 def channel(address: Address) -> str:
@@ -84,13 +85,13 @@ async def version_of(
     db: Connection, address: Address, migrations: Sequence[str] = MIGRATIONS
 ) -> int:
     """Return the version of the schema, 0 if there is nothing. Raises as `migrate` does."""
-    table = sql("{s}.schema_version", address)
-    if await db.fetchval("SELECT to_regclass($1)::text", table) is None:
-        if await db.fetchval(_TABLES, address.schema):
-            reason = f"the schema {address.schema!r} has tables, and not Sojourn's; name another"
-            raise ForeignFile(address.shown, reason)
+    tables, ours = await db.fetchrow(_TABLES, address.schema)
+    if not tables:
         return 0
-    version = await db.fetchval(f"SELECT number FROM {table}")
+    if not ours:
+        reason = f"the schema {address.schema!r} has tables, and not Sojourn's; name another"
+        raise ForeignFile(address.shown, reason)
+    version = await db.fetchval(sql("SELECT number FROM {s}.schema_version", address))
     if version is None or version < 1:
         raise Corrupt(address.shown, f"its schema has version {version}, which no Sojourn wrote")
     if version > len(migrations):

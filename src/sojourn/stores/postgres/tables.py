@@ -7,7 +7,8 @@ dates. Names sort by code point (`COLLATE "C"`), whatever the database's locale.
 A session's row is updated by every commit, and none of its indexed columns changes then: such an
 update touches no index. What a commit does move in an index, the time of the last use, is in a
 narrow table of its own (`activity`). Names can be too long for an index together, so labels,
-claims, kept counts and keys of tiers are found by a digest.
+claims, kept counts and keys of tiers are found by a digest. Users are indexed with anonymous ones
+as '', which no user can be called: rows found by IS NULL do not come in the order of an index.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CREATE TABLE {s}.sessions(
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX session_by_id ON {s}.sessions(app, id);
 CREATE INDEX session_by_creation ON {s}.sessions(app, phase, row);
-CREATE INDEX session_of_user ON {s}.sessions(app, user_id, phase, row);
+CREATE INDEX session_of_user ON {s}.sessions(app, coalesce(user_id, ''), phase, row);
 CREATE INDEX session_by_wake ON {s}.sessions(app, wake_at, row) WHERE wake_at IS NOT NULL;
 CREATE INDEX session_by_parent ON {s}.sessions(parent_row, row) WHERE parent_row IS NOT NULL;
 CREATE TABLE {s}.activity(
@@ -37,7 +38,8 @@ CREATE TABLE {s}.activity(
     active_at bigint NOT NULL
 );
 CREATE INDEX activity_by_time ON {s}.activity(app, phase, active_at, row);
-CREATE INDEX activity_of_user ON {s}.activity(app, user_id, phase, active_at, row);
+CREATE INDEX activity_of_user
+    ON {s}.activity(app, coalesce(user_id, ''), phase, active_at, row);
 CREATE TABLE {s}.labels(
     row bigint NOT NULL, digest bytea NOT NULL,
     name text NOT NULL, value text NOT NULL, phase text COLLATE "C" NOT NULL,

@@ -13,7 +13,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import SojournError
-from sojourn.stores.postgres.pool import connect, say_goodbye
+from sojourn.stores.postgres.pool import connect
 from sojourn.stores.postgres.schema import channel, sql
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS
 
@@ -39,7 +39,6 @@ LISTENING_SECONDS = 30
 _LISTENING = """INSERT INTO {s}.listeners(listener, until)
     VALUES ($1, clock_timestamp() + make_interval(secs => $2))
     ON CONFLICT (listener) DO UPDATE SET until = excluded.until"""
-_SILENT = "DELETE FROM {s}.listeners WHERE listener = $1"
 _VERSIONS = """SELECT s.app, s.id, s.row, s.version
     FROM unnest($1::text[], $2::text[]) AS k(app, id)
     JOIN {s}.sessions AS s ON s.app = k.app AND s.id = k.id"""
@@ -147,13 +146,7 @@ class Watchers:
                 self.wake_all()  # nobody spoke before there was a listener
                 await asyncio.sleep(LISTENING_SECONDS / 3)
         finally:
-            await asyncio.shield(self._hush(connection))
-
-    async def _hush(self, connection: Connection) -> None:
-        """Tell the others that nobody listens any more."""
-        with contextlib.suppress(*DRIVER_ERRORS):
-            await connection.execute(sql(_SILENT, self._address), self._name, timeout=1)
-        await say_goodbye(connection)
+            connection.terminate()  # at once; the others soon see that nobody listens
 
     def _heard(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         self.wake(

@@ -345,6 +345,11 @@ _FINISH = """
     END IF;
 """
 
+PLANS = """SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off"""
+"""Plan each statement once, for few rows by index: planning costs more than running them, and a
+plan that was made while a table was empty would read all of it later."""
+
 _BODY = f"{_CHECK}{_CREATE}{_UPDATE}{_REST}{_EVENTS}{_TIERS}{_DOCUMENTS}{_COUNTS}{_FINISH}"
 
 NOTIFY = """
@@ -361,7 +366,8 @@ END $body$;
 WRITE = (
     "CREATE FUNCTION {s}.write_1("
     + ", ".join(f"{name} {kind}" for name, kind in PARAMETERS)
-    + ", OUT moved int[], OUT rows bigint[], OUT stale boolean) LANGUAGE plpgsql AS $body$\n"
+    + ", OUT moved int[], OUT rows bigint[], OUT stale boolean) LANGUAGE plpgsql\n"
+    f"{PLANS} AS $body$\n"
     "#variable_conflict use_column\n"
     "DECLARE guards json; locking bigint[]; document_owner bigint;\n"
     f"BEGIN{_BODY}END $body$;\n"
