@@ -21,6 +21,7 @@ from sojourn.stores.redis.documents import DocumentReader
 from sojourn.stores.redis.dumping import Dumper
 from sojourn.stores.redis.finding import Finder
 from sojourn.stores.redis.gathering import Gatherer
+from sojourn.stores.redis.inspection import Facts, Inspector
 from sojourn.stores.redis.jobs import Foreman
 from sojourn.stores.redis.keys import Keys
 from sojourn.stores.redis.listing import Lister
@@ -91,6 +92,7 @@ class RedisStore:
         self._lister = Lister(self._client, keys, finder)
         self._documents = DocumentReader(self._client, keys, finder)
         self._restorer = Restorer(self._tools, keys)
+        self._inspector = Inspector(self._client, keys)
         self._dumper = Dumper(self._client, keys, finder, self._lister)
         self._remover = Remover(self._tools, keys, self._lister, self._restorer)
         self._batcher: Batcher[Operation, Any] = Batcher(
@@ -291,6 +293,16 @@ class RedisStore:
         """Put tiers and documents of an app."""
         self._check_open()
         await self._restorer.restore_shared(restore)
+
+    async def check(self) -> Sequence[str]:
+        """Return where the indexes do not agree with the sessions, in words."""
+        self._check_open()
+        return await self._inspector.check()
+
+    async def facts(self) -> Facts:
+        """Return what is known of the servers; a store that is not open is opened for that."""
+        await self.open()
+        return await self._inspector.facts()
 
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""

@@ -335,7 +335,7 @@ class _Making:
             self._main.do("ZADD", docdue, "LT", min(ends), owner[1])
 
     def _tiers(self, changes: Iterable[TierChange]) -> None:
-        for app, user, set_, drop in changes:
+        for app, user, set_, drop, _ in changes:  # in one batch all are at once, in any order
             route = routes.of_app(app) if user is None else routes.of_user(app, user)
             sink, tier = self._at(route, "tiers"), self._keys.tier(route, app, user)
             if set_:
