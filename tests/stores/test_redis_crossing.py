@@ -62,7 +62,7 @@ class Place:
     async def send(self, job: Job) -> Any:
         """Send only what belongs to the session's own route; 0 is for written."""
         client = self.ours._tools.client
-        (reply,) = await client.run([job.request.call()], client.deadline(), lane="write")
+        (reply,) = await client.run([job.call], client.deadline(), lane="write")
         return reply
 
     async def reserve(self, job: Job) -> bool:

@@ -177,7 +177,8 @@ class RedisStore:
 
     async def commit(self, change: Change, /) -> Committed:
         """Apply a change."""
-        committed: Committed = await self._write(change)
+        self._check_open()
+        committed: Committed = await self._batcher.submit(change)
         return committed
 
     async def get(self, get: Get, /) -> Record | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sojourn.errors import SojournError, Unavailable
 from sojourn.store import Committed
-from sojourn.stores.planning import Known, Loaded, durability_of, plan
+from sojourn.stores.planning import Known, durability_of, plan
 from sojourn.stores.redis.client import FIRST_REST, check
 from sojourn.stores.redis.purging import purge
 from sojourn.stores.redis.rows import Unreadable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from sojourn.store import Durability
-    from sojourn.stores.planning import Key, Operation, Plan, Reached, Recent, Unit
+    from sojourn.stores.planning import Key, Operation, Plan, Reached, Recent
     from sojourn.stores.redis.client import Client
     from sojourn.stores.redis.crossing import Crossing
     from sojourn.stores.redis.gathering import Gatherer
@@ -111,30 +111,35 @@ class Batch:
     async def _advance(self) -> None:
         """Decide what is left, and write it; what moved on is left for the next time."""
         numbers = self._left
-        operations = [self._operations[number] for number in numbers]
-        decided = plan(operations, self._known, durability=self._reached)
-        while decided.reads:
-            await self._tools.gatherer.fetch(decided.reads, self._known, self._deadline)
-            decided = plan(operations, self._known, durability=self._reached)
+        decided = await self._decide([self._operations[number] for number in numbers])
         jobs = self._tools.foreman.jobs(decided.units, self._known)
         results = await write(self._tools, jobs, self._deadline, self._replicas)
         await self._purge(jobs, results)
         again = set(decided.later)
         for job, result in zip(jobs, results, strict=True):
-            self._learn(job, result)
-            for number in job.unit.operations:
-                if isinstance(result, Exception):
+            if isinstance(result, Exception):
+                for number in job.unit.operations:
                     decided.outcomes[number] = result
-                elif not result:
-                    again.add(number)
-                    self._reserved[numbers[number]] = job
-        await self._confirm_repeats(decided)
+            elif not result:
+                again.update(job.unit.operations)
+                self._reserved.update((numbers[number], job) for number in job.unit.operations)
+        for job, result in zip(jobs, results, strict=True):
+            self._learn(job, result, go_on=bool(again))
+        if self._replicas:
+            await self._confirm_repeats(decided)
         for number, outcome in enumerate(decided.outcomes):
             if number not in again:
                 self._outcomes[numbers[number]] = outcome
         self._left = [numbers[number] for number in sorted(again)]
-        if self._left:
-            _forget_logs(self._known)
+
+    async def _decide(self, operations: Sequence[Operation]) -> Plan:
+        """Return what becomes of operations; what has to be known for that is read."""
+        _forget_logs(self._known)
+        decided = plan(operations, self._known, durability=self._reached)
+        while decided.reads:
+            await self._tools.gatherer.fetch(decided.reads, self._known, self._deadline)
+            decided = plan(operations, self._known, durability=self._reached)
+        return decided
 
     async def _purge(self, jobs: Sequence[Job], results: Sequence[Result]) -> None:
         """Take those that were removed and could not be read out of the indexes."""
@@ -147,32 +152,30 @@ class Batch:
                     tools = self._tools
                     await purge(tools.client, tools.foreman.keys, key, found, self._deadline)
 
-    def _learn(self, job: Job, result: Result) -> None:
-        """Remember what became of a job's sessions."""
-        unit = job.unit
-        keys = [key for key in (unit.key, *(key for key, _ in unit.below)) if key is not None]
-        written = _written(job) if result is True else None
-        for key in keys:
-            self._known.forget(key)
-            if result is not True or written is None:
-                self._tools.recent.drop(key)
-        if result is not True:
+    def _learn(self, job: Job, result: Result, *, go_on: bool) -> None:
+        """Remember what became of a job's sessions; `go_on` says whether this batch needs it."""
+        recent, spots = self._tools.recent, self._tools.gatherer.finder.spots
+        written = job.written if result is True else None
+        if result is True:
+            self._tools.changed(_keys_of(job))
+        if written is not None:
+            assert job.unit.key is not None, "only a session is written"
+            if not job.is_plain:
+                spots.keep(job.unit.key, Spot(job.route, written.header.user))
+            if go_on:
+                self._known.forget(job.unit.key)
+                self._known.read(job.unit.key, written)
             return
-        if unit.header is None:
-            self.removed.update(keys)
-        spots = self._tools.gatherer.finder.spots
-        for key in keys:
-            self._known.read(key, written if key == unit.key else None)
-            if written is None:
+        for key in _keys_of(job):
+            recent.drop(key)
+            self._known.forget(key)
+            if result is True:
+                self._known.read(key, None)
+                self.removed.add(key)
                 spots.drop(key)
-            else:
-                spots.keep(key, Spot(written.row.route, written.header.user))
-        self._tools.changed(keys)
 
     async def _confirm_repeats(self, decided: Plan) -> None:
         """Have replicas confirm what was written by an earlier try, whose reply was lost."""
-        if not self._replicas:
-            return
         hanging = {number for unit in decided.units for number in unit.operations}
         routes_ = {
             self._known.sessions[outcome.header.app, outcome.header.id].row.route  # type: ignore[union-attr]  # it was read
@@ -209,10 +212,10 @@ async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: in
             results[number] = has
     sent = [number for number, result in enumerate(results) if result is True]
     for number in sent:  # the next batch need not wait for this one
-        key, written = jobs[number].unit.key, _written(jobs[number])
+        key, written = jobs[number].unit.key, jobs[number].written
         if key is not None and written is not None:
             tools.recent.keep(key, written)
-    calls = [jobs[number].request.call() for number in sent]
+    calls = [jobs[number].call for number in sent]
     replies = await tools.client.run(calls, deadline, lane="write", replicas=replicas)
     for number, reply in zip(sent, replies, strict=True):
         results[number] = _result(jobs[number], reply)
@@ -238,12 +241,12 @@ def _result(job: Job, reply: Reply) -> Result:
     return bool(reply in (0, job.once or 0))
 
 
-def _written(job: Job) -> Loaded | None:
-    """Return a job's session as it is once it is written, `None` if it is gone."""
-    unit: Unit = job.unit
-    if unit.key is None or unit.header is None:
-        return None
-    return unit.written(job.rows[unit.key])
+def _keys_of(job: Job) -> list[Key]:
+    """Return the sessions that a job writes or removes."""
+    unit = job.unit
+    if unit.key is None:
+        return []
+    return [unit.key, *(key for key, _ in unit.below)] if unit.below else [unit.key]
 
 
 def _forget_logs(known: Known) -> None:

@@ -134,7 +134,7 @@ class Crossing:
             header = job.unit.header
             if header is None or not job.reservations:
                 continue
-            request = Request(job.request.route)
+            request = Request(job.route)
             session = self._keys.session(request.route, header.app, header.id)
             request.check("gone", session, "epoch", header.epoch)
             refused = self._keys.refused(request.route, token_of(header))

@@ -18,6 +18,7 @@ from sojourn.lifecycle import OVER
 from sojourn.store import Put
 from sojourn.stores.redis import routes, rows
 from sojourn.stores.redis.errands import Box, Draft
+from sojourn.stores.redis.plain import is_plain, plain_call
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.rows import Row, Unreadable
 from sojourn.stores.redis.spots import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         TierChange,
         Unit,
     )
+    from sojourn.stores.redis.client import Call
     from sojourn.stores.redis.errands import About
     from sojourn.stores.redis.keys import Keys, Owned
     from sojourn.stores.redis.request import Sink
@@ -66,7 +68,8 @@ class Job:
     """A unit as one call, and what it takes in other routes."""
 
     unit: Unit
-    request: Request
+    route: Route
+    call: Call
     note: Reservation | None = None
     """What the home of a new session's id has to say; empty if the session is at home."""
     claim: Reservation | None = None
@@ -76,7 +79,9 @@ class Job:
     registrations: list[tuple[Route, str, Route]] = field(default_factory=list)
     """Sets of routes: where they are, their keys, and what has to be in them before."""
     errands: dict[tuple[Route, About], Draft] = field(default_factory=dict)
-    rows: dict[Key, Row] = field(default_factory=dict)
+    written: Loaded | None = None
+    """The session as it is once this is written; `None` if it is gone, or there is none."""
+    is_plain: bool = False
     once: int = 0
     """The check that fails only if the job was done before."""
 
@@ -90,7 +95,7 @@ class Job:
     def boxes(self) -> list[Box]:
         """The outboxes that it writes to."""
         about = dict.fromkeys(about for _, about in self.errands)
-        return [Box(self.request.route, self.app, each) for each in about]
+        return [Box(self.route, self.app, each) for each in about]
 
     @property
     def app(self) -> str:
@@ -109,7 +114,27 @@ class Foreman:
 
     def jobs(self, units: Iterable[Unit], known: Known) -> list[Job]:
         """Return a job for each unit."""
-        return [_Making(self, known, unit).job() for unit in units]
+        return [self._plain(unit) or _Making(self, known, unit).job() for unit in units]
+
+    def begun(self, unit: Unit, known: Known) -> tuple[Job, Request]:
+        """Return a job that more is added to, and the request that its call is made of."""
+        making = _Making(self, known, unit)
+        return making.job(), making.main
+
+    def route_of(self, unit: Unit, known: Known) -> Route:
+        """Return the route that a unit is written in."""
+        return _Making(self, known, unit).main.route
+
+    def _plain(self, unit: Unit) -> Job | None:
+        """Return the job of a unit that is like nearly all of them, else `None`."""
+        old, new = unit.old, unit.header
+        if old is None or new is None or unit.key is None or not is_plain(unit, old.header, new):
+            return None
+        row: Row = old.row
+        call, kinds = plain_call(self._keys, unit, new, row)
+        if kinds is not row.kinds:
+            row = msgspec.structs.replace(row, kinds=kinds)
+        return Job(unit, row.route, call, written=unit.written(row), is_plain=True)
 
     @property
     def keys(self) -> Keys:
@@ -135,8 +160,8 @@ class _Making:
         self._cluster = foreman.cluster
         self._known = known
         self._unit = unit
-        self._job = Job(unit, Request(self._route_of(unit)))
-        self._main = self._job.request
+        self.main = Request(self._route_of(unit))
+        self._job = Job(unit, self.main.route, self.main.call())
 
     def job(self) -> Job:
         """Return the job of the unit."""
@@ -151,20 +176,21 @@ class _Making:
             self._change(unit, unit.header)
         if self._cluster:
             for (_, about), draft in self._job.errands.items():
-                box = Box(self._main.route, self._job.app, about)
-                self._main.do_on("outbox", self._keys.outbox(box), draft.text())
+                box = Box(self.main.route, self._job.app, about)
+                self.main.do_on("outbox", self._keys.outbox(box), draft.text())
+        self._job.call = self.main.call()
         return self._job
 
     def _once(self, token: str) -> None:
         """Have it remembered that this was written, so that a lost reply is no other outcome."""
-        done = self._keys.done(self._main.route, token)
-        self._job.once = self._main.check("absent", done)
-        self._main.do("SET", done, "", "PX", REMEMBERED_MILLISECONDS)
+        done = self._keys.done(self.main.route, token)
+        self._job.once = self.main.check("absent", done)
+        self.main.do("SET", done, "", "PX", REMEMBERED_MILLISECONDS)
 
     def _at(self, route: Route, about: About) -> Sink:
         """Return where commands for a route go."""
-        if route == self._main.route or not self._cluster:
-            return self._main
+        if route == self.main.route or not self._cluster:
+            return self.main
         return self._job.errands.setdefault((route, about), Draft(route))
 
     # --- where things are ----------------------------------------------------------------------
@@ -188,21 +214,22 @@ class _Making:
 
     def _create(self, unit: Unit, header: Header) -> None:
         key = (header.app, header.id)
-        route = self._main.route
+        route = self.main.route
         near = [(guard.key, row_of(guard)) for guard in unit.guards]
         place = self._foreman.place_after(max((row.place for _, row in near), default=None))
         kinds = next((row.kinds for key, row in near if unit.copy and key == unit.copy.source), ())
         home = routes.of_id(*key)
         row = Row(route, place, kinds, "" if home == route else note_of(route, header))
         self._reserve(header, row, home)
-        self._main.check("absent", self._keys.session(route, *key))
+        self.main.check("absent", self._keys.session(route, *key))
         self._guard(unit)
-        self._job.rows[key] = self._write_contents(unit, header, row, _birth(header, row))
+        row = self._write_contents(unit, header, row, _birth(header, row))
+        self._job.written = unit.written(row)
         self._list(None, header, row)
         if header.parent is not None:
             children = self._keys.children(route, header.app, header.parent)
-            self._main.do("ZADD", children, int(place, 16), header.id)
-        self._main.do("SADD", self._keys.apps(route), header.app)
+            self.main.do("ZADD", children, int(place, 16), header.id)
+        self.main.do("SADD", self._keys.apps(route), header.app)
 
     def _reserve(self, header: Header, row: Row, home: Route) -> None:
         """Take the id, the claim, and a place among the routes that have sessions of the user."""
@@ -211,14 +238,14 @@ class _Making:
         self._job.note = Reservation(home, note, row.note)
         self._job.ahead = self._cluster
         if home == row.route:
-            self._main.check("absent", note)
+            self.main.check("absent", note)
         elif not self._cluster:
-            self._main.check("absent", self._keys.session(home, app, id))
-            self._main.check("free", note, row.note)
-            self._main.do("SET", note, row.note)
+            self.main.check("absent", self._keys.session(home, app, id))
+            self.main.check("free", note, row.note)
+            self.main.do("SET", note, row.note)
         if self._cluster:
             refused = self._keys.refused(row.route, token_of(header))
-            self._main.check("absent", refused)
+            self.main.check("absent", refused)
         claim = self._unit.claim_taken
         if claim is not None:
             self._claim(header, row, claim)
@@ -230,8 +257,8 @@ class _Making:
         self._job.claim = Reservation(route, key, text)
         self._job.ahead = self._cluster
         if not self._cluster:
-            self._main.check("free", key, text)
-            self._main.do("SET", key, text)
+            self.main.check("free", key, text)
+            self.main.do("SET", key, text)
 
     def _register(self, header: Header, route: Route) -> None:
         """See to it that who looks for the user's sessions looks here too."""
@@ -244,14 +271,14 @@ class _Making:
         if self._cluster:
             self._job.registrations.append((home, key, route))
         else:
-            self._main.do("SADD", key, route)
+            self.main.do("SADD", key, route)
 
     def _guard(self, unit: Unit) -> None:
         for guard in unit.guards:
-            session = self._keys.session(self._main.route, *guard.key)
+            session = self._keys.session(self.main.route, *guard.key)
             phase = guard.phase.value if guard.phase else ""
             version = "" if guard.version is None else guard.version
-            self._main.check("guard", session, guard.epoch, phase, version)
+            self.main.check("guard", session, guard.epoch, phase, version)
 
     # --- changes -------------------------------------------------------------------------------
 
@@ -261,7 +288,7 @@ class _Making:
         if (old.holder, old.leased_until) != (header.holder, header.leased_until):
             self._once(secrets.token_hex(8))  # leases are not among what a session remembers
         session = self._keys.session(row.route, header.app, header.id)
-        self._main.check("session", session, old.epoch, unit.old.version)
+        self.main.check("session", session, old.epoch, unit.old.version)
         fields: list[str | bytes | int] = [
             "head",
             rows.head_text(header),
@@ -272,10 +299,10 @@ class _Making:
         ]
         if header.phase is not old.phase:
             fields += ("phase", header.phase.value)
-        self._main.do("wake", session, self._keys.channel(header.app, header.id))
+        self.main.do("wake", session, self._keys.channel(header.app, header.id))
         if header.user != old.user:
             self._register(header, row.route)
-        self._job.rows[header.app, header.id] = self._write_contents(unit, header, row, fields)
+        self._job.written = unit.written(self._write_contents(unit, header, row, fields))
         self._list(old, header, row)
         if unit.claim_taken is not None:
             self._claim(header, row, unit.claim_taken)
@@ -290,9 +317,9 @@ class _Making:
         owned = self._keys.owned(row.route, header.app, header.id)
         if unit.copy is not None:
             source = self._keys.owned(row.route, *unit.copy.source)
-            self._main.do_on("copy", (*source, *owned), unit.copy.upto)
+            self.main.do_on("copy", (*source, *owned), unit.copy.upto)
         if unit.truncate_after is not None:
-            self._main.do_on("cut", (owned.log, owned.ids, owned.kinds), unit.truncate_after)
+            self.main.do_on("cut", (owned.log, owned.ids, owned.kinds), unit.truncate_after)
         if unit.state is not None:
             fields += ("state", unit.state)
         if unit.entries or unit.truncate_after is not None or unit.old is None:
@@ -301,7 +328,7 @@ class _Making:
         if kinds != row.kinds or (unit.copy is not None and kinds):
             fields += ("kinds", rows.kinds_text(kinds))
             row = msgspec.structs.replace(row, kinds=kinds)
-        self._main.do("HSET", session, *fields)
+        self.main.do("HSET", session, *fields)
         if unit.entries:
             self._log(unit, owned, kinds)
         if unit.documents:
@@ -317,22 +344,22 @@ class _Making:
         named: list[str | int] = []
         for entry in unit.entries:
             named += (entry.id, entry.seq)
-        self._main.do_in_pieces("RPUSH", owned.log, lines)
-        self._main.do_in_pieces("ids", owned.ids, named, 2)
-        self._main.do("APPEND", owned.kinds, rows.kind_bytes(kinds, unit.entries))
+        self.main.do_in_pieces("RPUSH", owned.log, lines)
+        self.main.do_in_pieces("ids", owned.ids, named, 2)
+        self.main.do("APPEND", owned.kinds, rows.kind_bytes(kinds, unit.entries))
 
     def _documents(
         self, changes: Iterable[DocumentChange], owned: Owned, owner: tuple[str, str]
     ) -> None:
-        write_documents(self._main, changes, owned)
+        write_documents(self.main, changes, owned)
         ends = [
             change.change.expires_at
             for change in changes
             if isinstance(change.change, Put) and change.change.expires_at is not None
         ]
         if ends:
-            docdue = self._keys.docdue(self._main.route, owner[0])
-            self._main.do("ZADD", docdue, "LT", min(ends), owner[1])
+            docdue = self._keys.docdue(self.main.route, owner[0])
+            self.main.do("ZADD", docdue, "LT", min(ends), owner[1])
 
     def _tiers(self, changes: Iterable[TierChange]) -> None:
         for app, user, set_, drop, _ in changes:  # in one batch all are at once, in any order
@@ -363,27 +390,25 @@ class _Making:
         for facet, phase in after:
             if (facet, phase) not in before:
                 created = self._keys.listed(row.route, app, facet, phase, "created")
-                self._main.do("ZADD", created, int(row.place, 16), member)
-                self._main.do("tally", self._keys.tally(row.route, app, facet), phase, 1)
+                self.main.do("ZADD", created, int(row.place, 16), member)
+                self.main.do("tally", self._keys.tally(row.route, app, facet), phase, 1)
             elif old is not None and old.active_at == header.active_at:
                 continue
             active = self._keys.listed(row.route, app, facet, phase, "active")
-            self._main.do("ZADD", active, header.active_at, member)
+            self.main.do("ZADD", active, header.active_at, member)
         for facet, phase in before - after:
-            self._main.do("tally", self._keys.tally(row.route, app, facet), phase, -1)
+            self.main.do("tally", self._keys.tally(row.route, app, facet), phase, -1)
             for order in ("created", "active"):
-                self._main.do(
-                    "ZREM", self._keys.listed(row.route, app, facet, phase, order), member
-                )
+                self.main.do("ZREM", self._keys.listed(row.route, app, facet, phase, order), member)
         for key, when in (
             (self._keys.due(row.route, app), due_at),
             (self._keys.overdue(row.route, app), overdue_at),
         ):
             was, is_ = when(old), when(new)
             if is_ is not None and is_ != was:
-                self._main.do("ZADD", key, is_, member)
+                self.main.do("ZADD", key, is_, member)
             elif was is not None and is_ is None:
-                self._main.do("ZREM", key, member)
+                self.main.do("ZREM", key, member)
 
     def _free(self, claim: Claim, holder: Header, row: Row) -> None:
         route = routes.of_claim(holder.app, claim)
@@ -402,27 +427,27 @@ class _Making:
             self._remove_member(key, loaded, family)
 
     def _check_member(self, key: Key, loaded: Loaded | None) -> None:
-        route = self._main.route
+        route = self.main.route
         if loaded is not None:
             session = self._keys.session(route, *key)
-            self._main.check("session", session, loaded.header.epoch, loaded.version)
+            self.main.check("session", session, loaded.header.epoch, loaded.version)
         below = self._known.children.get(key, ())
-        self._main.check("children", self._keys.children(route, *key), len(below))
+        self.main.check("children", self._keys.children(route, *key), len(below))
 
     def _remove_member(self, key: Key, loaded: Loaded | None, family: set[Key]) -> None:
-        route, (app, id) = self._main.route, key
+        route, (app, id) = self.main.route, key
         session = self._keys.session(route, app, id)
-        self._main.do("wake", session, self._keys.channel(app, id))
+        self.main.do("wake", session, self._keys.channel(app, id))
         owned = self._keys.owned(route, app, id)
         for name in (session, *owned, self._keys.children(route, app, id)):
-            self._main.do("UNLINK", name)
-        self._main.do("ZREM", self._keys.docdue(route, app), id)
+            self.main.do("UNLINK", name)
+        self.main.do("ZREM", self._keys.docdue(route, app), id)
         if loaded is None:
             return
         old, row = loaded.header, loaded.row
         self._list(old, None, row)
         if old.parent is not None and (app, old.parent) not in family:
-            self._main.do("ZREM", self._keys.children(route, app, old.parent), id)
+            self.main.do("ZREM", self._keys.children(route, app, old.parent), id)
         if row.note:
             home = routes.of_id(app, id)
             self._at(home, "notes").do("strike", self._keys.note(home, app, id), row.note)
@@ -433,13 +458,13 @@ class _Making:
     # --- what belongs to no session ------------------------------------------------------------
 
     def _share(self, unit: Unit) -> None:
-        route = self._main.route
+        route = self.main.route
         assert unit.op is not None, "nothing else tells whether it was applied"
         self._once(unit.op.hex())
         if unit.documents:
             owned = self._keys.owned(route, unit.app, "")
             self._documents(unit.documents, owned, (unit.app, ""))
-            self._main.do("SADD", self._keys.apps(route), unit.app)
+            self.main.do("SADD", self._keys.apps(route), unit.app)
         self._tiers(unit.tiers)
 
 

@@ -69,6 +69,18 @@ class Owned(NamedTuple):
     bodies: str
 
 
+class Names(NamedTuple):
+    """The keys that nearly every write of a session takes; `lists` is what orders begin with."""
+
+    session: str
+    log: str
+    ids: str
+    kinds: str
+    due: str
+    lists: str
+    channel: str
+
+
 class Keys:
     """The names of all keys of one store."""
 
@@ -80,6 +92,20 @@ class Keys:
     def head(self, route: Route) -> str:
         """Return what every key of a route begins with."""
         return self._heads[route]
+
+    def names(self, route: Route, app: str, id: str) -> Names:
+        """Return the keys that nearly every write of a session takes."""
+        head, app = self._heads[route], escaped(app)
+        name = f":{app}:{escaped(id)}"
+        return Names(
+            f"{head}session{name}",
+            f"{head}log{name}",
+            f"{head}ids{name}",
+            f"{head}kinds{name}",
+            f"{head}due:{app}",
+            f"{head}list:{app}:",
+            f"{self.prefix}:changed{name}",
+        )
 
     def session(self, route: Route, app: str, id: str) -> str:
         """Return the key of a session itself."""

@@ -158,8 +158,7 @@ class Restorer:
         """Read what was put so far of the session that is being restored."""
         header = restore.snapshot.header
         unit = self._unit(restore.snapshot, known, there)
-        (job,) = self._tools.foreman.jobs([unit], known)
-        route = job.request.route
+        route = self._tools.foreman.route_of(unit, known)
         staging, _ = self._keys.staging(route, header.app)
         call = Call(route, ("HMGET", staging, header.id, f"{header.id}\0"))
         ((record, state),) = await self._client.ask([call], deadline)
@@ -258,8 +257,7 @@ class Restorer:
         header = snapshot.header
         unit = self._unit(snapshot, attempt.known, attempt.there, claim)
         unit.state, unit.peak = attempt.state, staged.peak
-        (job,) = self._tools.foreman.jobs([unit], attempt.known)
-        request = job.request
+        job, request = self._tools.foreman.begun(unit, attempt.known)
         staging, abandoned = self._keys.staging(attempt.route, header.app)
         aside = self._keys.staged(attempt.route, header.app, header.id)
         request.check("field", staging, header.id, attempt.record)
@@ -272,6 +270,7 @@ class Restorer:
         if staged.expires:
             docdue = self._keys.docdue(attempt.route, header.app)
             request.do("ZADD", docdue, min(staged.expires), header.id)
+        job.call = request.call()
         if not await self._run(job, deadline):
             return False
         await self._drop_note(header.app, header.id, deadline)

@@ -240,14 +240,13 @@ def parts_of(body: bytes) -> tuple[bytes, ...]:
 
 def kinds_after(kinds: tuple[str, ...], entries: Iterable[Entry]) -> tuple[str, ...]:
     """Return a session's kinds with those of new events behind them."""
-    new = dict.fromkeys(entry.kind for entry in entries if entry.kind not in kinds)
-    return kinds + tuple(new)
+    new = dict.fromkeys([entry.kind for entry in entries if entry.kind not in kinds])
+    return kinds + tuple(new) if new else kinds
 
 
 def kind_bytes(kinds: tuple[str, ...], entries: Iterable[Entry]) -> bytes:
     """Return one byte for each event: the number of its kind."""
-    numbers = {kind: min(number, MANY_KINDS) for number, kind in enumerate(kinds)}
-    return bytes(numbers[entry.kind] for entry in entries)
+    return bytes([min(kinds.index(entry.kind), MANY_KINDS) for entry in entries])
 
 
 def kinds_text(kinds: tuple[str, ...]) -> bytes:

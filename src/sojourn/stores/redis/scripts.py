@@ -52,5 +52,8 @@ PAST = _script("past")
 DUMP = _script("dump")
 """A session whole, or a piece of a large one."""
 
-ALL = (APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP)
+CHANGE = _script("change")
+"""What nearly every write does to a session."""
+
+ALL = (CHANGE, APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP)
 """What a connection makes known to its server before anything else."""
