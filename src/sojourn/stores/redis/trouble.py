@@ -73,7 +73,7 @@ def mapped(error: BaseException, store: str) -> Unavailable:
         return ReadOnly(store, "the server is a replica, which takes no writes")
     if any(word in text for word in ("NOAUTH", "WRONGPASS", "invalid username-password")):
         return Unavailable(store, "the server does not accept the user and password")
-    if "NOPERM" in text:
+    if "NOPERM" in text or "can't run this command" in text:
         return Unavailable(store, "the user has not the rights that are needed")
     if "NOREPLICAS" in text:
         return Unavailable(store, "the server has fewer good replicas than it is told to write to")

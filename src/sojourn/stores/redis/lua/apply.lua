@@ -247,7 +247,7 @@ local commands = {
   end,
   -- Remove the note if it says this.
   strike = function()
-    if redis.call('GET', key(0)) == ARGV[at + 1] then redis.call('DEL', key(0)) end
+    if redis.call('GET', key(0)) == ARGV[at + 1] then redis.call('UNLINK', key(0)) end
   end,
   -- Remove what was delivered from the outbox, up to a number, but for the last so many.
   swept = function()
