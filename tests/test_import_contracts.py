@@ -25,6 +25,7 @@ CORE = {"msgspec", "sojourn"}
 ALLOWED = {
     "cli": {"rich", "typer"},
     "dishka": {"dishka"},
+    "stores/postgres": {"asyncpg"},
     "stores/redis": {"hiredis", "redis"},
     "stores/sqlite": {"apsw"},
     "telemetry/opentelemetry": {"opentelemetry"},

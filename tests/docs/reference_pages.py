@@ -222,7 +222,10 @@ STORE = ReferencePage(
         Listed("sojourn.model", ("Header", "Record", "Draft", "Entry", "StoredDocument")),
         Listed("sojourn.model", ("Encoded",)),
         Listed("sojourn.store", ("SupportsWatch", "Subscription", "SupportsLease", "Acquire")),
-        Listed("sojourn.store", ("Renew", "SupportsBackup", "SupportsTransfer", "Walk")),
+        Listed(
+            "sojourn.store",
+            ("Renew", "SupportsCheck", "SupportsBackup", "SupportsTransfer", "Walk"),
+        ),
         Listed("sojourn.store", ("Headers", "Dumped", "Snapshot", "Shared", "Tier")),
         Listed("sojourn.store", ("Restore", "RestoreShared")),
     ),

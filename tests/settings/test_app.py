@@ -122,7 +122,7 @@ def test_what_is_wrong_is_said_before_anything_is_opened(tmp_path: Path) -> None
     with pytest.raises(InvalidSetting, match="known are"):
         open_sessions(expiry=Expiry(idle=5))
     with pytest.raises(InvalidQuery, match="unknown scheme"):
-        open_sessions(url="postgresql://me:pw@db/x")
+        open_sessions(url="other://me:pw@db/x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -248,12 +248,12 @@ def test_the_table_of_settings_shows_values_and_sources(tmp_path: Path) -> None:
     settings = load_settings(
         folder=tmp_path,
         environ={"SOJOURN_ABSOLUTE": "1.5"},
-        url="postgresql://me:pw@db/x?idle=90m&password=pw",
+        url="other://me:pw@db/x?idle=90m&password=pw",
         telemetry=["logging"],
     )
     rows = [line.split("  ") for line in settings.describe().splitlines()]
     shown = {row[0]: [cell.strip() for cell in row[1:] if cell] for row in rows}
-    assert shown["url"] == ["postgresql://me:***@db/x?password=***", "argument"]
+    assert shown["url"] == ["other://me:***@db/x?password=***", "argument"]
     assert shown["app"] == ["shop", str(tmp_path / "sojourn.toml")]
     assert shown["idle"] == ["90m", "option of the URL, argument"]
     assert shown["absolute"] == ["1.5s", "environment SOJOURN_ABSOLUTE"]

@@ -59,7 +59,7 @@ U = TypeVar("U")
 
 EXAMPLES = 1_000 * (10 if os.environ.get("SOJOURN_SOAK") else 1)
 STEPS = 20
-ON_A_SERVER = 2_500 if os.environ.get("SOJOURN_SOAK") else 15
+ON_A_SERVER = 2_500 if os.environ.get("SOJOURN_SOAK") else 8
 """Examples where each step is a few round trips."""
 
 IDS = ("one", "two", "three")

@@ -293,7 +293,7 @@ def same_state(store: PlannedStore, vault: Vault) -> None:
 
 @scaled
 # Without shrinking: it takes minutes, and the batches can be read as they are.
-@settings(max_examples=count(60, 5_000), deadline=None, phases=[Stage.reuse, Stage.generate])
+@settings(max_examples=count(40, 5_000), deadline=None, phases=[Stage.reuse, Stage.generate])
 @given(batches)
 def test_plans_lead_where_the_memory_store_goes(written: list[tuple[int, list[Any]]]) -> None:
     store, oracle = PlannedStore(), Oracle()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -20,11 +22,15 @@ from sojourn import (
 )
 from sojourn.model import Draft
 from sojourn.store import Change, Query, SupportsLease, SupportsTransfer, SupportsWatch
+from sojourn.stores import OPTIONS
 from sojourn.stores.postgres import listing, schema
 from sojourn.stores.postgres.address import parse
 
 if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "postgres.md"
 
 
 @pytest.fixture
@@ -245,12 +251,13 @@ async def test_announcements_come_before_the_poll(
 ) -> None:
     """With the poll out of the way, LISTEN alone wakes the watcher."""
     monkeypatch.setattr("sojourn.stores.postgres.watch.POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("sojourn.stores.postgres.watch.LISTENING_SECONDS", 3600)
     async with SessionManager.open(url) as here, SessionManager.open(url) as there:
         session = await there.create(id="s")
         subscription = here.store.subscribe("default", "s")  # type: ignore[attr-defined]  # it can
         db = await connected(url)
         while not await db.fetchval("SELECT count(*) FROM tests.listeners"):  # noqa: ASYNC110 - another process's table
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         await db.close()
         await subscription.wait(60)  # said once by whoever begins to listen
         await there.append(session, Event(kind="n"))
@@ -321,6 +328,33 @@ async def test_what_the_server_does_not_take_fails_alone(url: str) -> None:
         )
         assert [isinstance(one, Unavailable) for one in outcomes] == [False, True, False]
         assert [len(await sessions.events(id)) for id in ("a", "b", "c")] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_call_that_is_made_again_is_answered_and_not_applied(
+    url: str, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    """However many others wrote between the two: the server knows the call by its number."""
+    async with SessionManager.open(url) as sessions, SessionManager.open(url) as others:
+        session = await sessions.create(id="s")
+        writer = sessions.store._writer  # type: ignore[attr-defined]  # its own
+        answers: list[Any] = []
+        name = "_called_lone" if events == 1 else "_called"
+        plain = getattr(writer, name)
+
+        async def twice(db: Any, values: Any) -> Any:
+            answers.append(await plain(db, values))
+            for number in range(33):  # more than a session remembers
+                await others.append(await others.require("s"), Event(kind="other", body=number))
+            answers.append(await plain(db, values))
+            return answers[-1]
+
+        monkeypatch.setattr(writer, name, twice)
+        await sessions.append(session, *(Event(kind="n", body=n) for n in range(events)))
+        assert answers[0] == answers[1]
+        assert answers[1].moved == set()
+        assert await sessions.count() == 1
+        assert len(await sessions.events("s", kind="n")) == events
 
 
 async def test_synchronous_commit_follows_the_durability_asked_for(url: str) -> None:
@@ -409,3 +443,42 @@ async def test_there_is_an_index_for_every_filter(url: str, query: Query, index:
         plan = await db.fetch(f"EXPLAIN {reader.sql(statement)}", *bindings)
         await db.close()
         assert any(index in line for (line,) in plan), "\n".join(line for (line,) in plan)
+
+
+# --- what the documentation says ----------------------------------------------------------------
+
+
+def documented(section: str) -> set[str]:
+    """Return the names in the first column of a table of the page on PostgreSQL."""
+    text = PAGE.read_text(encoding="utf-8")
+    table = text.split(f"<!-- {section} -->")[1].split(f"<!-- /{section} -->")[0]
+    rows = [line.split("|")[1] for line in table.strip().splitlines()[2:]]
+    return {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_every_option_is_explained() -> None:
+    assert documented("options") == set(OPTIONS["postgresql"])
+    assert OPTIONS["postgres"] == OPTIONS["postgresql"]
+
+
+async def test_every_table_is_explained(url: str) -> None:
+    await (store := open_store(url)).open()
+    await store.close()
+    db = await connected(url)
+    there = await db.fetch(
+        "SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
+        "WHERE nspname = 'tests' AND relkind IN ('r', 'v')"
+    )
+    await db.close()
+    assert documented("tables") == {name for (name,) in there}
+
+
+async def test_the_statements_for_looking_into_it_work(url: str) -> None:
+    async with SessionManager.open(url) as sessions:
+        await sessions.create(id="s", user="u-1", state={"cart": ["tea"]})
+    db = await connected(url)
+    (block,) = re.findall(r"```postgresql\n(SELECT.*?)```", PAGE.read_text(), re.DOTALL)
+    for statement in block.replace("sojourn.", "tests.").strip().split(";\n"):
+        found = await db.fetch(statement.rstrip(";"))
+        assert "event_overview" in statement or [row["id"] for row in found] == ["s"]
+    await db.close()

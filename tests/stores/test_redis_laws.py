@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.servers.redis import Cluster, Servers
 
 from sojourn.store import SupportsBackup
 from sojourn.stores import open_store
 from sojourn.testing.plugin import StoreLaws
-from tests.servers.redis import Cluster, Servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from tests.servers.redis import Cluster, Servers, values_in
 from sojourn import Corrupt, Event, SessionManager, Unavailable, open_store
 from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
-from sojourn.store import Delete, Due, SupportsWatch
+from sojourn.store import Delete, Due, Get, SupportsWatch
 from sojourn.stores.redis import RedisStore
 from sojourn.stores.redis.routes import ROUTES, TAGS, slot_of
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tests.servers.redis import Server
 
 pytestmark = pytest.mark.xdist_group("redis")
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "redis.md"
 
 PATIENCE = 20.0
 """Seconds after which a message counts as lost."""
@@ -154,10 +157,7 @@ RIGHTS = (
 
 
 async def test_the_rights_that_the_documentation_names_are_enough(server: Server) -> None:
-    from pathlib import Path
-
-    page = Path(__file__).resolve().parents[2] / "docs" / "redis.md"
-    text = " ".join(page.read_text(encoding="utf-8").split())
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert RIGHTS in text
     server.ask(
         "ACL", "SETUSER", "least", "reset", "on", ">pw", "~least:*", "&least:*", *RIGHTS.split()
@@ -168,7 +168,7 @@ async def test_the_rights_that_the_documentation_names_are_enough(server: Server
 
     assert not issubclass(RedisStore, SupportsBackup)
     report = await check_store(lambda: open_store(url), laws=_SOME_LAWS)
-    refused = [entry for entry in server.raw("ACL", "LOG")]
+    refused = list(server.raw("ACL", "LOG"))
     assert report.ok, f"{refused}\n{report}"
 
 
@@ -244,7 +244,7 @@ async def test_what_can_not_be_read_is_said_and_can_be_removed(url: str) -> None
         deadline = store._client.deadline()
         await store._client.run([Call(row.route, ("HSET", key, "head", "{nonsense"))], deadline)
         with pytest.raises(Corrupt):
-            await store.get(_get("needle"))
+            await store.get(Get(app="default", id="needle", now=1))
         page = await sessions.list(user="u")
         assert [one.id for one in page.items] == ["good"]
         assert len(page.corrupt) == 1
@@ -255,12 +255,6 @@ async def test_what_can_not_be_read_is_said_and_can_be_removed(url: str) -> None
         assert await sessions.count(user="u") == 1
         assert await sessions.count() == 2
         await store.close()
-
-
-def _get(id: str) -> object:
-    from sojourn.store import Get
-
-    return Get(app="default", id=id, now=1)
 
 
 async def test_a_person_can_read_what_is_kept(server: Server) -> None:

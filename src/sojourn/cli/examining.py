@@ -70,6 +70,8 @@ async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
         found += [] if path is None else _file_findings(path)
         if findings.is_postgres(call.url):
             found += await findings.postgres(call.url)
+        if findings.is_redis(call.url):
+            found += await findings.redis(call.url)
         usable = _usable(found, upgrade=upgrade)
         if usable:
             async for finding in _store_findings(call, quick=quick):

@@ -92,6 +92,9 @@ class Pool:
     async def _wait_for_turn(self, deadline: float) -> None:
         if self._closed:
             raise Closed(self._address.shown)
+        if not self._free.locked():
+            await self._free.acquire()  # at once
+            return
         try:
             async with asyncio.timeout_at(deadline):
                 await self._free.acquire()

@@ -17,6 +17,7 @@ from sojourn.store import Change, Create, Fork
 from sojourn.stores.planning import Known, Recent, durability_of, plan
 from sojourn.stores.postgres.applying import Arguments
 from sojourn.stores.postgres.fetching import Fetcher
+from sojourn.stores.postgres.lone import CALL_LONE, MOVED, STALE, is_lone, values_of
 from sojourn.stores.postgres.pool import Pool
 from sojourn.stores.postgres.schema import sql
 from sojourn.stores.postgres.trouble import mapped, passes
@@ -66,6 +67,7 @@ class Writer:
         self._changed = changed
         self._fetcher = Fetcher(address)
         self._call = sql(CALL, address)
+        self._lone = sql(CALL_LONE, address)
         self._recent = Recent()
         self._name = secrets.token_bytes(16)
         self._slot = secrets.randbelow(SLOTS)
@@ -219,15 +221,27 @@ class Writer:
     async def _call_with(self, units: Sequence[Unit], until: float, *, relaxed: bool) -> set[int]:
         """Write units in one call; return the operations of those that had moved."""
         self._batch += 1
-        arguments = Arguments(units)
-        values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+        created: Sequence[Unit] = ()
         try:
-            applied = await self._pool.run(lambda db: self._called(db, values), until=until)
+            if len(units) == 1 and is_lone(units[0]):
+                one = values_of(units[0], self._name, self._batch, relaxed=relaxed)
+                applied = await self._pool.run(lambda db: self._called_lone(db, one), until=until)
+            else:
+                arguments = Arguments(units)
+                created = arguments.created
+                values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+                applied = await self._pool.run(lambda db: self._called(db, values), until=until)
         except BaseException:
             for unit in units:
                 self._drop(unit)
             raise
-        return self._took(units, arguments.created, applied)
+        return self._took(units, created, applied)
+
+    async def _called_lone(self, db: Connection, values: tuple[Any, ...]) -> _Applied:
+        outcome = await db.fetchval(self._lone, *values)
+        if outcome == STALE:
+            raise Unavailable(self._address.shown, "a later batch overtook this one")
+        return _Applied({0} if outcome == MOVED else set(), [])
 
     async def _called(self, db: Connection, values: list[Any]) -> _Applied:
         moved, numbers, stale = await db.fetchrow(self._call, *values)

@@ -40,14 +40,16 @@ _SPECIAL = re.compile(r"([*?\[\]\\^-])")
 class Facts(NamedTuple):
     """What is known of a server or a cluster.
 
-    `replicas` is how many the master with the fewest has, `eviction` what is thrown away when
-    memory is full (`noeviction` is nothing, empty is not known).
+    `replicas` is how many the master with the fewest has, `wanted` how many have to confirm a
+    durable write, `on_disk` whether each write is synced before it is acknowledged, `eviction` what
+    is thrown away when memory is full (`noeviction` is nothing, empty is not known).
     """
 
     release: str
     masters: int
     replicas: int
     on_disk: bool
+    wanted: int
     eviction: str
     faults: tuple[str, ...]
 
@@ -85,6 +87,7 @@ class Inspector:
             masters=len(infos),
             replicas=min(int(info.get("connected_slaves", 0)) for info in infos),
             on_disk=self._client.on_disk,
+            wanted=self._client.options.replicas,
             eviction=", ".join(sorted(found - {"noeviction"} or found)),
             faults=_faults(name, release),
         )
