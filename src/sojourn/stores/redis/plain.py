@@ -45,23 +45,9 @@ def is_plain(unit: Unit, old: Header, new: Header) -> bool:
 def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tuple[str, ...]]:
     """Return the call that writes a plain change, and the session's kinds of events after it."""
     assert unit.old is not None, "a new session is no change"
-    old, entries = unit.old.header, unit.entries
-    app, id, route = new.app, new.id, row.route
-    names = keys.names(route, app, id)
-    kinds = row.kinds
-    fields: list[str | bytes | int] = ["head", rows.head_text(new), "v", unit.version]
-    events: list[bytes] = []
-    if new.remembered is not old.remembered:
-        fields += ("ops", new.remembered)
-    if unit.state is not None:
-        fields += ("state", unit.state)
-    if entries:
-        fields += ("peak", unit.peak)
-        events = [rows.line(entry, peak) for entry, peak in zip(entries, unit.peaks, strict=True)]
-        after = rows.kinds_after(kinds, entries)
-        if after is not kinds:
-            fields += ("kinds", rows.kinds_text(after))
-            kinds = after
+    old, entries, route = unit.old.header, unit.entries, row.route
+    names = keys.names(route, new.app, new.id)
+    fields, kinds = _fields(unit, old, new, row)
     phase = f"{new.phase.value}:active"
     listed = [f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}"]
     for name, value in new.labels.items():
@@ -79,14 +65,31 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
         old.epoch,
         unit.old.version,
         names.channel,
-        row.place + id,
+        row.place + new.id,
         new.active_at,
         "" if new.due_at is None or new.due_at == old.due_at else new.due_at,
         entries[0].seq - 1 if entries else 0,
         rows.kind_bytes(kinds, entries),
         len(entries),
-        *events,
+        *[rows.line(entry, peak) for entry, peak in zip(entries, unit.peaks, strict=True)],
         *[entry.id for entry in entries],
         *fields,
     )
     return Call(route, command), kinds
+
+
+def _fields(
+    unit: Unit, old: Header, new: Header, row: Row
+) -> tuple[list[str | bytes | int], tuple[str, ...]]:
+    """Return the fields of a session that change, and the kinds of its events."""
+    kinds = rows.kinds_after(row.kinds, unit.entries)
+    fields: list[str | bytes | int] = ["head", rows.head_text(new), "v", unit.version]
+    if new.remembered is not old.remembered:
+        fields += ("ops", new.remembered)
+    if unit.state is not None:
+        fields += ("state", unit.state)
+    if unit.entries:
+        fields += ("peak", unit.peak)
+    if kinds is not row.kinds:
+        fields += ("kinds", rows.kinds_text(kinds))
+    return fields, kinds
