@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,6 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.servers.postgres import PostgresServer, emptied
+from tests.servers.redis import Cluster, Servers
 from tests.stateful.model import (
     MOVES,
     App,
@@ -1160,6 +1162,34 @@ class OnPostgres(Machine):
         assert await self.store.check() == []
 
 
+class OnRedis(Machine):
+    """The machine on Redis, whose store is closed and opened again now and then."""
+
+    url: str
+    runs = 0
+
+    def open_store(self) -> Store:
+        if not hasattr(self, "store"):
+            OnRedis.runs += 1
+        return open_store(f"{self.url}?timeout=30&prefix=model{OnRedis.runs}")
+
+    @rule()
+    def reopen(self) -> None:
+        """Close the store and go on with a new one in the same place; copies and leases live on."""
+        self.run(self.store.close())
+        self.store = self.open_store()
+        self.run(self.store.open())
+        self.meet()
+        self.clock.advance(max(0.0, (self.latest - self.clock.now()) / SECOND))
+        for leased in self.leases:
+            leased.lease._context = self.hooking._context
+            leased.lease._store = self.store  # type: ignore[assignment]  # Redis has leases
+
+    async def last_look(self) -> None:
+        assert isinstance(self.store, SupportsCheck)
+        assert await self.store.check() == []
+
+
 def check(machine: type[Machine], examples: int = EXAMPLES) -> None:
     """Run a machine; what fails is printed with the line that repeats it."""
     logging.getLogger("sojourn").disabled = True
@@ -1198,3 +1228,15 @@ def test_the_postgres_store_does_what_the_model_does(postgres: PostgresServer) -
     """Whatever is done, PostgreSQL, opened anew now and then, shows what plain dicts show."""
     OnPostgres.server = postgres
     check(OnPostgres, ON_A_SERVER)
+
+
+@pytest.mark.xdist_group("redis")
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+def test_the_redis_store_does_what_the_model_does(kind: str) -> None:
+    """Whatever is done, Redis, opened anew now and then, shows what plain dicts show."""
+    servers = Servers() if kind == "server" else Cluster(replicas=0)
+    try:
+        OnRedis.url = servers.url if isinstance(servers, Cluster) else servers.add().url
+        check(OnRedis, ON_A_SERVER if kind == "server" else ON_A_SERVER // 3)
+    finally:
+        servers.stop()

@@ -71,7 +71,9 @@ async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
         found += [] if folder is None else _folder_findings(folder)
         if findings.is_postgres(call.url):
             found += await findings.postgres(call.url)
-        usable = not is_kept(call.url) or _usable(found, upgrade=upgrade)
+        if findings.is_redis(call.url):
+            found += await findings.redis(call.url)
+        usable = _usable(found, upgrade=upgrade)
         if usable:
             async for finding in _store_findings(call, quick=quick):
                 found.append(finding)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sojourn.stores.postgres.inspection import Facts
+    from sojourn.stores.redis.inspection import Facts as RedisFacts
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -228,6 +229,50 @@ def _schema(found: Facts) -> Finding:
         reason = f"version {found.version}; the newest is {NEWEST_VERSION}"
         return Finding("schema", "warning", reason, "sojourn doctor --upgrade")
     return Finding("schema", "ok", f"version {found.version}")
+
+
+def is_redis(url: str) -> bool:
+    """Return whether a URL names Redis or Valkey servers."""
+    return url.partition(":")[0] in ("redis", "rediss", "redis+cluster")
+
+
+async def redis(url: str) -> list[Finding]:
+    """Return what is known of the servers, and how they are set."""
+    store = open_store(url)
+    try:
+        found: RedisFacts = await store.facts()  # type: ignore[attr-defined]  # it is Redis's
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        return [troubled("server", error)]
+    finally:
+        await store.close()
+    text = f"{found.release}, {found.masters} master{'s' * (found.masters > 1)}"
+    server = Finding("server", "ok", text)
+    if found.faults:
+        server = Finding("server", "warning", f"{text}: {'; '.join(found.faults)}", "upgrade it")
+    return [server, _kept(found), _evicted(found)]
+
+
+def _kept(found: RedisFacts) -> Finding:
+    """Return what becomes of acknowledged writes when a server is lost."""
+    if found.on_disk:
+        return Finding("durability", "ok", "what is acknowledged is on the server's disk")
+    if found.wanted and found.replicas <= found.wanted:
+        reason = f"a master has {found.replicas} replicas, and {found.wanted} have to confirm"
+        step = "give each master one replica more, or no durable write goes on without one"
+        return Finding("durability", "warning", reason, step)
+    if found.wanted:
+        text = f"{found.wanted} of {found.replicas} replicas confirm what is acknowledged"
+        return Finding("durability", "ok", text)
+    reason = "what is acknowledged is in a server's memory, and may be lost with it"
+    step = "say ?replicas=1, or set appendonly yes and appendfsync always on a single server"
+    return Finding("durability", "warning", reason, step)
+
+
+def _evicted(found: RedisFacts) -> Finding:
+    if found.eviction in ("", "noeviction"):
+        return Finding("memory", "ok", "nothing is thrown away when memory is full")
+    reason = f"maxmemory-policy is {found.eviction}: sessions are thrown away when memory is full"
+    return Finding("memory", "wrong", reason, "CONFIG SET maxmemory-policy noeviction")
 
 
 def due(app: str, number: int, since: int | None, now: int) -> Finding:

@@ -5,6 +5,7 @@ A backend is imported only when its scheme is asked for.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -22,9 +23,9 @@ def open_store(url: str) -> Store:
 
     `memory://` is a store of its own each time, `memory://name` is shared in the process;
     `sqlite:///relative.db` and `sqlite:////absolute.db` are files; `file:///absolute/folder` and
-    `file://relative/folder` are folders of plain files; `postgresql://host/database` is a server.
-    Raises `InvalidQuery` for an
-    unknown scheme or option, naming the known ones.
+    `file://relative/folder` are folders of plain files; `postgresql://host/database`,
+    `redis://host`, `rediss://host` (through TLS) and `redis+cluster://host,host` are servers.
+    Raises `InvalidQuery` for an unknown scheme or option, naming the known ones.
     """
     if not isinstance(url, str):
         raise InvalidQuery("store URL", f"give text, not {type(url).__name__}")
@@ -96,10 +97,25 @@ def _filesystem(host: str, path: str, options: Mapping[str, str]) -> Store:
     return FilesystemStore(unquote(host) + path, durability=durability)
 
 
+def _redis(scheme: str, host: str, path: str, options: Mapping[str, str]) -> Store:
+    try:
+        from sojourn.stores.redis import RedisStore
+    except ModuleNotFoundError as error:
+        if error.name not in ("hiredis", "redis"):
+            raise
+        raise MissingExtra("Redis", "redis") from error
+    from sojourn.stores.redis.options import parse
+
+    return RedisStore(parse(scheme, host, path, options))
+
+
 SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Store]] = {
     "memory": _memory,
     "postgres": _postgres,
     "postgresql": _postgres,
+    "redis": partial(_redis, "redis"),
+    "rediss": partial(_redis, "rediss"),
+    "redis+cluster": partial(_redis, "redis+cluster"),
     "sqlite": _sqlite,
     "file": _filesystem,
 }
@@ -119,10 +135,16 @@ _POSTGRES = (
     "timeout",
 )
 
+_REDIS = ("prefix", "replicas", "timeout")
+_TLS = ("ca", "certificate", "key")
+
 OPTIONS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "postgres": _POSTGRES,
     "postgresql": _POSTGRES,
+    "redis": _REDIS,
+    "rediss": (*_REDIS, *_TLS),
+    "redis+cluster": (*_REDIS, *_TLS, "tls"),
     "sqlite": ("durability",),
     "file": ("durability",),
 }

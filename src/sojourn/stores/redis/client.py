@@ -1,0 +1,379 @@
+"""The way to the servers: whom to ask for a route, and asking again while a cluster changes.
+
+Everything that is sent may be sent again: reads change nothing, and a write says what it expects to
+find. So a lost reply costs another look, never a second write. Every call ends when its time is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from sojourn.errors import Closed, Unavailable
+from sojourn.stores.redis import scripts, trouble
+from sojourn.stores.redis.topology import Topology
+from sojourn.stores.redis.trouble import Kind
+from sojourn.stores.redis.wire import LostError, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sojourn.stores.redis.options import Options
+    from sojourn.stores.redis.routes import Route
+    from sojourn.stores.redis.wire import Address, Command, Reply
+
+Lane = Literal["read", "write", "bulk"]
+"""Reads, writes, and what is large have a connection each: none holds up the others."""
+
+FIRST_REST = 0.01
+"""Seconds before a call is tried again; it doubles from here, and is never quite the same."""
+
+LONGEST_REST = 0.5
+"""Longest wait between two tries: what a cluster needs to notice anything is longer."""
+
+SLOWEST = 4 * 1024 * 1024
+"""Bytes a second that every network carries: what is large has more time for each attempt."""
+
+PROBATION = 4
+"""A server that was silent has so many times less time to say hello the next time."""
+
+MOST_ASKED = 5
+"""Servers that are asked for the shape of the cluster at once; the first answer counts."""
+
+OLDEST = (6, 2)
+"""The oldest version of Redis that has the commands that are used."""
+
+
+_ASKING: Command = ("ASKING",)
+
+
+class Call(NamedTuple):
+    """A command, the route whose server it is for, and about how many bytes it or its reply has."""
+
+    route: Route
+    command: Command
+    size: int = 0
+
+
+class Client:
+    """Connections to all servers that are needed, made when they are."""
+
+    def __init__(self, options: Options) -> None:
+        """Nothing is connected yet."""
+        self.options = options
+        self.name = options.name
+        self.cluster = options.cluster
+        self.topology = Topology(options.servers)
+        self._wires: dict[tuple[Lane, Address], Wire] = {}
+        self._silent: set[Address] = set()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._closed = False
+        self.on_disk = False
+        """Whether what a server acknowledges is on its disk."""
+
+    def deadline(self) -> float:
+        """Return when a call that begins now has to end, in the loop's time."""
+        return asyncio.get_running_loop().time() + self.options.timeout
+
+    async def open(self) -> None:
+        """Reach a server and learn who serves what. Raises `Unavailable`."""
+        deadline = self.deadline()
+        if self.cluster:
+            rest = FIRST_REST
+            await self._refresh()
+            while not self.topology.masters:
+                rest = await self.rest(rest, deadline, LostError("no server says who serves what"))
+                await self._refresh()
+        else:
+            self.topology.serve_all(self.options.servers[0])
+        await self._check_servers(deadline)
+
+    async def _check_servers(self, deadline: float) -> None:
+        """Raise `Unavailable` for a server that is too old, or is not what the URL says."""
+        (facts,) = await self.ask([Call(0, ("INFO",))], deadline)
+        info = dict(line.partition(":")[::2] for line in facts.decode().splitlines())
+        version = tuple(int(part) for part in info.get("redis_version", "0.0").split(".")[:2])
+        if version < OLDEST:
+            reason = f"it runs Redis {info.get('redis_version')}; 6.2 or later is needed"
+            raise Unavailable(self.name, reason)
+        clustered = info.get("cluster_enabled") == "1"
+        if clustered and not self.cluster:
+            reason = "it is part of a cluster: write redis+cluster:// instead of redis://"
+            raise Unavailable(self.name, reason)
+        if self.cluster and not clustered:
+            reason = "it is not part of a cluster: write redis:// instead of redis+cluster://"
+            raise Unavailable(self.name, reason)
+
+        if not self.cluster:
+            self.on_disk = await self._writes_through(deadline)
+
+    async def _writes_through(self, deadline: float) -> bool:
+        """Return whether the server syncs each write before it acknowledges it, if it tells."""
+        found: list[bytes] = []
+        for name in ("appendonly", "appendfsync"):
+            (reply,) = await self.run([Call(0, ("CONFIG", "GET", name))], deadline)
+            found += reply if isinstance(reply, list) else ()
+        return found[1::2] == [b"yes", b"always"]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        wires, self._wires = list(self._wires.values()), {}
+        for wire in wires:
+            await wire.close()
+
+    # --- calls ---------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        calls: Sequence[Call],
+        deadline: float,
+        *,
+        lane: Lane = "read",
+        replicas: int = 0,
+    ) -> list[Reply]:
+        """Send calls to the servers of their routes and return the replies, in order.
+
+        With `replicas`, what was written is on so many replicas of each master when this returns.
+        The reply to a call that was not answered by the deadline, or with an error that asking
+        again does not change, is the `Unavailable` that says so.
+        """
+        replies: list[Reply] = [None] * len(calls)
+        left = list(range(len(calls)))
+        asked: dict[int, Address] = {}
+        rest = FIRST_REST
+        while left:
+            self._check_open()
+            round_ = _Round(self, calls, asked, deadline, lane, replicas)
+            left = await round_.run(left, replies)
+            asked = round_.redirected
+            if not left or round_.go_on_at_once:
+                continue
+            try:
+                rest = await self.rest(rest, deadline, round_.error)
+            except Unavailable as error:
+                for number in left:
+                    replies[number] = error
+                break
+            await self._refresh_within(deadline)
+        return replies
+
+    async def ask(
+        self, calls: Sequence[Call], deadline: float, *, lane: Lane = "read"
+    ) -> list[Reply]:
+        """Send reads and return the replies. Raises the first `Unavailable` among them."""
+        replies = await self.run(calls, deadline, lane=lane)
+        check(replies)
+        return replies
+
+    async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
+        """Wait a little before the next try and return how long to wait before the one after."""
+        loop = asyncio.get_running_loop()
+        cause = error.__cause__ if isinstance(error, LostError) else error
+        if loop.time() + rest >= deadline or trouble.is_hopeless(cause):
+            problem = cause or error or LostError("nothing was answered in time")
+            raise trouble.mapped(problem, self.name) from problem
+        await asyncio.sleep(rest * random.uniform(0.5, 1.0))  # noqa: S311 - to spread load, no secret
+        return min(rest * 2, LONGEST_REST)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(self.name)
+
+    def wire(self, lane: Lane, address: Address) -> Wire:
+        """Return the connection to a server, a new one if the last one broke."""
+        wire = self._wires.get((lane, address))
+        if wire is None or wire.broken is not None:
+            if wire is not None and isinstance(wire.broken, TimeoutError):
+                self._silent.add(address)
+            patience = self.options.attempt
+            if address in self._silent:
+                patience /= PROBATION
+            wire = self._wires[lane, address] = Wire(address, self.options, patience)
+        return wire
+
+    def answered(self, address: Address) -> None:
+        """Note that a server speaks."""
+        self._silent.discard(address)
+
+    def patience(self, deadline: float, size: int = 0) -> float:
+        """Return how many seconds an attempt may take now: more if it has `size` bytes to send."""
+        left = deadline - asyncio.get_running_loop().time()
+        longest = self.options.attempt + size / SLOWEST
+        return max(min(longest, left), FIRST_REST)
+
+    # --- the shape of a cluster ----------------------------------------------------------------
+
+    async def _refresh_within(self, deadline: float) -> None:
+        if self.cluster and asyncio.get_running_loop().time() < deadline:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        """Learn anew who serves what, from whoever answers first; callers share one look."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._look())
+        await asyncio.shield(self._refreshing)
+
+    async def _look(self) -> None:
+        servers = list(self.topology.servers)
+        random.shuffle(servers)
+        asked = {
+            self.wire("read", address).send([("CLUSTER", "SLOTS")], self.options.attempt): address
+            for address in servers[:MOST_ASKED]
+        }
+        waiting = set(asked)
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                if future.exception() is not None:
+                    continue
+                (slots,) = future.result()
+                self.answered(asked[future])
+                if isinstance(slots, list) and slots:
+                    self.topology.replace(slots, asked[future])
+                    for late in waiting:
+                        late.add_done_callback(_ignore)
+                    return
+
+
+def check(replies: Iterable[Reply]) -> None:
+    """Raise the first `Unavailable` among replies."""
+    for reply in replies:
+        if isinstance(reply, Unavailable):
+            raise reply
+
+
+def _ignore(future: asyncio.Future[list[Reply]]) -> None:
+    """Look at what nobody waits for any more, so that it is not reported as overlooked."""
+    if not future.cancelled():
+        future.exception()
+
+
+@dataclass(slots=True)
+class _Round:
+    """One try at some calls: one flight to each server, and what is to be tried again."""
+
+    client: Client
+    calls: Sequence[Call]
+    asked: dict[int, Address]
+    """The servers that calls were sent on to, this once, by the calls' numbers."""
+    deadline: float
+    lane: Lane
+    replicas: int
+    error: Exception | None = None
+    redirected: dict[int, Address] = field(default_factory=dict)
+    go_on_at_once: bool = True
+
+    async def run(self, numbers: Sequence[int], replies: list[Reply]) -> list[int]:
+        """Send the calls of these numbers, fill in their replies, return those to send again."""
+        groups: dict[Address, list[int]] = {}
+        left: list[int] = []
+        for number in numbers:
+            address = self._address_of(number)
+            if address is None:
+                left.append(number)
+                self._pass_over(LostError("nobody serves a part of the cluster"))
+            else:
+                groups.setdefault(address, []).append(number)
+        if len(groups) == 1:
+            ((address, group),) = groups.items()
+            return left + await self._fly(address, group, replies)
+        flights = (self._fly(address, group, replies) for address, group in groups.items())
+        for again in await asyncio.gather(*flights):
+            left += again
+        return sorted(left)
+
+    def _address_of(self, number: int) -> Address | None:
+        found = self.asked.get(number)
+        return found or self.client.topology.master_of(self.calls[number].route)
+
+    def _pass_over(self, error: Exception) -> None:
+        self.error = error
+        self.go_on_at_once = False
+
+    async def _fly(self, address: Address, group: list[int], replies: list[Reply]) -> list[int]:
+        """Send calls to one server; return those to send again."""
+        wire = self.client.wire(self.lane, address)
+        try:
+            answers = await self._answers(wire, group)
+        except LostError as error:
+            self._pass_over(error)
+            return group
+        except Unavailable as error:
+            for number in group:
+                replies[number] = error
+            return []
+        self.client.answered(address)
+        return [
+            number
+            for number, answer in zip(group, answers, strict=True)
+            if not self._take(number, answer, wire, replies)
+        ]
+
+    async def _answers(self, wire: Wire, group: list[int]) -> list[Reply]:
+        """Send calls and return what is answered, once it is confirmed if that is asked for."""
+        commands: list[Command] = []
+        for number in group:
+            if number in self.asked:
+                commands.append(_ASKING)
+            commands.append(self.calls[number].command)
+        size = sum(self.calls[number].size for number in group)
+        patience = self.client.patience(self.deadline, size)
+        if self.replicas:
+            commands.append(self._wait_command(patience))
+        answers = await wire.send(commands, patience)
+        if self.replicas:
+            await self._confirm(wire, answers.pop())
+        sent = zip(commands, answers, strict=False)
+        return [answer for command, answer in sent if command is not _ASKING]
+
+    def _take(self, number: int, reply: Reply, wire: Wire, replies: list[Reply]) -> bool:
+        """Take over a reply; return whether it is final."""
+        if not isinstance(reply, ResponseError):
+            replies[number] = reply
+            return True
+        kind = trouble.kind_of(reply)
+        if kind is Kind.FINAL:
+            replies[number] = self._mapped(reply)
+            return True
+        if kind is Kind.MOVED:
+            to = trouble.address_in(reply, wire.address)
+            self.client.topology.moved(self.calls[number].route, to)
+        elif kind is Kind.ASK:
+            self.redirected[number] = trouble.address_in(reply, wire.address)
+        elif kind is Kind.UNKNOWN_SCRIPT:
+            load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
+            wire.send(load, self.client.options.attempt).add_done_callback(_ignore)
+        else:
+            self._pass_over(reply)
+        return False
+
+    def _wait_command(self, patience: float) -> Command:
+        """Return the command that waits for replicas, for less time than a reply may take."""
+        return ("WAIT", self.replicas, max(1, int(patience * 800)))
+
+    async def _confirm(self, wire: Wire, confirmed: Reply) -> None:
+        """Return once what this connection has written is on enough replicas."""
+        loop = asyncio.get_running_loop()
+        while isinstance(confirmed, int) and confirmed < self.replicas:
+            if loop.time() >= self.deadline:
+                reason = (
+                    f"written, but only {confirmed} of {self.replicas} replicas have confirmed it "
+                    "in time: whether it lasts is not known"
+                )
+                raise Unavailable(self.client.name, reason)
+            patience = self.client.patience(self.deadline)
+            (confirmed,) = await wire.send([self._wait_command(patience)], patience)
+        if isinstance(confirmed, Exception):
+            raise self._mapped(confirmed)
+
+    def _mapped(self, error: Exception) -> Unavailable:
+        found = trouble.mapped(error, self.client.name)
+        found.__cause__ = error
+        return found

@@ -1,0 +1,205 @@
+"""Looking at the servers: what they are, how they are set, and whether what is kept agrees."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from sojourn.errors import Unavailable
+from sojourn.stores.planning import Loaded
+from sojourn.stores.redis import rows
+from sojourn.stores.redis.client import Call
+from sojourn.stores.redis.keys import escaped, unescaped
+from sojourn.stores.redis.routes import ROUTES, TAGS
+from sojourn.stores.redis.spots import due_at, overdue_at, positions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sojourn.stores.redis.client import Client
+    from sojourn.stores.redis.keys import Keys
+    from sojourn.stores.redis.routes import Route
+    from sojourn.stores.redis.wire import Reply
+
+SCANNED = 1_000
+"""Keys that a server looks at before it answers other calls."""
+
+LUA_FAULT = {(6, 2): 20, (7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2}
+"""The first release of each version in which scripts of strangers can not take over the server
+(CVE-2025-49844). Distributions repair it without changing the number."""
+
+OWNED = ("log", "ids", "kinds", "docs", "dockeys", "docplaces", "bodies", "children")
+"""Kinds of keys that go with their session."""
+
+ORDERS = ("list", "due", "overdue")
+"""Kinds of keys that hold sessions by place and id."""
+
+_SPECIAL = re.compile(r"([*?\[\]\\^-])")
+
+
+class Facts(NamedTuple):
+    """What is known of a server or a cluster.
+
+    `replicas` is how many the master with the fewest has, `wanted` how many have to confirm a
+    durable write, `on_disk` whether each write is synced before it is acknowledged, `eviction` what
+    is thrown away when memory is full (`noeviction` is nothing, empty is not known).
+    """
+
+    release: str
+    masters: int
+    replicas: int
+    on_disk: bool
+    wanted: int
+    eviction: str
+    faults: tuple[str, ...]
+
+
+class Inspector:
+    """Looks at servers, and at all that is kept."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    def _where(self) -> list[Route]:
+        """Return one route of each server."""
+        found: dict[object, Route] = {}
+        for route in range(ROUTES):
+            found.setdefault(self._client.topology.master_of(route), route)
+        return list(found.values())
+
+    async def facts(self) -> Facts:
+        """Return what the servers are and how they are set."""
+        deadline = self._client.deadline()
+        where = self._where()
+        texts = await self._client.ask([Call(route, ("INFO",)) for route in where], deadline)
+        infos: list[dict[str, str]] = [
+            dict(line.partition(":")[::2] for line in text.decode().splitlines()) for text in texts
+        ]
+        policies = await self._client.run(
+            [Call(route, ("CONFIG", "GET", "maxmemory-policy")) for route in where], deadline
+        )
+        found = {reply[1].decode() for reply in policies if not isinstance(reply, Unavailable)}
+        name = "Valkey" if "valkey_version" in infos[0] else "Redis"
+        release = infos[0].get("valkey_version") or infos[0].get("redis_version", "?")
+        return Facts(
+            release=f"{name} {release}",
+            masters=len(infos),
+            replicas=min(int(info.get("connected_slaves", 0)) for info in infos),
+            on_disk=self._client.on_disk,
+            wanted=self._client.options.replicas,
+            eviction=", ".join(sorted(found - {"noeviction"} or found)),
+            faults=_faults(name, release),
+        )
+
+    async def check(self) -> list[str]:
+        """Return what is wrong, in words; nothing that was only on its way between two looks."""
+        found = await self._look()
+        return sorted(found & await self._look()) if found else []
+
+    async def _look(self) -> set[str]:
+        problems: set[str] = set()
+        for route in self._where():
+            names = await self._names(route)
+            for head, inside in names.items():
+                problems |= await self._examine(TAGS.index(_tag_of(head)), inside)
+        return problems
+
+    async def _names(self, route: Route) -> dict[str, list[str]]:
+        """Return the keys of a server, without what stands before them, by that."""
+        prefix = f"{self._keys.prefix}:{{"
+        pattern = _SPECIAL.sub(r"\\\1", prefix) + "*"
+        found: dict[str, list[str]] = {}
+        cursor: bytes | int = 0
+        while True:
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED)
+            ((cursor, names),) = await self._client.ask(
+                [Call(route, command)], self._client.deadline()
+            )
+            for name in {one.decode() for one in names}:
+                tag, _, rest = name.removeprefix(prefix).partition("}:")
+                found.setdefault(f"{prefix}{tag}}}:", []).append(rest)
+            if int(cursor) == 0:
+                return {head: sorted(set(names)) for head, names in found.items()}
+
+    async def _examine(self, route: Route, names: Sequence[str]) -> set[str]:
+        """Return what is wrong with the keys of one route."""
+        head = self._keys.head(route)
+        sessions = [name for name in names if name.startswith("session:")]
+        calls = [Call(route, ("HMGET", head + n, *rows.FIELDS.split(","))) for n in sessions]
+        expected: dict[str, set[str]] = {}
+        problems: set[str] = set()
+        replies = await self._client.ask(calls, self._client.deadline(), lane="bulk")
+        for name, fields in zip(sessions, replies, strict=True):
+            item = rows.to_loaded(unescaped(name.rpartition(":")[2]), route, fields)
+            if isinstance(item, Loaded):
+                self._expect(item, expected)
+            elif item is not None:
+                problems.add(str(item))
+        there = {name.partition(":")[2] for name in sessions}
+        for name in names:
+            kind, _, rest = name.partition(":")
+            if kind in OWNED and rest not in there and not rest.endswith(":"):
+                problems.add(f"{head}{name} is there without its session")
+        actual = await self._orders(route, names)
+        for name in expected.keys() | actual.keys():
+            lost = expected.get(name, set()) - actual.get(name, set())
+            extra = actual.get(name, set()) - expected.get(name, set())
+            problems |= {f"{head}{name} misses {member}" for member in lost}
+            problems |= {f"{head}{name} has {member} that is not so" for member in extra}
+        return problems
+
+    def _expect(self, item: Loaded, expected: dict[str, set[str]]) -> None:
+        """Note the orders that a session has to be in, and that it is counted there."""
+        header, place = item.header, item.row.place
+        app, member = escaped(header.app), place + header.id
+        for facet, phase in positions(header):
+            tally = f"list:{app}:{facet}"
+            for order, score in (("created", int(place, 16)), ("active", header.active_at)):
+                entry = f"{member} at {float(score):.17g}"
+                expected.setdefault(f"{tally}:{phase}:{order}", set()).add(entry)
+            counted = expected.setdefault(tally, set())
+            count = next((int(c.split()[1]) for c in counted if c.startswith(f"{phase} ")), 0)
+            counted.discard(f"{phase} {count}")
+            counted.add(f"{phase} {count + 1}")
+        for kind, when in (("due", due_at(header)), ("overdue", overdue_at(header))):
+            if when is not None:
+                expected.setdefault(f"{kind}:{app}", set()).add(f"{member} at {float(when):.17g}")
+
+    async def _orders(self, route: Route, names: Sequence[str]) -> dict[str, set[str]]:
+        """Return what orders and tallies hold, in words."""
+        head = self._keys.head(route)
+        chosen = [name for name in names if name.partition(":")[0] in ORDERS]
+        calls = []
+        for name in chosen:
+            is_tally = name.startswith("list:") and not name.endswith((":created", ":active"))
+            order = ("ZRANGE", head + name, 0, -1, "WITHSCORES")
+            calls.append(Call(route, ("HGETALL", head + name) if is_tally else order))
+        replies = await self._client.run(calls, self._client.deadline(), lane="bulk")
+        return {name: _entries(name, reply) for name, reply in zip(chosen, replies, strict=True)}
+
+
+def _entries(name: str, reply: Reply) -> set[str]:
+    """Return the entries of an order or a tally, in words."""
+    if isinstance(reply, Unavailable):
+        return {f"something that can not be read: {reply}"}
+    pairs = [
+        (left.decode(), right.decode()) for left, right in zip(*[iter(reply)] * 2, strict=True)
+    ]
+    if name.startswith("list:") and not name.endswith((":created", ":active")):
+        return {f"{phase} {count}" for phase, count in pairs}
+    return {f"{member} at {float(score):.17g}" for member, score in pairs}
+
+
+def _tag_of(head: str) -> str:
+    return head.rpartition("{")[2].partition("}")[0]
+
+
+def _faults(name: str, release: str) -> tuple[str, ...]:
+    """Return the faults that a release is known for."""
+    major, minor, patch, *_ = [*map(int, re.findall(r"\d+", release)), 0, 0, 0]
+    first = LUA_FAULT.get((major, minor))
+    if name != "Redis" or first is None or patch >= first:
+        return ()
+    version = f"{major}.{minor}.{first}"
+    return (f"CVE-2025-49844, repaired in {version} and by distributions",)

@@ -1,0 +1,301 @@
+-- Checks, then commands: all of them, or none if a check fails.
+--
+-- KEYS are all keys that are touched, so that a node of a cluster runs this only while it has them
+-- all. ARGV: how many checks, then each as its name, how many arguments, and those; then commands
+-- in the same way. The first argument of a command is the number of its key.
+-- Returns 0, or the number of the first check that failed.
+
+--
+-- While a slot moves to another node, a key that is not there is not ours to make. So a key that a
+-- command may have emptied, which removes it, is never touched again: some get a mark that stays.
+
+local at = 1
+local watched = {}
+local emptied = {}
+
+local function key(offset) return KEYS[tonumber(ARGV[at + offset])] end
+
+local function now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local checks = {
+  -- The session has this epoch and this version.
+  session = function()
+    local is = redis.call('HMGET', key(0), 'epoch', 'v', 'seen')
+    watched[key(0)] = is[3]
+    return is[1] == ARGV[at + 1] and is[2] == ARGV[at + 2]
+  end,
+  -- The session has this epoch and, unless they are empty, this phase and this version.
+  guard = function()
+    local is = redis.call('HMGET', key(0), 'epoch', 'phase', 'v')
+    local phase, version = ARGV[at + 2], ARGV[at + 3]
+    return is[1] == ARGV[at + 1] and (phase == '' or is[2] == phase)
+      and (version == '' or is[3] == version)
+  end,
+  absent = function() return redis.call('EXISTS', key(0)) == 0 end,
+  -- The note says this; empty is no note at all.
+  says = function() return (redis.call('GET', key(0)) or '') == ARGV[at + 1] end,
+  -- The field says this; empty is no field at all.
+  field = function()
+    return (redis.call('HGET', key(0), ARGV[at + 1]) or '') == ARGV[at + 2]
+  end,
+  -- The note is free, or says this already.
+  free = function()
+    local is = redis.call('GET', key(0))
+    return not is or is == ARGV[at + 1]
+  end,
+  -- The session's field says something else, or the session is in one of these phases.
+  gone = function(count)
+    local is = redis.call('HMGET', key(0), ARGV[at + 1], 'phase')
+    if is[1] ~= ARGV[at + 2] then return true end
+    for i = at + 3, at + count - 1 do
+      if is[2] == ARGV[i] then return true end
+    end
+    return false
+  end,
+  -- There are exactly so many children.
+  children = function() return redis.call('ZCARD', key(0)) == tonumber(ARGV[at + 1]) end,
+  -- This was not done here yet: the number is above the last one of its route.
+  undone = function()
+    return tonumber(redis.call('HGET', key(0), ARGV[at + 1]) or '0') < tonumber(ARGV[at + 2])
+  end,
+  -- The errand before was done here.
+  reached = function()
+    return tonumber(redis.call('HGET', key(0), ARGV[at + 1]) or '0') >= tonumber(ARGV[at + 2])
+  end,
+}
+
+-- Remove a document. Arguments: its keys, the prefix of its collection, its key there.
+local function remove(docs, dockeys, docplaces, bodies, prefix, name)
+  local field = prefix .. name
+  local facts = redis.call('HGET', docs, field)
+  if not facts then return end
+  local number = tonumber(string.match(facts, '^{"number":(%d+)'))
+  redis.call('HDEL', docs, field)
+  redis.call('ZREM', dockeys, field)
+  redis.call('ZREM', docplaces, string.format('%s%016.0f:%s', prefix, number, name))
+  redis.call('HDEL', bodies, field, field .. '\0')
+end
+
+local function names_in(dockeys, prefix)
+  local last = string.sub(prefix, 1, -2) .. ';' -- what comes behind a colon
+  local found = redis.call('ZRANGEBYLEX', dockeys, '[' .. prefix, '(' .. last)
+  for i, field in ipairs(found) do found[i] = string.sub(field, #prefix + 1) end
+  return found
+end
+
+-- Remove the events behind a number.
+local function cut(log, ids, kinds, seq)
+  local count = redis.call('LLEN', log)
+  local kept = first_behind(log, count, seq)
+  if kept == count then return end
+  redis.call('HSET', ids, '', '')
+  for _, entry in ipairs(redis.call('LRANGE', log, kept, -1)) do
+    local event = cjson.decode(entry)
+    local left = {}
+    for number in string.gmatch(redis.call('HGET', ids, event.id) or '', '%d+') do
+      if tonumber(number) <= seq then left[#left + 1] = number end
+    end
+    if #left == 0 then
+      redis.call('HDEL', ids, event.id)
+    else
+      redis.call('HSET', ids, event.id, table.concat(left, ','))
+    end
+  end
+  if kept == 0 then
+    emptied[log] = count -- once what is new is there
+    redis.call('SET', kinds, '')
+  else
+    redis.call('LTRIM', log, 0, kept - 1)
+    redis.call('SET', kinds, redis.call('GETRANGE', kinds, 0, kept - 1))
+  end
+end
+
+local commands = {
+  -- Tell whoever watches the session of key 0, which a check has looked at.
+  wake = function()
+    local seen = watched[key(0)]
+    if seen == nil then seen = redis.call('HGET', key(0), 'seen') end
+    if seen and tonumber(seen) > now() then redis.call('PUBLISH', ARGV[at + 1], '') end
+  end,
+  -- Have the session, if it is there, say for so many seconds that it is watched.
+  seen = function()
+    if redis.call('EXISTS', key(0)) == 1 then
+      local last = now() + tonumber(ARGV[at + 1]) * 1000000
+      redis.call('HSET', key(0), 'seen', string.format('%.0f', last))
+    end
+  end,
+  -- Note event ids: pairs of id and number.
+  ids = function(count)
+    local ids = key(0)
+    for i = at + 1, at + count - 1, 2 do
+      if redis.call('HSETNX', ids, ARGV[i], ARGV[i + 1]) == 0 then
+        redis.call('HSET', ids, ARGV[i], redis.call('HGET', ids, ARGV[i]) .. ',' .. ARGV[i + 1])
+      end
+    end
+  end,
+  -- Count by phase. What is none is not there.
+  tally = function()
+    local left = redis.call('HINCRBY', key(0), ARGV[at + 1], ARGV[at + 2])
+    if left <= 0 then redis.call('HDEL', key(0), ARGV[at + 1]) end
+  end,
+  -- Take a member out of an order, and count it out if it was there.
+  unlist = function()
+    if redis.call('ZREM', key(0), ARGV[at + 2]) == 1 then
+      if redis.call('HINCRBY', key(1), ARGV[at + 3], -1) <= 0 then
+        redis.call('HDEL', key(1), ARGV[at + 3])
+      end
+    end
+  end,
+  cut = function() cut(key(0), key(1), key(2), tonumber(ARGV[at + 3])) end,
+  -- Put a document. Arguments behind the keys: collection, name, facts that it has anyway, when
+  -- it was created and updated, when it expires, whether one that is there stays as it is or is
+  -- replaced as if it had never been (`new`, `whole`), and the parts of the body.
+  put = function(count)
+    local docs, dockeys, docplaces, bodies = key(0), key(1), key(2), key(3)
+    local prefix, name, facts = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+    local created, updated, expires, how = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9], ARGV[at + 10]
+    local field = prefix .. name
+    local old = redis.call('HGET', docs, field)
+    if old and how == 'new' then return end
+    local number
+    if old then
+      number = tonumber(string.match(old, '^{"number":(%d+)'))
+      local ended = string.match(old, '"expires_at":(%-?%d+)')
+      local lives = not ended or tonumber(ended) > tonumber(updated)
+      if how == '' and lives then created = string.match(old, '"created_at":(%-?%d+)') end
+    else
+      number = redis.call('HINCRBY', docs, '#', 1)
+      redis.call('HSET', bodies, '', '')
+      redis.call('ZADD', dockeys, 0, '', 0, field)
+      redis.call('ZADD', docplaces, 0, '', 0, string.format('%s%016.0f:%s', prefix, number, name))
+    end
+    redis.call('HSET', docs, field, string.format('{"number":%.0f,"created_at":%s,"updated_at":%s,'
+      .. '"expires_at":%s,%s', number, created, updated, expires, facts))
+    redis.call('HSET', bodies, field, ARGV[at + 11])
+    if count == 13 then
+      redis.call('HSET', bodies, field .. '\0', ARGV[at + 12])
+    elseif old then
+      redis.call('HDEL', bodies, field .. '\0')
+    end
+  end,
+  -- Remove a document, or without a name all of a collection.
+  drop = function(count)
+    local prefix = ARGV[at + 4]
+    local names = count == 6 and {ARGV[at + 5]} or names_in(key(1), prefix)
+    for _, name in ipairs(names) do remove(key(0), key(1), key(2), key(3), prefix, name) end
+  end,
+  -- Copy one key to another.
+  twin = function() redis.call('COPY', key(0), key(1)) end,
+  -- Put what seven keys hold in the place of seven others, and what these held away.
+  adopt = function()
+    for i = 0, 6 do
+      if redis.call('EXISTS', key(i)) == 1 then
+        redis.call('RENAME', key(i), key(i + 7))
+      else
+        redis.call('UNLINK', key(i + 7))
+      end
+    end
+  end,
+  -- Set these keys of a tier, and no others: pairs of name and value.
+  exactly = function(count)
+    local kept = {['']=true}
+    redis.call('HSET', key(0), '', '')
+    for i = at + 1, at + count - 1, 2 do
+      kept[ARGV[i]] = true
+      redis.call('HSET', key(0), ARGV[i], ARGV[i + 1])
+    end
+    for _, name in ipairs(redis.call('HKEYS', key(0))) do
+      if not kept[name] then redis.call('HDEL', key(0), name) end
+    end
+  end,
+  -- Remove the documents of an owner that have expired, and note when the next one will.
+  expire = function()
+    local docs, dockeys, docdue = key(0), key(1), key(4)
+    local owner, instant = ARGV[at + 5], tonumber(ARGV[at + 6])
+    local soonest
+    for _, field in ipairs(redis.call('ZRANGE', dockeys, 1, -1)) do
+      local facts = redis.call('HGET', docs, field)
+      local ends = facts and tonumber(string.match(facts, '"expires_at":(%-?%d+)'))
+      if ends and ends <= instant then
+        local prefix, name = string.match(field, '^([^:]*:)(.*)$')
+        remove(docs, dockeys, key(2), key(3), prefix, name)
+      elseif ends and (not soonest or ends < soonest) then
+        soonest = ends
+      end
+    end
+    if soonest then
+      redis.call('ZADD', docdue, string.format('%.0f', soonest), owner)
+    else
+      redis.call('ZREM', docdue, owner)
+    end
+  end,
+  -- Copy what a session owns, as of an event: seven keys to seven others.
+  copy = function()
+    local upto = tonumber(ARGV[at + 14])
+    for i = 0, 6 do redis.call('COPY', key(i), key(i + 7)) end
+    cut(key(7), key(8), key(9), upto)
+    for _, field in ipairs(redis.call('ZRANGE', key(11), 1, -1)) do
+      local facts = redis.call('HGET', key(10), field)
+      if tonumber(string.match(facts, '"seq":(%d+)')) > upto then
+        local prefix, name = string.match(field, '^([^:]*:)(.*)$')
+        remove(key(10), key(11), key(12), key(13), prefix, name)
+      end
+    end
+  end,
+  -- Remove the note if it says this.
+  strike = function()
+    if redis.call('GET', key(0)) == ARGV[at + 1] then redis.call('UNLINK', key(0)) end
+  end,
+  -- Remove what was delivered from the outbox, up to a number, but for the last so many.
+  swept = function()
+    local delivered, keep = ARGV[at + 2], tonumber(ARGV[at + 3])
+    local before = redis.call('HGET', key(1), 'delivered')
+    if not before or tonumber(before) < tonumber(delivered) then
+      redis.call('HSET', key(1), 'delivered', delivered)
+    end
+    while redis.call('LLEN', key(0)) > keep do
+      local errand = redis.call('LINDEX', key(0), 0)
+      local number, route = string.match(errand, '^{"n":(%d+),"to":(%d+)')
+      if tonumber(number) > tonumber(delivered) then return end
+      redis.call('HSET', key(1), 'floor:' .. route, number)
+      redis.call('LPOP', key(0))
+    end
+  end,
+  -- Note what is to be done in another route, under the next number.
+  outbox = function()
+    local number = math.max(tonumber(redis.call('HGET', key(1), 'last') or '0') + 1, now())
+    redis.call('HSET', key(1), 'last', string.format('%.0f', number))
+    redis.call('RPUSH', key(0), string.format('{"n":%.0f,%s', number, ARGV[at + 2]))
+  end,
+}
+
+local function each(act)
+  local count = tonumber(ARGV[at])
+  at = at + 1
+  for number = 1, count do
+    local name, size = ARGV[at], tonumber(ARGV[at + 1])
+    at = at + 2
+    if not act(name, size) then return number end
+    at = at + size
+  end
+  return 0
+end
+
+local failed = each(function(name, size) return checks[name](size) end)
+if failed > 0 then return failed end
+each(function(name, size)
+  local command = commands[name]
+  if command then
+    command(size)
+  elseif size == 1 then
+    redis.call(name, key(0))
+  else
+    redis.call(name, key(0), unpack(ARGV, at + 1, at + size - 1))
+  end
+  return true
+end)
+for log, count in pairs(emptied) do redis.call('LTRIM', log, count, -1) end
+return 0

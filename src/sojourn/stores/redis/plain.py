@@ -1,0 +1,95 @@
+"""The writes that nearly all writes are: events and state of a session that stays where it is.
+
+They take a script of their own. What can be said in few words is packed, sent and run in a third of
+the time that the general way takes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sojourn.stores.redis import rows, scripts
+from sojourn.stores.redis.client import Call
+from sojourn.stores.redis.keys import label_facet, user_facet
+from sojourn.stores.redis.spots import overdue_at
+
+if TYPE_CHECKING:
+    from sojourn.model import Header
+    from sojourn.stores.planning import Unit
+    from sojourn.stores.redis.keys import Keys
+    from sojourn.stores.redis.rows import Row
+
+MOST_EVENTS = 500
+"""Events of one write that Lua can hand on at once, with room to spare."""
+
+
+def is_plain(unit: Unit, old: Header, new: Header) -> bool:
+    """Return whether a change leaves alone where a session is listed, and what it owns besides."""
+    return (
+        new.labels is old.labels
+        and new.phase is old.phase
+        and new.user is old.user
+        and new.holder is old.holder
+        and new.leased_until == old.leased_until
+        and not (unit.documents or unit.tiers or unit.guards)
+        and unit.truncate_after is None
+        and unit.copy is None
+        and unit.claim_taken is None
+        and len(unit.entries) <= MOST_EVENTS
+        and (new.due_at is None) == (old.due_at is None)
+        and overdue_at(new) is None
+        and overdue_at(old) is None
+    )
+
+
+def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tuple[str, ...]]:
+    """Return the call that writes a plain change, and the session's kinds of events after it."""
+    assert unit.old is not None, "a new session is no change"
+    old, entries, route = unit.old.header, unit.entries, row.route
+    names = keys.names(route, new.app, new.id)
+    fields, kinds = _fields(unit, old, new, row)
+    phase = f"{new.phase.value}:active"
+    listed = [f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}"]
+    for name, value in new.labels.items():
+        listed.append(f"{names.lists}{label_facet(name, value)}:{phase}")
+    command = (
+        "EVALSHA",
+        scripts.CHANGE.sha,
+        5 + len(listed),
+        names.session,
+        names.log,
+        names.ids,
+        names.kinds,
+        names.due,
+        *listed,
+        old.epoch,
+        unit.old.version,
+        names.channel,
+        row.place + new.id,
+        new.active_at,
+        "" if new.due_at is None or new.due_at == old.due_at else new.due_at,
+        entries[0].seq - 1 if entries else 0,
+        rows.kind_bytes(kinds, entries),
+        len(entries),
+        *[rows.line(entry, peak) for entry, peak in zip(entries, unit.peaks, strict=True)],
+        *[entry.id for entry in entries],
+        *fields,
+    )
+    return Call(route, command), kinds
+
+
+def _fields(
+    unit: Unit, old: Header, new: Header, row: Row
+) -> tuple[list[str | bytes | int], tuple[str, ...]]:
+    """Return the fields of a session that change, and the kinds of its events."""
+    kinds = rows.kinds_after(row.kinds, unit.entries)
+    fields: list[str | bytes | int] = ["head", rows.head_text(new), "v", unit.version]
+    if new.remembered is not old.remembered:
+        fields += ("ops", new.remembered)
+    if unit.state is not None:
+        fields += ("state", unit.state)
+    if unit.entries:
+        fields += ("peak", unit.peak)
+    if kinds is not row.kinds:
+        fields += ("kinds", rows.kinds_text(kinds))
+    return fields, kinds

@@ -1,0 +1,267 @@
+"""Reads of one session: each answers from one moment, on one server by one script.
+
+In a cluster the app's tier, and the tier of a user whose home is elsewhere, are read beside the
+session. What the session's route has written for them and they do not show yet is in its outbox,
+which was read with the session, so that the whole is as of the session's moment all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sojourn.expiry import is_past
+from sojourn.model import Record
+from sojourn.store import Tiers
+from sojourn.stores.redis import routes, rows, scripts
+from sojourn.stores.redis.client import Call
+from sojourn.stores.redis.errands import Box, to_errand
+from sojourn.stores.redis.spots import Spot, spot_in
+
+if TYPE_CHECKING:
+    from sojourn.model import Encoded, Entry
+    from sojourn.store import EventQuery, Get
+    from sojourn.stores.planning import Key, Loaded
+    from sojourn.stores.redis.client import Client
+    from sojourn.stores.redis.finding import Finder
+    from sojourn.stores.redis.keys import Keys
+    from sojourn.stores.redis.routes import Route
+    from sojourn.stores.redis.wire import Reply
+
+LOOKS = 8
+"""Looks at a session and the tiers it shares until they are of one moment; then what there is."""
+
+
+class Away(NamedTuple):
+    """A tier in another route than the session: its key, and whose it is."""
+
+    route: Route
+    key: str
+
+
+@dataclass(slots=True)
+class Seen:
+    """A session as it was read, with what its route has still to do elsewhere."""
+
+    loaded: Loaded
+    user_tier: list[bytes]
+    app_tier: list[bytes]
+    outbox: list[bytes]
+    last: int
+    floors: dict[Route, int]
+    lines: list[bytes] = field(default_factory=list)
+
+
+class Reader:
+    """Answers reads of single sessions and of tiers."""
+
+    def __init__(self, client: Client, keys: Keys, finder: Finder) -> None:
+        self._client = client
+        self._keys = keys
+        self._finder = finder
+
+    # --- one session ---------------------------------------------------------------------------
+
+    async def get(self, get: Get) -> Record | None:
+        """Return a session; see `Store.get`."""
+        deadline = self._client.deadline()
+        key = (get.app, get.id)
+        window = _window_arguments(get.window)
+        seen, tiers = await self._look(key, window, deadline)
+        if seen is None or (is_past(seen.loaded.header.expires_at, get.now) and not get.expired):
+            return None
+        return Record(
+            header=seen.loaded.header,
+            state=rows.to_state(get.id, seen.loaded.state),
+            user_state=tiers.user_state,
+            app_state=tiers.app_state,
+            entries=tuple(rows.to_entry(text, get.id) for text in seen.lines),
+        )
+
+    async def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
+        """Return a window of a log; see `Store.events`."""
+        deadline = self._client.deadline()
+        arguments = _window_arguments(window)
+        seen = await self._find((app, id), arguments, deadline, tiers=False)
+        if seen is None or is_past(seen.loaded.header.expires_at, now):
+            return None
+        return [rows.to_entry(text, id) for text in seen.lines]
+
+    async def _find(
+        self, key: Key, window: list[Any], deadline: float, *, tiers: bool = True
+    ) -> Seen | None:
+        """Return a session from where it was seen last, or from home, or where a note says."""
+        spot = self._finder.spots.get(key)
+        if spot is not None:
+            (reply,) = await self._client.ask([self._call(spot, key, window, tiers)], deadline)
+            seen = self._seen(spot, key, reply)
+            if seen is not None and _is_of(seen, spot):
+                return seen
+        home = routes.of_id(*key)
+        seen = None
+        for _ in range(LOOKS):
+            spot = self._finder.spots.get(key) or Spot(home, None)
+            calls = [
+                Call(home, ("GET", self._keys.note(home, *key))),
+                self._call(spot, key, window, tiers),
+            ]
+            note, reply = await self._client.ask(calls, deadline)
+            seen = self._seen(spot, key, reply)
+            if seen is not None and _is_of(seen, spot):
+                return seen
+            if seen is None:
+                if note is None or spot_in(note) == spot:
+                    return None
+                self._finder.spots.keep(key, spot_in(note))
+        return seen
+
+    def _call(self, spot: Spot, key: Key, window: list[Any], tiers: bool) -> Call:  # noqa: FBT001 - it says what is read
+        """Return the call that reads a session, and what tiers are in reach."""
+        app = key[0]
+        session = self._keys.session(spot.route, *key)
+        log, kinds = self._keys.log(spot.route, *key), self._keys.kinds(spot.route, *key)
+        user_tier = app_tier = outbox = sent = session
+        if tiers and spot.user is not None:
+            home = routes.of_user(app, spot.user)
+            if home == spot.route or not self._client.cluster:
+                user_tier = self._keys.tier(home, app, spot.user)
+        if tiers and not self._client.cluster:
+            app_tier = self._keys.tier(routes.of_app(app), app, None)
+        if tiers and self._client.cluster:
+            outbox, sent = self._keys.outbox(Box(spot.route, app, "tiers"))
+            if routes.of_app(app) == spot.route:
+                app_tier = self._keys.tier(spot.route, app, None)
+        names = (session, log, kinds, user_tier, app_tier, outbox, sent)
+        sha = scripts.READ.sha
+        return Call(spot.route, ("EVALSHA", sha, len(names), *names, rows.FIELDS, *window))
+
+    def _seen(self, spot: Spot, key: Key, reply: Reply) -> Seen | None:
+        """Return what a reply says; remember where the session is."""
+        fields, user_tier, app_tier, outbox, sent, lines = reply
+        loaded = rows.to_loaded(key[1], spot.route, fields)
+        if loaded is None:
+            self._finder.spots.drop(key)
+            return None
+        if isinstance(loaded, rows.Unreadable):
+            raise loaded
+        self._finder.spots.keep(key, Spot(spot.route, loaded.header.user))
+        numbers = dict(zip(sent[::2], sent[1::2], strict=True))
+        last = int(numbers.pop(b"last", 0))
+        floors = {
+            int(name.partition(b":")[2]): int(number)
+            for name, number in numbers.items()
+            if name.startswith(b"floor:")
+        }
+        return Seen(loaded, user_tier, app_tier, outbox, last, floors, lines)
+
+    # --- tiers beside it -----------------------------------------------------------------------
+
+    async def _look(
+        self, key: Key, window: list[Any], deadline: float
+    ) -> tuple[Seen | None, Tiers]:
+        """Return a session, and the tiers it shares as of the same moment."""
+        seen = await self._find(key, window, deadline)
+        if seen is None:
+            return None, Tiers({}, {})
+        user = seen.loaded.header.user
+        user_away, app_away = self._away(key[0], user, seen.loaded.row.route)
+        away = [place for place in (user_away, app_away) if place is not None]
+        flats = await self._read_away(key, seen, away, deadline) if away else {}
+        for _ in range(LOOKS if away else 0):
+            late = [place for place in away if not _agrees(seen, place, flats[place][1])]
+            if not late:
+                break
+            if any(flats[place][1] > seen.last for place in late):
+                again = await self._find(key, window, deadline)
+                if again is None:
+                    return None, Tiers({}, {})
+                seen = again
+            else:
+                flats |= await self._read_away(key, seen, late, deadline)
+        app = seen.app_tier if app_away is None else _overlaid(seen, app_away, flats[app_away])
+        mine = seen.user_tier if user_away is None else _overlaid(seen, user_away, flats[user_away])
+        whose = f"tier of {key[0]}"
+        return seen, Tiers(rows.to_tier(mine, whose), rows.to_tier(app, whose))
+
+    def _away(self, app: str, user: str | None, route: Route) -> tuple[Away | None, Away | None]:
+        """Return where the tiers of a user and an app are, if not with the session."""
+        mine = None if user is None else self._tier_away(app, user, route)
+        return mine, self._tier_away(app, None, route)
+
+    def _tier_away(self, app: str, user: str | None, route: Route) -> Away | None:
+        home = routes.of_app(app) if user is None else routes.of_user(app, user)
+        if home == route or not self._client.cluster:
+            return None
+        return Away(home, self._keys.tier(home, app, user))
+
+    async def _read_away(
+        self, key: Key, seen: Seen, away: list[Away], deadline: float
+    ) -> dict[Away, tuple[list[bytes], int]]:
+        """Return tiers that are elsewhere, and up to which number our errands were done there."""
+        mark = self._keys.mark(Box(seen.loaded.row.route, key[0], "tiers"))
+        calls = []
+        for place in away:
+            marks = self._keys.marks(place.route)
+            command = ("EVALSHA", scripts.TIER.sha, 2, place.key, marks, mark)
+            calls.append(Call(place.route, command))
+        replies = await self._client.ask(calls, deadline)
+        return {
+            place: (flat, int(done or 0)) for place, (flat, done) in zip(away, replies, strict=True)
+        }
+
+    async def tiers(self, app: str, user: str | None) -> Tiers:
+        """Return shared state; see `Store.tiers`."""
+        places: list[tuple[Route, str | None]] = [(routes.of_app(app), None)]
+        if user is not None:
+            places.append((routes.of_user(app, user), user))
+        calls = [
+            Call(route, ("HGETALL", self._keys.tier(route, app, whose))) for route, whose in places
+        ]
+        found = await self._client.ask(calls, self._client.deadline())
+        whose = f"tier of {app}"
+        mine: Encoded = rows.to_tier(found[1], whose) if user is not None else {}
+        return Tiers(mine, rows.to_tier(found[0], whose))
+
+
+def _is_of(seen: Seen, spot: Spot) -> bool:
+    """Return whether a session was read with its own user's tier."""
+    return seen.loaded.header.user == spot.user
+
+
+def _agrees(seen: Seen, place: Away, done: int) -> bool:
+    """Return whether a tier can be brought to the session's moment with what is in its outbox."""
+    return seen.floors.get(place.route, 0) <= done <= seen.last or done == 0
+
+
+def _overlaid(seen: Seen, place: Away, tier: tuple[list[bytes], int]) -> list[bytes]:
+    """Return a tier with what the session's route has written for it and it does not show yet."""
+    flat, done = tier
+    values = dict(zip(flat[::2], flat[1::2], strict=True))
+    for errand in map(to_errand, seen.outbox):
+        if errand.to != place.route or errand.n <= done:
+            continue
+        for name, key, *arguments in errand.do:
+            texts = [argument.encode() for argument in arguments]
+            if key == place.key and name == "HSET":
+                values.update(zip(texts[::2], texts[1::2], strict=True))
+            elif key == place.key and name == "HDEL":
+                for text in texts:
+                    values.pop(text, None)
+    return [part for pair in values.items() for part in pair]
+
+
+def _window_arguments(window: EventQuery | None) -> list[Any]:
+    """Return a window as the script takes it."""
+    if window is None:
+        return []
+    mode, limit = "all", window.last
+    if window.first is not None:
+        mode, limit = "first", window.first
+    elif window.last is not None:
+        mode = "last"
+    bounds = (window.after_seq, window.before_seq, window.since_instant)
+    arguments = [mode, "" if limit is None else limit]
+    arguments += ["" if bound is None else bound for bound in bounds]
+    if window.kinds is None:
+        return [*arguments, ""]
+    return [*arguments, len(window.kinds) or "0", *window.kinds]

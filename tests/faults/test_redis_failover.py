@@ -1,0 +1,216 @@
+"""A Redis Cluster that loses masters and moves slots under load.
+
+What asynchronous replication loses is counted; with replicas that confirm, nothing is lost. Nothing
+is ever there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.faults.soak import SOAK, Progress, count, scaled
+from tests.faults.test_redis_faults import leaves_nothing
+from tests.servers.redis import Cluster, id_of
+
+from sojourn import Event, SessionManager
+from sojourn.stores.redis.routes import TAGS, slot_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers.redis import Server
+
+pytestmark = pytest.mark.xdist_group("redis")
+
+ROUNDS = count(1, 20)
+WRITERS = 24
+NODE_TIMEOUT = 2.0
+OUTAGE = NODE_TIMEOUT + 4.0
+"""Seconds without a write that a lost master may cost; looked at in the long form only, for the
+short one shares its machine with other tests."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three masters, each with one replica."""
+    made = Cluster(node_timeout=round(NODE_TIMEOUT * 1000))
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def safe_cluster() -> Iterator[Cluster]:
+    """Three masters, each with two replicas: one may go, and the other still confirms."""
+    made = Cluster(replicas=2, node_timeout=round(NODE_TIMEOUT * 1000))
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+class Writer:
+    """Appends numbered events to a session of its own, and remembers which were acknowledged."""
+
+    def __init__(self, number: int, news: asyncio.Event) -> None:
+        self.news = news
+        self.id = f"s{number}"
+        self.user = f"u{number}"
+        self.acknowledged: list[int] = []
+        self.begun = 0
+        self.outage = 0.0
+
+    async def write(self, sessions: SessionManager, until: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        session = await sessions.require(self.id)
+        last = loop.time()
+        while not until.is_set():
+            self.begun += 1
+            number = self.begun
+            delta = {"n": number, "user:n": number}
+            await sessions.append(session, Event(kind="note", body=number), state=delta)
+            self.acknowledged.append(number)
+            self.news.set()
+            self.outage = max(self.outage, loop.time() - last)
+            last = loop.time()
+
+    async def judge(self, sessions: SessionManager) -> int:
+        """Return how many acknowledged events are lost; none may be there twice."""
+        events = await sessions.events(self.id)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        found = [event.body for event in events]
+        assert len(found) == len(set(found)), f"{self.id}: events are there twice"
+        assert found == sorted(found), f"{self.id}: events are out of order"
+        lost = set(self.acknowledged) - set(found)
+        if not lost and found:
+            session = await sessions.require(self.id)
+            assert session.state["n"] == session.state["user:n"] == found[-1]
+        return len(lost)
+
+
+async def survive(
+    cluster: Cluster, url: str, how: str, progress: Progress
+) -> tuple[int, int, float]:
+    """Lose a master in each round; return events acknowledged and lost, and the longest outage."""
+    choice = random.Random(3)
+    news = asyncio.Event()
+    writers = [Writer(number, news) for number in range(WRITERS)]
+    outage = 0.0
+    async with SessionManager.open(url) as sessions, asyncio.timeout(3600):
+        for one in writers:
+            await sessions.create(id=one.id, user=one.user)
+        for number in range(1, ROUNDS + 1):
+            done = asyncio.Event()
+            tasks = [asyncio.ensure_future(one.write(sessions, done)) for one in writers]
+            await _all_write(writers, tasks, 20)
+            victim = choice.choice(cluster.masters())
+            victim.kill() if how == "kill" else victim.freeze()
+            await _all_write(writers, tasks, 5)
+            cluster.revive()
+            await asyncio.to_thread(cluster.wait)
+            await _all_write(writers, tasks, 5)
+            done.set()
+            await asyncio.gather(*tasks)
+            outage = max(outage, *(one.outage for one in writers))
+            progress.at(number, outage=round(outage, 1))
+        lost = [await one.judge(sessions) for one in writers]
+    return sum(len(one.acknowledged) for one in writers), sum(lost), outage
+
+
+async def _all_write(writers: list[Writer], tasks: list[asyncio.Task[None]], more: int) -> None:
+    """Return once every writer has had so many more acknowledged."""
+    marks = [len(one.acknowledged) + more for one in writers]
+    while any(len(one.acknowledged) < mark for one, mark in zip(writers, marks, strict=True)):
+        news = writers[0].news
+        news.clear()
+        heard = asyncio.ensure_future(news.wait())
+        done, _ = await asyncio.wait((heard, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        heard.cancel()
+        for task in done - {heard}:
+            task.result()
+
+
+@scaled
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_a_lost_master_doubles_nothing(cluster: Cluster, how: str) -> None:
+    """No caller sees an error. What asynchronous replication loses is counted, and it is little."""
+    progress = Progress(f"masters lost: {how}", ROUNDS)
+    url = f"{cluster.url}?prefix={how}&timeout=30"
+    acknowledged, lost, outage = await survive(cluster, url, how, progress)
+    assert lost <= WRITERS * ROUNDS, "more than what was under way"
+    assert outage <= OUTAGE or not SOAK, f"no writes for {outage:.1f} s"
+    progress.figure(
+        f"redis_{how}", rounds=ROUNDS, acknowledged=acknowledged, lost=lost, doubled=0,
+        outage=round(outage, 1),
+    )  # fmt: skip
+
+
+@scaled
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_a_lost_master_loses_nothing_that_a_replica_confirmed(
+    safe_cluster: Cluster, how: str
+) -> None:
+    progress = Progress(f"masters lost, replicas confirm: {how}", ROUNDS)
+    url = f"{safe_cluster.url}?prefix={how}&timeout=30&replicas=1"
+    acknowledged, lost, outage = await survive(safe_cluster, url, how, progress)
+    assert lost == 0
+    assert outage <= OUTAGE or not SOAK, f"no writes for {outage:.1f} s"
+    progress.figure(
+        f"redis_{how}_confirmed", rounds=ROUNDS, acknowledged=acknowledged, lost=lost, doubled=0,
+        outage=round(outage, 1),
+    )  # fmt: skip
+
+
+@scaled
+async def test_slots_that_move_are_no_error_to_anybody(cluster: Cluster) -> None:
+    """While routes are moved from one master to another and back, key by key, under load."""
+    moves = count(6, 200)
+    progress = Progress("slots moved", moves)
+    news = asyncio.Event()
+    writers = [Writer(number, news) for number in range(WRITERS)]
+    async with SessionManager.open(f"{cluster.url}?prefix=moved&timeout=30") as sessions:
+        for one in writers:
+            await sessions.create(id=one.id, user=one.user)
+        done = asyncio.Event()
+        tasks = [asyncio.ensure_future(one.write(sessions, done)) for one in writers]
+        choice = random.Random(5)
+        for number in range(1, moves + 1):
+            await asyncio.to_thread(move_slot, cluster, slot_of(choice.choice(TAGS)), choice)
+            await _all_write(writers, tasks, 2)
+            progress.at(number)
+        done.set()
+        await asyncio.gather(*tasks)
+        assert sum([await one.judge(sessions) for one in writers]) == 0
+        assert await sessions.count() == WRITERS
+    progress.figure("redis_moved", slots=moves, errors=0)
+
+
+def move_slot(cluster: Cluster, slot: int, choice: random.Random) -> None:
+    """Move a slot from the master that has it to another, as resharding does."""
+    masters = cluster.masters()
+    source = next(server for server in masters if owns(server, slot))
+    target = choice.choice([server for server in masters if server is not source])
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", id_of(source))
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(target))
+    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 3):
+        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+    for server in (target, source, *masters):
+        server.ask("CLUSTER", "SETSLOT", slot, "NODE", id_of(target))
+
+
+def owns(server: Server, slot: int) -> bool:
+    """Return whether a master serves a slot."""
+    me = id_of(server).encode()
+    for first, last, (_, _, id_, *_), *_ in server.raw("CLUSTER", "SLOTS"):
+        if first <= slot <= last:
+            return bool(id_ == me)
+    return False
+
+
+@pytest.mark.parametrize("remove", ["delete", "forget", "end", "reap"])
+async def test_nothing_is_left_of_what_was_removed(cluster: Cluster, remove: str) -> None:
+    await leaves_nothing(f"{cluster.url}?prefix={remove}", cluster.masters(), remove)

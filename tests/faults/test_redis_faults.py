@@ -1,0 +1,276 @@
+"""One Redis server cut off, restarted and frozen: nothing is done twice, nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.faults.soak import Progress, count, scaled
+from tests.servers.proxy import TROUBLES, Proxy
+from tests.servers.redis import Cluster, Servers, values_in
+
+from sojourn import Conflict, Event, SessionManager, StorageFull, Unavailable, open_store
+from sojourn.store import Delete, DocumentQuery, Due, EventQuery, Query, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from tests.servers.redis import Server
+
+pytestmark = pytest.mark.xdist_group("redis")
+
+CUTS = count(200, 10_000)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of this file's own."""
+    servers = Servers()
+    try:
+        yield servers.add("--appendonly", "yes", "--appendfsync", "always")
+    finally:
+        servers.stop()
+
+
+async def log_of(sessions: SessionManager, id: str) -> list[Event]:
+    events = await sessions.events(id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    return list(events)
+
+
+@scaled
+async def test_cut_lines_and_dropped_replies_double_nothing(server: Server) -> None:
+    choice = random.Random(7)
+    progress = Progress("cut or dropped", CUTS)
+    async with Proxy(server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/?prefix=cut&timeout=20"
+        async with SessionManager.open(url) as sessions, asyncio.timeout(3600):
+            session = await sessions.create(id="s", user="u", state={"n": 0})
+            async with sessions.lease("s", ttl=3600):
+                for number in range(CUTS):
+                    proxy.fail(choice.choice(TROUBLES))
+                    await sessions.append(
+                        session,
+                        Event(kind="note", body=number),
+                        state={"n": number, "user:n": number, "app:n": number},
+                        conflict="fail",
+                    )
+                    progress.at(number + 1)
+            assert proxy.failed == CUTS
+            events = await log_of(sessions, "s")
+            assert [event.body for event in events] == list(range(CUTS))
+            assert session.revision == CUTS + 1
+    progress.figure("redis_cut", times=CUTS, doubled=0, false_conflicts=0)
+
+
+async def test_every_verb_is_done_once_though_its_reply_is_dropped(server: Server) -> None:
+    """Removing, forgetting, reaping and releasing have the result that the lost reply had."""
+    async with Proxy(server.port) as proxy:
+        store = open_store(f"redis://127.0.0.1:{proxy.port}/?prefix=verbs&timeout=20")
+        async with SessionManager.open(f"{server.url}?prefix=verbs") as direct:
+            sessions = SessionManager(store)
+            await store.open()
+            for trouble in TROUBLES:
+                for id in ("a", "b", "c"):
+                    await direct.create(id=id, user="u")
+
+                async def lossy(call: Awaitable[Any], trouble: Any = trouble) -> Any:
+                    before = proxy.failed
+                    proxy.fail(trouble)
+                    result = await call
+                    assert proxy.failed == before + 1
+                    return result
+
+                assert await lossy(store.delete(Delete(app="default", id="a", now=1)))
+                assert await lossy(store.forget("default", "u")) == 2
+                made = await lossy(sessions.create(id="d", state={"x": 1}))
+                assert made.revision == 1
+                lease = sessions.lease("d", ttl=60)
+                await lossy(lease.__aenter__())
+                await lossy(lease.__aexit__(None, None, None))
+                assert (await direct.require("d")).state["x"] == 1
+                assert await lossy(store.reap(Due(app="default", now=1, limit=10))) == []
+                assert await lossy(store.delete(Delete(app="default", id="d", now=1)))
+                assert await direct.get("d") is None
+            await store.close()
+
+
+async def test_a_restarted_server_has_all_that_was_acknowledged(server: Server) -> None:
+    """It syncs every write; and it has forgotten the scripts, which it is told again."""
+    async with SessionManager.open(f"{server.url}?prefix=restart&timeout=20") as sessions:
+        session = await sessions.create(id="s")
+        for number in range(5):
+            await sessions.append(session, Event(kind="note", body=number))
+            server.kill()
+            server.start()
+        server.ask("SCRIPT", "FLUSH")
+        await sessions.append(session, Event(kind="note", body=5))
+        assert [event.body for event in await log_of(sessions, "s")] == list(range(6))
+
+
+async def test_a_frozen_server_lets_every_call_end_in_time(server: Server) -> None:
+    """Within twice the limit; half of it more is for the machine that this runs on."""
+    limit = 1.0
+    async with SessionManager.open(f"{server.url}?prefix=frozen&timeout={limit}") as sessions:
+        session = await sessions.create(id="s")
+        await sessions.create(id="gone")
+        store = sessions.store
+        now = 1
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: sessions.append(session, Event(kind="note")),
+            lambda: sessions.get("s", events=5),
+            sessions.list,
+            sessions.count,
+            lambda: sessions.heartbeat("s"),
+            lambda: sessions.delete("gone"),
+            lambda: sessions.forget("u"),
+            lambda: sessions.create(id="new"),
+            lambda: store.events("default", "s", now, EventQuery(last=1)),
+            lambda: store.due(Due(app="default", now=now, limit=1)),
+            lambda: store.reap(Due(app="default", now=now, limit=1)),
+            lambda: store.tiers("default", "u"),
+            lambda: store.documents(DocumentQuery(app="default", id="s", collection="c", now=now)),
+            lambda: store.dump(Walk(app="default", now=now)),  # type: ignore[attr-defined]  # it can
+            lambda: store.list(Query(app="default", now=now)),
+        ]
+        server.freeze()
+        try:
+            async with asyncio.timeout(2.5 * limit):
+                outcomes = await asyncio.gather(
+                    *(call() for call in [*calls, *calls[:1] * 600]), return_exceptions=True
+                )
+        finally:
+            server.thaw()
+        wrong = [one for one in outcomes if not isinstance(one, Unavailable)]
+        assert not wrong, wrong[:3]
+        assert (await sessions.require("s")).id == "s"
+
+
+async def test_strict_writers_of_two_stores_never_both_win(server: Server) -> None:
+    url = f"{server.url}?prefix=strict"
+    async with SessionManager.open(url) as one, SessionManager.open(url) as other:
+        await one.create(id="s", state={"n": 0})
+        for won in range(1, 21):
+            copies = [await sessions.require("s") for sessions in (one, other) for _ in range(3)]
+            for copy in copies:
+                copy.state["n"] = copy.state["n"] + 1
+            saves = [
+                (one if at < 3 else other).save(copy, conflict="fail")
+                for at, copy in enumerate(copies)
+            ]
+            outcomes = await asyncio.gather(*saves, return_exceptions=True)
+            refused = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
+            assert len(refused) == len(copies) - 1, outcomes
+            assert (await one.require("s")).state["n"] == won
+
+
+async def test_merging_writers_of_two_stores_all_get_through(server: Server) -> None:
+    url = f"{server.url}?prefix=merging"
+    async with SessionManager.open(url) as one, SessionManager.open(url) as other:
+        await one.create(id="s")
+        copies = [(sessions, await sessions.require("s")) for sessions in (one, other)]
+        await asyncio.gather(
+            *(
+                sessions.append(copy, Event(kind="note", body=number))
+                for number in range(300)
+                for sessions, copy in copies
+            )
+        )
+        events = await log_of(one, "s")
+        assert sorted(event.body for event in events) == sorted([*range(300), *range(300)])
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+async def test_several_processes_agree(server: Server, kind: str) -> None:
+    """Strict saves, leases and watching hold across processes: every step counts once."""
+    cluster = Cluster(replicas=0) if kind == "cluster" else None
+    times, names = count(10, 200), ("a", "b", "c")
+    try:
+        url = f"{cluster.url if cluster else server.url}?prefix=several&timeout=30"
+        async with SessionManager.open(url) as sessions, asyncio.timeout(3600):
+            for id in ("strict", "leased", "log"):
+                await sessions.create(id=id, user=id, state={"n": 0})
+            watching = asyncio.ensure_future(_follow(sessions, times * len(names)))
+            worker = Path(__file__).parent / "workers" / "postgres_client.py"
+            started = [
+                await asyncio.create_subprocess_exec(
+                    sys.executable, str(worker), url, name, str(times)
+                )
+                for name in names
+            ]
+            assert [await process.wait() for process in started] == [0] * len(names)
+            seen = await watching
+            assert (await sessions.require("strict")).state["n"] == times * len(names)
+            assert (await sessions.require("leased")).state["n"] == times * len(names)
+            assert seen == [event.body for event in await log_of(sessions, "log")]
+            for name in names:
+                assert [n for who, n in seen if who == name] == list(range(times))
+            assert await sessions.store.check() == []  # type: ignore[attr-defined]  # it can
+    finally:
+        if cluster is not None:
+            cluster.stop()
+
+
+async def _follow(sessions: SessionManager, count_: int) -> list[Any]:
+    seen: list[Any] = []
+    async for event in sessions.watch("log"):
+        seen.append(event.body)
+        if len(seen) == count_:
+            break
+    return seen
+
+
+async def test_a_full_server_says_so_and_keeps_nothing_by_halves(server: Server) -> None:
+    async with SessionManager.open(f"{server.url}?prefix=full") as sessions:
+        session = await sessions.create(id="s", state={"n": 0})
+        server.ask("CONFIG", "SET", "maxmemory", "1mb")
+        try:
+            with pytest.raises(StorageFull):
+                await sessions.append(session, Event(kind="note", body="x"), state={"n": 1})
+            assert (await sessions.require("s")).state["n"] == 0
+        finally:
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+        await sessions.append(session, Event(kind="note", body="y"), state={"n": 2})
+        assert [event.body for event in await log_of(sessions, "s")] == ["y"]
+
+
+@pytest.mark.parametrize("remove", ["delete", "forget", "end", "reap"])
+async def test_nothing_is_left_of_what_was_removed(server: Server, remove: str) -> None:
+    """No key has the id in its name or in what it holds, whatever the session had."""
+    await leaves_nothing(f"{server.url}?prefix={remove}", [server], remove)
+
+
+async def leaves_nothing(url: str, servers: list[Server], remove: str) -> None:
+    """Check that a session of every kind of thing is removed wholly from some servers."""
+    async with SessionManager.open(url) as sessions:
+        id, user = f"needle-{remove}", f"thread-{remove}"
+        session = await sessions.create(
+            id=id, user=user, labels={"name": f"{id}-label"}, exclusive=("name",),
+            state={"x": id, "user:y": user, "app:z": 1},
+        )  # fmt: skip
+        child = await sessions.create(id=f"{id}-child", parent=id, user=user)
+        await sessions.append(session, Event(kind=f"{id}-kind", body=id, id=f"{id}-event"))
+        await sessions.truncate(session, after=0)
+        await sessions.append(session, Event(kind=f"{id}-kind", body=id, id=f"{id}-event"))
+        await sessions.documents(id).put("files", f"{id}-key", id.encode() * 10_000)
+        await sessions.append(child, Event(kind="note", body=id), state={"user:z": user})
+        assert any(id.encode() in text for text in values_in(servers)), "it is there before"
+        if remove == "forget":
+            await sessions.forget(user)
+        elif remove == "end":
+            await sessions.end(id, reason="done")
+        elif remove == "delete":
+            await sessions.delete(id)
+        else:
+            await sessions.end(f"{id}-child", reason="done")
+            await sessions.end(id, reason="done", retain=0.000001)
+            await sessions.store.reap(Due(app="default", now=1 << 52, limit=10))
+    left = [text for text in values_in(servers) if id.encode() in text]
+    assert not left, left[:3]
+    if remove == "forget":
+        left = [text for text in values_in(servers) if user.encode() in text]
+        assert not left, left[:3]

@@ -1,0 +1,298 @@
+"""What the Redis store does where the laws do not look."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from tests.servers.redis import Cluster, Servers, values_in
+
+from sojourn import Corrupt, Event, SessionManager, Unavailable, open_store
+from sojourn.errors import InvalidQuery
+from sojourn.limits import MAX_DOCUMENT
+from sojourn.store import Delete, Due, Get, SupportsWatch
+from sojourn.stores.redis import RedisStore
+from sojourn.stores.redis.routes import ROUTES, TAGS, slot_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers.redis import Server
+
+pytestmark = pytest.mark.xdist_group("redis")
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "redis.md"
+
+PATIENCE = 20.0
+"""Seconds after which a message counts as lost."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    servers = Servers()
+    try:
+        yield servers.add()
+    finally:
+        servers.stop()
+
+
+@pytest.fixture(scope="module", params=["server", "cluster"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where one server is, and where a cluster is."""
+    servers = Servers() if request.param == "server" else Cluster(replicas=0)
+    try:
+        yield servers.add().url if request.param == "server" else servers.url  # type: ignore[attr-defined]  # a cluster has one
+    finally:
+        servers.stop()
+
+
+def test_the_tags_are_spread_evenly_and_never_change() -> None:
+    """Other tags, or another order, and nobody would find what is kept."""
+    assert [slot_of(tag) for tag in TAGS] == [64 * n + 32 for n in range(ROUTES)]
+    assert (TAGS[0], TAGS[7], TAGS[255]) == ("021", "z1", "qmh")
+
+
+# ------------------------------------------------------------------------------------------ URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://h/?durability=durable", "prefix, replicas, timeout"),
+        ("redis://h/?tls=1", "unknown option"),
+        ("redis://h/x", "number of a database"),
+        ("redis+cluster://h/1", "no numbered databases"),
+        ("redis://a,b/", "redis+cluster"),
+        ("redis://h:0/", "from 1 to 65535"),
+        ("redis://h:x/", "from 1 to 65535"),
+        ("redis://h/?replicas=-1", "replicas"),
+        ("redis://h/?replicas=x", "replicas"),
+        ("redis://h/?timeout=0", "timeout"),
+        ("redis://h/?timeout=nan", "timeout"),
+        ("redis://h/?prefix={x}", "braces"),
+        ("redis://h/?prefix=", "prefix"),
+        ("redis+cluster://h/?tls=yes", "0 or 1"),
+    ],
+)
+def test_a_url_that_says_nonsense_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(InvalidQuery) as caught:
+        open_store(url)
+    assert reason in str(caught.value)
+
+
+def options_of(url: str) -> RedisStore:
+    store = open_store(url)
+    assert isinstance(store, RedisStore)
+    return store
+
+
+def test_what_a_url_says_is_what_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = options_of("redis://me:s%40cret@[::1]:7000/3?timeout=2&replicas=1&prefix=p")._options
+    assert (options.servers, options.database) == ((("::1", 7000),), 3)
+    assert (options.username, options.password) == ("me", "s@cret")
+    assert (options.timeout, options.replicas, options.prefix) == (2.0, 1, "p")
+    options = options_of("redis+cluster://a:1,b,[::2]/?tls=1")._options
+    assert options.servers == (("a", 1), ("b", 6379), ("::2", 6379))
+    assert (options.cluster, options.tls) == (True, True)
+    assert options_of("rediss://h")._options.tls
+    monkeypatch.setenv("SOJOURN_REDIS_PASSWORD", "from outside")
+    assert options_of("redis://h")._options.password == "from outside"
+    assert options_of("redis://:inside@h")._options.password == "inside"
+
+
+def test_a_password_is_in_no_name_and_no_text() -> None:
+    store = options_of("redis://me:hunter2@h:1/?timeout=1")
+    for text in (store.name, repr(store), repr(store._options), str(store._options)):
+        assert "hunter2" not in text
+
+
+# ------------------------------------------------------------------------------------- servers
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    store = open_store("redis://:hunter2@127.0.0.1:1/?timeout=0.3")
+    with pytest.raises(Unavailable) as caught:
+        await store.open()
+    assert "hunter2" not in str(caught.value)
+    await store.close()
+
+
+async def test_a_wrong_password_is_said_at_once(server: Server) -> None:
+    """Without trying for as long as a server may be away, and without showing it."""
+    server.ask("ACL", "SETUSER", "guest", "on", ">right", "~*", "&*", "+@all")
+    for url in (f"redis://guest:hunter2@127.0.0.1:{server.port}/?timeout=3600",):
+        store = open_store(url)
+        with pytest.raises(Unavailable) as caught:
+            await store.open()
+        assert "hunter2" not in repr(caught.value) + repr(caught.value.__cause__)
+        await store.close()
+    async with SessionManager.open(f"redis://guest:right@127.0.0.1:{server.port}/?prefix=acl"):
+        pass
+
+
+async def test_a_url_of_the_other_kind_is_refused(server: Server, url: str) -> None:
+    """One server is no cluster, and a node of a cluster is not one server."""
+    scheme, _, rest = url.partition("://")
+    other = "redis" if scheme == "redis+cluster" else "redis+cluster"
+    first = rest.partition(",")[0].rstrip("/")
+    store = open_store(f"{other}://{first}/?timeout=1")
+    with pytest.raises(Unavailable) as caught:
+        await store.open()
+    assert "cluster" in str(caught.value)
+    await store.close()
+
+
+RIGHTS = (
+    "+evalsha +script|load +hello +client|setname +select +ping +info "
+    "+config|get +wait +asking +cluster|slots +subscribe +unsubscribe +publish +get +set +unlink "
+    "+copy +rename +exists +time +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +hkeys "
+    "+hstrlen +lindex +llen +lrange +lpop +rpush +ltrim +sadd +smembers +zadd +zrem +zcard "
+    "+zcount +zrange +zrevrange +zrangebyscore +zrangebylex +zrevrangebylex +append +getrange "
+    "+pexpire +scan"
+)
+"""What a user of the server needs, as docs/redis.md says."""
+
+
+async def test_the_rights_that_the_documentation_names_are_enough(server: Server) -> None:
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert RIGHTS in text
+    server.ask(
+        "ACL", "SETUSER", "least", "reset", "on", ">pw", "~least:*", "&least:*", *RIGHTS.split()
+    )
+    url = f"redis://least:pw@127.0.0.1:{server.port}/?prefix=least"
+    from sojourn.store import SupportsBackup
+    from sojourn.testing import check_store
+
+    assert not issubclass(RedisStore, SupportsBackup)
+    report = await check_store(lambda: open_store(url), laws=_SOME_LAWS)
+    refused = list(server.raw("ACL", "LOG"))
+    assert report.ok, f"{refused}\n{report}"
+
+
+_SOME_LAWS = (
+    "readers_see_whole_commits",
+    "reaping_removes_all_that_a_session_owned",
+    "a_fork_keeps_the_places_of_documents",
+    "an_older_revision_is_replaced_when_asked",
+    "every_change_wakes_the_watchers",
+    "what_sessions_share_is_dumped_and_restored",
+    "pages_are_the_list_cut_up",
+)
+
+
+# ------------------------------------------------------------------------------------- watching
+
+
+async def test_a_watcher_is_woken_by_another_process(url: str) -> None:
+    """Without looking by itself: the wait is longer than the test may take."""
+    place = f"{url}?prefix=watched"
+    async with SessionManager.open(place) as one, SessionManager.open(place) as other:
+        session = await one.create(user="u")
+        assert isinstance(other.store, SupportsWatch)
+        subscription = other.store.subscribe("default", session.id)
+        async with asyncio.timeout(PATIENCE):
+            await subscription.wait(3600)  # it was subscribed to: there may have been changes
+        for number in range(5):
+            await one.append(session, Event(kind="note", body=number))
+            async with asyncio.timeout(PATIENCE):
+                await subscription.wait(3600)
+            assert [e.body for e in await other.events(session.id, last=1)] == [number]
+        await one.delete(session.id)
+        async with asyncio.timeout(PATIENCE):
+            await subscription.wait(3600)
+        subscription.close()
+
+
+async def test_messages_are_heard_again_after_the_server_was_gone(server: Server) -> None:
+    place = f"{server.url}?prefix=heard"
+    async with SessionManager.open(place) as one, SessionManager.open(place) as other:
+        session = await one.create()
+        assert isinstance(other.store, SupportsWatch)
+        subscription = other.store.subscribe("default", session.id)
+        async with asyncio.timeout(PATIENCE):
+            await subscription.wait(3600)
+            server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await subscription.wait(3600)  # something may have been missed
+            await subscription.wait(1.0)  # and is listened to anew meanwhile
+            await one.append(session, Event(kind="note"))
+            await subscription.wait(3600)
+        subscription.close()
+
+
+# ---------------------------------------------------------------------------------- what is kept
+
+
+async def test_what_can_not_be_read_is_said_and_can_be_removed(url: str) -> None:
+    """It hides nothing else, and nothing of it is left."""
+    place = f"{url}?prefix=corrupt"
+    store = options_of(place)
+    async with SessionManager.open(place) as sessions:
+        await sessions.create(id="good", user="u", labels={"a": "b"})
+        await sessions.create(id="parent")
+        await sessions.create(id="needle", user="u", labels={"a": "b"}, parent="parent")
+        await sessions.append(await sessions.require("needle"), Event(kind="note"))
+        await store.open()
+        route = store._tools.gatherer.finder
+        loaded = await route.load([("default", "needle")], store._client.deadline())
+        row = loaded["default", "needle"].row  # type: ignore[union-attr]  # it is there
+        key = store._tools.foreman.keys.session(row.route, "default", "needle")
+        from sojourn.stores.redis.client import Call
+
+        deadline = store._client.deadline()
+        await store._client.run([Call(row.route, ("HSET", key, "head", "{nonsense"))], deadline)
+        with pytest.raises(Corrupt):
+            await store.get(Get(app="default", id="needle", now=1))
+        page = await sessions.list(user="u")
+        assert [one.id for one in page.items] == ["good"]
+        assert len(page.corrupt) == 1
+        await store.due(Due(app="default", now=1 << 52, limit=5))
+        assert await store.delete(Delete(app="default", id="needle", now=1))
+        assert await sessions.get("needle") is None
+        assert (await sessions.list(user="u")).corrupt == ()
+        assert await sessions.count(user="u") == 1
+        assert await sessions.count() == 2
+        await store.close()
+
+
+async def test_a_person_can_read_what_is_kept(server: Server) -> None:
+    """With redis-cli: keys say what they are, and values are JSON."""
+    async with SessionManager.open(f"{server.url}?prefix=legible") as sessions:
+        session = await sessions.create(id="a:b", user="u%", state={"cart": ["tea"]})
+        await sessions.append(session, Event(kind="message", body={"text": "hé"}))
+    kept = [text for text in values_in([server]) if text.startswith(b"legible:")]
+    assert any(b"}:session:default:a%3Ab\n" in text and b'"user":"u%"' in text for text in kept)
+    assert any(b'{"cart":["tea"]}' in text for text in kept)
+    assert any('"body":{"text":"hé"}'.encode() in text for text in kept)
+
+
+async def test_the_largest_document_and_many_events_pass(server: Server) -> None:
+    async with SessionManager.open(f"{server.url}?prefix=large&timeout=30") as sessions:
+        session = await sessions.create(id="s")
+        body = b"\x00\xff" * (MAX_DOCUMENT // 2)
+        docs = sessions.documents("s")
+        await docs.put("files", "big", body)
+        found = await docs.get("files", "big")
+        assert found is not None
+        assert found.body == body
+        events = [Event(kind=f"k{number % 300}", body=number) for number in range(9_000)]
+        await sessions.append(session, *events)
+        assert [e.body for e in await sessions.events("s", last=3)] == [8_997, 8_998, 8_999]
+        several = await sessions.events("s", kind=["k7", "k299"])
+        assert [e.body for e in several] == [n for n in range(9_000) if n % 300 in (7, 299)]
+        await sessions.truncate(session, after=4_000)
+        assert [e.seq for e in await sessions.events("s", after_seq=3_998)] == [3_999, 4_000]
+
+
+async def test_a_client_of_another_program_changes_nothing_by_its_keys(server: Server) -> None:
+    with redis.Redis(port=server.port, protocol=2) as client:
+        client.set("sojourn-is-not-mine", "1")
+        client.set("other:{021}:session:default:s", "1")
+    async with SessionManager.open(f"{server.url}?prefix=mine") as sessions:
+        await sessions.create(id="s", user="u")
+        await sessions.forget("u")
+        assert await sessions.count() == 0
+    with redis.Redis(port=server.port, protocol=2) as client:
+        assert client.get("other:{021}:session:default:s") == b"1"
