@@ -38,6 +38,7 @@ from sojourn.store import (
     Shared,
     Snapshot,
     SupportsBackup,
+    SupportsCheck,
     SupportsLease,
     SupportsTransfer,
     SupportsWatch,
@@ -390,13 +391,20 @@ async def test_parts_that_are_not_read_to_the_end_are_let_go_of() -> None:
 
 # ------------------------------------------------------------------------------- the wrapping
 
-ABILITIES = [SupportsWatch, SupportsLease, SupportsBackup, SupportsTransfer]
+ABILITIES = [SupportsWatch, SupportsLease, SupportsCheck, SupportsBackup, SupportsTransfer]
 
 
 class Bare:
     """A store with no ability at all."""
 
     name = "bare://"
+
+
+class Checking(Bare):
+    """A store that can check itself and not copy itself."""
+
+    async def check(self) -> list[str]:
+        return []
 
 
 class Watching(Bare):
@@ -408,7 +416,7 @@ class Watching(Bare):
 
 def stores(folder: Path) -> list[Any]:
     """Return stores with all abilities, some, one, none."""
-    return [SqliteStore(folder / "a.db"), MemoryStore(), Watching(), Bare()]
+    return [SqliteStore(folder / "a.db"), MemoryStore(), Watching(), Checking(), Bare()]
 
 
 def test_it_has_the_abilities_of_the_store_inside_and_no_others(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sojourn import SessionManager
 from sojourn.demo.client import card_key, said_key
 from sojourn.demo.ledger import Check, Ledger, compare, database_url
-from sojourn.store import SupportsBackup
+from sojourn.store import SupportsCheck
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +128,7 @@ async def expired(sessions: SessionManager, ledger: Ledger) -> list[Check]:
 async def integrity(sessions: SessionManager) -> Check:
     """Check the file: SQLite's own check, and that sessions, logs and counts belong together."""
     store = sessions.store
-    wrong = await store.check() if isinstance(store, SupportsBackup) else ["no such check"]
+    wrong = await store.check() if isinstance(store, SupportsCheck) else ["no such check"]
     return compare("what is wrong with the file", "nothing", "; ".join(wrong) or "nothing")
 
 

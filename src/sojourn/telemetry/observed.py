@@ -10,7 +10,13 @@ import traceback
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from sojourn.errors import InvalidQuery
-from sojourn.store import SupportsBackup, SupportsLease, SupportsTransfer, SupportsWatch
+from sojourn.store import (
+    SupportsBackup,
+    SupportsCheck,
+    SupportsLease,
+    SupportsTransfer,
+    SupportsWatch,
+)
 from sojourn.telemetry import sizes
 from sojourn.telemetry.fingerprint import Fingerprint
 from sojourn.telemetry.observer import Call, Outcome, Result, result_of
@@ -265,17 +271,21 @@ class _Leasing(ObservedStore):
         await self._through(call, cast("SupportsLease", self._store).renew, renew)
 
 
+class _Checking(ObservedStore):
+    """The ability `SupportsCheck`."""
+
+    async def check(self) -> Sequence[str]:
+        """Return what is wrong, in words; observers learn how many things."""
+        store = cast("SupportsCheck", self._store)
+        return await self._through(self._call("check"), store.check, told=_several)
+
+
 class _BackingUp(ObservedStore):
-    """The ability `SupportsBackup`."""
+    """The ability `SupportsBackup`, beside `SupportsCheck`."""
 
     async def backup(self, path: str, /) -> None:
         """Write a consistent copy to `path`, which is not told to anybody."""
         await self._through(self._call("backup"), cast("SupportsBackup", self._store).backup, path)
-
-    async def check(self) -> Sequence[str]:
-        """Return what is wrong, in words; observers learn how many things."""
-        store = cast("SupportsBackup", self._store)
-        return await self._through(self._call("check"), store.check, told=_several)
 
 
 class _Transferring(ObservedStore):
@@ -349,6 +359,7 @@ class _Transferring(ObservedStore):
 _ABILITIES: tuple[tuple[type[ObservedStore], type], ...] = (
     (_Watching, SupportsWatch),
     (_Leasing, SupportsLease),
+    (_Checking, SupportsCheck),
     (_BackingUp, SupportsBackup),
     (_Transferring, SupportsTransfer),
 )
