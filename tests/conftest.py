@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-TEST_SECONDS = 60.0
-"""A coroutine test that takes longer hangs, and says so instead."""
+TEST_SECONDS = 7_200.0 if os.environ.get("SOJOURN_SOAK") == "1" else 60.0
+"""A coroutine test that takes longer hangs, and says so instead; the long forms take long."""
 
 Opener = "Callable[..., AbstractAsyncContextManager[SessionManager]]"
 

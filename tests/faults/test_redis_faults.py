@@ -8,13 +8,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.faults.soak import Progress, count, scaled
-from tests.servers.proxy import TROUBLES, Proxy
+from tests.servers.proxy import TROUBLES, Proxy, Trouble
 from tests.servers.redis import Cluster, Servers, values_in
 
-from sojourn import Conflict, Event, SessionManager, StorageFull, Unavailable, open_store
-from sojourn.store import Delete, DocumentQuery, Due, EventQuery, Query, Walk
+from sojourn import Conflict, Event, Expiry, SessionManager, StorageFull, Unavailable, open_store
+from sojourn.store import (
+    Acquire,
+    Change,
+    Delete,
+    DocumentQuery,
+    Due,
+    EventQuery,
+    Query,
+    Renew,
+    TierDelta,
+    Walk,
+)
+from sojourn.stores.redis import RedisStore, scripts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -67,36 +80,62 @@ async def test_cut_lines_and_dropped_replies_double_nothing(server: Server) -> N
     progress.figure("redis_cut", times=CUTS, doubled=0, false_conflicts=0)
 
 
-async def test_every_verb_is_done_once_though_its_reply_is_dropped(server: Server) -> None:
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_every_verb_is_done_once_though_its_reply_is_dropped(
+    server: Server, trouble: Trouble
+) -> None:
     """Removing, forgetting, reaping and releasing have the result that the lost reply had."""
+    place = f"?timeout=20&prefix={trouble.replace(' ', '-')}"
     async with Proxy(server.port) as proxy:
-        store = open_store(f"redis://127.0.0.1:{proxy.port}/?prefix=verbs&timeout=20")
-        async with SessionManager.open(f"{server.url}?prefix=verbs") as direct:
+        store = open_store(f"redis://127.0.0.1:{proxy.port}/{place}")
+        assert isinstance(store, RedisStore)
+        async with SessionManager.open(f"{server.url}{place}") as direct:
             sessions = SessionManager(store)
             await store.open()
-            for trouble in TROUBLES:
-                for id in ("a", "b", "c"):
-                    await direct.create(id=id, user="u")
+            for id in ("a", "b", "c"):
+                await direct.create(id=id, user="u")
+            await direct.create(id="e", expiry=Expiry(idle=60))
 
-                async def lossy(call: Awaitable[Any], trouble: Any = trouble) -> Any:
-                    before = proxy.failed
-                    proxy.fail(trouble)
-                    result = await call
-                    assert proxy.failed == before + 1
-                    return result
+            async def lossy(call: Awaitable[Any]) -> Any:
+                before = proxy.failed
+                proxy.fail(trouble, scripts.APPLY.sha)
+                result = await call
+                assert proxy.failed == before + 1
+                return result
 
-                assert await lossy(store.delete(Delete(app="default", id="a", now=1)))
-                assert await lossy(store.forget("default", "u")) == 2
-                made = await lossy(sessions.create(id="d", state={"x": 1}))
-                assert made.revision == 1
-                lease = sessions.lease("d", ttl=60)
-                await lossy(lease.__aenter__())
-                await lossy(lease.__aexit__(None, None, None))
-                assert (await direct.require("d")).state["x"] == 1
-                assert await lossy(store.reap(Due(app="default", now=1, limit=10))) == []
-                assert await lossy(store.delete(Delete(app="default", id="d", now=1)))
-                assert await direct.get("d") is None
+            assert await lossy(store.delete(Delete(app="default", id="a", now=1)))
+            assert await lossy(store.forget("default", "u")) == 2
+            made = await lossy(sessions.create(id="d", state={"x": 1}))
+            assert made.revision == 1
+            token = await lossy(store.acquire(_lease("d")))
+            release = Renew(app="default", id="d", token=token, holder="h", now=2, until=None)
+            await lossy(store.renew(release))
+            assert (await direct.require("d")).state["x"] == 1
+            assert await lossy(store.reap(Due(app="default", now=1 << 52, limit=10))) == ["e"]
+            await lossy(store.commit(_shared(b"op-1-op-", 1)))
+            assert await lossy(store.delete(Delete(app="default", id="d", now=1)))
+            assert await direct.get("d") is None
             await store.close()
+
+
+def _lease(id: str) -> Acquire:
+    return Acquire(app="default", id=id, holder="h", now=1, until=1 << 52)
+
+
+def _shared(op: bytes, value: int) -> Change:
+    tier = TierDelta({"n": msgspec.Raw(b"%d" % value)})
+    return Change(app="default", id=None, op=op, now=1, app_tier=tier)
+
+
+async def test_a_shared_write_that_is_sent_again_does_not_undo_a_later_one(server: Server) -> None:
+    """Its first reply is lost, somebody else writes, and only then it is sent again."""
+    store = open_store(f"{server.url}?prefix=again")
+    await store.open()
+    await store.commit(_shared(b"op-1-op-", 1))
+    await store.commit(_shared(b"op-2-op-", 2))
+    await store.commit(_shared(b"op-1-op-", 1))
+    assert bytes((await store.tiers("default", None)).app_state["n"]) == b"2"
+    await store.close()
 
 
 async def test_a_restarted_server_has_all_that_was_acknowledged(server: Server) -> None:

@@ -24,6 +24,7 @@ class Proxy:
         self._target = port
         self._server: asyncio.Server | None = None
         self._trouble: Trouble | None = None
+        self._holding = b""
         self._lines: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed = 0
@@ -49,9 +50,10 @@ class Proxy:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    def fail(self, trouble: Trouble) -> None:
-        """Fail once, with the next request that comes on any line."""
+    def fail(self, trouble: Trouble, holding: bytes = b"") -> None:
+        """Fail once, with the next request that comes on any line and holds this."""
         self._trouble = trouble
+        self._holding = holding
 
     def cut(self) -> None:
         """Cut every line."""
@@ -90,11 +92,12 @@ class Proxy:
         self, line: _Line, client: asyncio.StreamReader, forth: asyncio.StreamWriter
     ) -> None:
         while chunk := await client.read(CHUNK):
-            trouble, self._trouble = self._trouble, None
-            if trouble is None:
+            trouble = self._trouble
+            if trouble is None or self._holding not in chunk:
                 forth.write(chunk)
                 await forth.drain()
                 continue
+            self._trouble = None
             self.failed += 1
             forth.write(chunk[: len(chunk) // 2] if trouble == "cut request" else chunk)
             await forth.drain()

@@ -32,7 +32,7 @@ Lane = Literal["read", "write", "bulk"]
 FIRST_REST = 0.01
 """Seconds before a call is tried again; it doubles from here, and is never quite the same."""
 
-LONGEST_REST = 0.5
+LONGEST_REST = 0.25
 """Longest wait between two tries: what a cluster needs to notice anything is longer."""
 
 SLOWEST = 4 * 1024 * 1024

@@ -22,6 +22,10 @@ TIMEOUT = 10.0
 ATTEMPTS = 5
 """Attempts that fit into a call: each gets its share of the time, and then its connection goes."""
 
+LONGEST_ATTEMPT = 2.0
+"""Seconds of silence after which a server counts as gone for now, however long a call may take: a
+cluster has begun to replace it by then."""
+
 MAX_REPLICAS = 16
 """More replicas than this to wait for is a typing error."""
 
@@ -54,7 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def attempt(self) -> float:
         """Seconds for one attempt."""
-        return self.timeout / ATTEMPTS
+        return min(self.timeout / ATTEMPTS, LONGEST_ATTEMPT)
 
     @property
     def name(self) -> str:
