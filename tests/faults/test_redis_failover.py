@@ -86,9 +86,8 @@ class Writer:
         assert len(found) == len(set(found)), f"{self.id}: events are there twice"
         assert found == sorted(found), f"{self.id}: events are out of order"
         lost = set(self.acknowledged) - set(found)
-        if not lost and found:
-            session = await sessions.require(self.id)
-            assert session.state["n"] == session.state["user:n"] == found[-1]
+        session = await sessions.require(self.id)
+        assert session.state["n"] == session.state["user:n"] == found[-1], "half of a commit"
         return len(lost)
 
 
@@ -141,7 +140,7 @@ async def test_a_lost_master_doubles_nothing(cluster: Cluster, how: str) -> None
     progress = Progress(f"masters lost: {how}", ROUNDS)
     url = f"{cluster.url}?prefix={how}&timeout=30"
     acknowledged, lost, outage = await survive(cluster, url, how, progress)
-    assert lost <= WRITERS * ROUNDS, "more than what was under way"
+    assert lost <= acknowledged // 20, "more than what was on its way to the replica"
     assert outage <= OUTAGE or not SOAK, f"no writes for {outage:.1f} s"
     progress.figure(
         f"redis_{how}", rounds=ROUNDS, acknowledged=acknowledged, lost=lost, doubled=0,

@@ -257,7 +257,7 @@ def _kept(found: RedisFacts) -> Finding:
     if found.on_disk:
         return Finding("durability", "ok", "what is acknowledged is on the server's disk")
     if found.wanted and found.replicas <= found.wanted:
-        reason = f"a master has {found.replicas} replicas, and {found.wanted} have to confirm"
+        reason = f"of {found.replicas} replicas of a master {found.wanted} have to confirm"
         step = "give each master one replica more, or no durable write goes on without one"
         return Finding("durability", "warning", reason, step)
     if found.wanted:

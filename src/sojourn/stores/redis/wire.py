@@ -63,6 +63,7 @@ class _Flight:
             self.future.set_result(self.replies)
         else:
             self.future.set_exception(error)
+            self.future.exception()  # its caller may be gone: that is no error of the program
 
 
 class Wire:
