@@ -218,3 +218,28 @@ def test_it_makes_nothing(tmp_path: Path, sojourn: Runner) -> None:
     assert sojourn("doctor", URL).code == 5
     assert sojourn("doctor", URL, "--upgrade").code == 5
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_plain_files(tmp_path: Path, sojourn: Runner) -> None:
+    """A well one, one that something else has written to, and none: nothing is made or changed."""
+    url = f"file://{tmp_path / 'sessions'}"
+
+    async def fill() -> None:
+        async with SessionManager.open(url, app="shop") as sessions:
+            await sessions.create(id="s", state={"a": 1})
+
+    asyncio.run(fill())
+    done = sojourn("doctor", url, "--json")
+    assert (done.code, set(verdicts(done).values())) == (0, {"ok"})
+    assert json.loads(done.out)["apps"] == [
+        {"app": "shop", "sessions": 1, "phases": {"OPEN": 1}, "due": 0}
+    ]
+    foreign = tmp_path / "other"
+    foreign.mkdir()
+    (foreign / "letter.txt").write_text("dear")
+    done = sojourn("doctor", f"file://{foreign}", "--json")
+    assert done.code != 0
+    assert [entry.name for entry in foreign.iterdir()] == ["letter.txt"]
+    done = sojourn("doctor", f"file://{tmp_path / 'nowhere'}")
+    assert done.code != 0
+    assert not (tmp_path / "nowhere").exists()
