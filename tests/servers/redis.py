@@ -53,6 +53,12 @@ def binary() -> str:
     pytest.skip(reason)
 
 
+def dying_with_us() -> list[str]:
+    """Return what stands before a command, so that the kernel ends it when we are gone."""
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "KILL"] if program else []
+
+
 def free_port() -> int:
     """Return a port that is free, and whose neighbour for a cluster's bus is free too."""
     while True:
@@ -119,9 +125,7 @@ class Server:
         command += ["--dir", str(self.folder), "--repl-diskless-sync-delay", "0"]
         command += self._arguments
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["/usr/bin/setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen([*dying_with_us(), *command], stdout=log, stderr=log)
 
     def ask(self, *command: Any) -> Any:
         """Return what it answers to a command."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import redis
 from tests.servers.redis import Cluster, Servers, values_in
 
-from sojourn import Corrupt, Event, SessionManager, Unavailable, open_store
+from sojourn import Closed, Corrupt, Event, SessionManager, Unavailable, open_store
+from sojourn.cli import findings
 from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
-from sojourn.store import Delete, Due, Get, SupportsWatch
+from sojourn.store import Change, Delete, Due, Get, SupportsWatch
 from sojourn.stores.redis import RedisStore
 from sojourn.stores.redis.routes import ROUTES, TAGS, slot_of
 
@@ -296,3 +299,102 @@ async def test_a_client_of_another_program_changes_nothing_by_its_keys(server: S
         assert await sessions.count() == 0
     with redis.Redis(port=server.port, protocol=2) as client:
         assert client.get("other:{021}:session:default:s") == b"1"
+
+
+# --------------------------------------------------------------------------- what was confirmed
+
+
+async def test_what_no_replica_confirms_is_not_acknowledged(server: Server) -> None:
+    """It is there all the same, and done again it is not applied twice; relaxed is not kept."""
+    place = f"{server.url}?prefix=confirmed&timeout=1"
+    async with SessionManager.open(place) as sessions:
+        await sessions.create(id="s")
+    store = options_of(f"{place}&replicas=1")
+    await store.open()
+    change = Change(app="default", id="s", op=b"12345678", now=1, events=())
+    for _ in range(2):
+        with pytest.raises(Unavailable) as caught:
+            await store.commit(change)
+        assert "0 of 1 replicas" in str(caught.value)
+    relaxed = msgspec.structs.replace(change, op=b"87654321", durability="relaxed")
+    assert (await store.commit(relaxed)).durability == "relaxed"
+    record = await store.get(Get(app="default", id="s", now=1))
+    assert record is not None
+    assert record.header.revision == 3
+    await store.close()
+
+
+async def test_facts_of_the_servers_are_told(url: str) -> None:
+    store = options_of(f"{url}?prefix=facts")
+    facts = await store.facts()
+    await store.close()
+    assert facts.release.startswith(("Redis", "Valkey"))
+    assert facts.masters == (3 if "cluster" in url else 1)
+    assert (facts.replicas, facts.wanted, facts.on_disk) == (0, 0, False)
+
+
+async def test_a_doctor_says_what_is_wrong_with_the_servers(server: Server) -> None:
+    """Memory that throws sessions away is wrong; memory alone, for durable writes, a warning."""
+    server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        found = {one.check: one for one in await findings.redis(server.url)}
+    finally:
+        server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert found["memory"].verdict == "wrong"
+    assert found["durability"].verdict == "warning"
+    (gone,) = await findings.redis("redis://127.0.0.1:1/?timeout=0.3")
+    assert gone.verdict == "wrong"
+
+
+async def test_an_index_that_does_not_agree_is_reported(server: Server) -> None:
+    async with SessionManager.open(f"{server.url}?prefix=agree") as sessions:
+        await sessions.create(id="s", user="u", labels={"a": "b"})
+        store = sessions.store
+        assert isinstance(store, RedisStore)
+        assert await store.check() == []
+        with redis.Redis(port=server.port, protocol=2) as client:
+            (order,) = [
+                key
+                for key in client.scan_iter(match="agree:*")
+                if key.endswith(b"list:default:label:a:b:OPEN:active")
+            ]
+            (member,) = client.zrange(order, 0, -1)
+            client.zrem(order, member)
+            client.zadd(order, {"00000000000000ghost": 1})
+            client.rpush("agree:{021}:log:default:gone", "{}")
+        problems = "\n".join(await store.check())
+        assert "misses" in problems
+        assert "ghost" in problems
+        assert "log:default:gone is there without its session" in problems
+
+
+async def test_damaged_events_and_documents_are_corrupt(server: Server) -> None:
+    """Each says so by itself; the session around it can be read."""
+    async with SessionManager.open(f"{server.url}?prefix=damaged") as sessions:
+        session = await sessions.create(id="s")
+        await sessions.append(session, Event(kind="note", body=1))
+        docs = sessions.documents("s")
+        await docs.put("files", "k", b"x" * 100_000)
+        with redis.Redis(port=server.port, protocol=2) as client:
+            keys = {key.split(b":")[2]: key for key in client.scan_iter(match="damaged:*")}
+            client.lset(keys[b"log"], 0, b'{"seq":1,"at":1,"peak":1,"kind":"no')
+            client.hdel(keys[b"bodies"], "files:k\0")
+        with pytest.raises(Corrupt):
+            await sessions.events("s")
+        with pytest.raises(Corrupt):
+            await docs.get("files", "k")
+        assert (await sessions.require("s")).id == "s"
+        with redis.Redis(port=server.port, protocol=2) as client:
+            client.hset(keys[b"docs"], "files:k", "{}")
+        with pytest.raises(Corrupt):
+            await docs.get("files", "k")
+
+
+async def test_a_connection_of_a_process_is_not_its_childs(server: Server) -> None:
+    store = options_of(f"{server.url}?prefix=fork")
+    await store.open()
+    store._process = 1
+    with pytest.raises(Closed):
+        await store.get(Get(app="default", id="s", now=1))
+    store._process = os.getpid()
+    await store.close()

@@ -38,6 +38,10 @@ LONGEST_REST = 0.25
 SLOWEST = 4 * 1024 * 1024
 """Bytes a second that every network carries: what is large has more time for each attempt."""
 
+WAIT_SLACK = 0.3
+"""Seconds by which a server may answer late that replicas did not confirm: it looks ten times a
+second whether their time is up."""
+
 PROBATION = 4
 """A server that was silent has so many times less time to say hello the next time."""
 
@@ -327,7 +331,7 @@ class _Round:
         patience = self.client.patience(self.deadline, size)
         if self.replicas:
             commands.append(self._wait_command(patience))
-        answers = await wire.send(commands, patience)
+        answers = await wire.send(commands, patience + (WAIT_SLACK if self.replicas else 0))
         if self.replicas:
             await self._confirm(wire, answers.pop())
         sent = zip(commands, answers, strict=False)
@@ -355,8 +359,8 @@ class _Round:
         return False
 
     def _wait_command(self, patience: float) -> Command:
-        """Return the command that waits for replicas, for less time than a reply may take."""
-        return ("WAIT", self.replicas, max(1, int(patience * 800)))
+        """Return the command that waits for replicas."""
+        return ("WAIT", self.replicas, max(1, int(patience * 1_000)))
 
     async def _confirm(self, wire: Wire, confirmed: Reply) -> None:
         """Return once what this connection has written is on enough replicas."""
@@ -369,7 +373,8 @@ class _Round:
                 )
                 raise Unavailable(self.client.name, reason)
             patience = self.client.patience(self.deadline)
-            (confirmed,) = await wire.send([self._wait_command(patience)], patience)
+            command = self._wait_command(patience)
+            (confirmed,) = await wire.send([command], patience + WAIT_SLACK)
         if isinstance(confirmed, Exception):
             raise self._mapped(confirmed)
 

@@ -56,4 +56,4 @@ CHANGE = _script("change")
 """What nearly every write does to a session."""
 
 ALL = (CHANGE, APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP)
-"""What a connection makes known to its server before anything else."""
+"""What a server is told that does not know one of them."""

@@ -19,8 +19,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from sojourn.stores.redis import scripts
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -104,7 +102,6 @@ class Wire:
         try:
             async with asyncio.timeout(self._patience):
                 await self._connection.connect()  # type: ignore[no-untyped-call]  # the driver's own lack
-                await self._introduce()
             self._tasks.append(asyncio.get_running_loop().create_task(self._read()))
             while True:
                 await self._wanted.wait()
@@ -118,14 +115,6 @@ class Wire:
                 await self._connection.send_packed_command(packed, check_health=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
-
-    async def _introduce(self) -> None:
-        """Make the scripts known to the server."""
-        load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
-        packed = [_packed(command) for command in load]
-        await self._connection.send_packed_command(packed, check_health=False)
-        for _ in load:
-            await self._connection.read_response()
 
     async def _read(self) -> None:
         """Hand out replies, in the order in which commands were sent, until there are no more."""
