@@ -7,6 +7,9 @@ STAMP := $(VENV)/.stamp
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.stamp
 
+# Tests and figures start hundreds of processes, each of which would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check bench core peers clean
 

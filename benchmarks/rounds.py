@@ -29,7 +29,7 @@ class Side(NamedTuple):
         done = subprocess.run(  # noqa: S603 - our own module, our own arguments
             [*command, json.dumps(self.keywords())],
             cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
+            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""},
             capture_output=True,
             text=True,
             check=False,

@@ -155,6 +155,9 @@ def advance(header: Header, change: Change, appended: int) -> Header:
     """Return the header that `change`, with `appended` new events, leads to."""
     active_at = max(change.now, header.active_at)
     revision = header.revision + 1
+    if change.deadlines is not None:
+        limits = change.deadlines
+        header = msgspec.structs.replace(header, idle=limits.idle, absolute_at=limits.absolute_at)
     expires_at = deadline(active_at, header.idle, header.absolute_at)
     remembered = remember(header.remembered, change.op, revision, header.seq)
     new = msgspec.structs.replace(

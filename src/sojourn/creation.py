@@ -32,7 +32,7 @@ from sojourn.names import check_name
 from sojourn.reading import check_labels
 from sojourn.session import Session, session_from
 from sojourn.state import merge
-from sojourn.store import Create, Fork, Query
+from sojourn.store import Create, Deadlines, Fork, Query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -127,10 +127,7 @@ class Creation:
             if name not in checked_labels:
                 raise InvalidId("exclusive", f"{name!r} is not one of the session's labels")
         now = self._context.now()
-        policy = self._context.expiry if expiry is None else expiry
-        idle, absolute_at = idle_span(policy), absolute_deadline(policy, now)
-        expires_at = deadline(now, idle, absolute_at)
-        return Header(
+        header = Header(
             app=self._context.app,
             id=self._context.ids.session_id() if id is None else check_name("session id", id),
             epoch=self._context.ids.epoch(),
@@ -139,14 +136,12 @@ class Creation:
             phase=FIRST[lifecycle],
             created_at=now,
             active_at=now,
-            idle=idle,
-            absolute_at=absolute_at,
-            expires_at=expires_at,
-            due_at=expires_at,
             parent=None if parent is None else check_name("parent", parent),
             labels=checked_labels,
             exclusive=tuple(exclusive),
         )
+        policy = self._context.expiry if expiry is None else expiry
+        return with_deadlines(header, deadlines_of(policy, now))
 
     async def create(
         self,
@@ -453,6 +448,23 @@ def restamped(header: Header, now: int) -> Header:
     expires_at = deadline(active_at, header.idle, header.absolute_at)
     return msgspec.structs.replace(
         header, active_at=active_at, expires_at=expires_at, due_at=expires_at
+    )
+
+
+def deadlines_of(policy: Expiry, start: int) -> Deadlines:
+    """Return the deadlines that a policy gives a session that starts then."""
+    return Deadlines(idle=idle_span(policy), absolute_at=absolute_deadline(policy, start))
+
+
+def with_deadlines(header: Header, limits: Deadlines) -> Header:
+    """Return the header of a session that expires then."""
+    expires_at = deadline(header.active_at, limits.idle, limits.absolute_at)
+    return msgspec.structs.replace(
+        header,
+        idle=limits.idle,
+        absolute_at=limits.absolute_at,
+        expires_at=expires_at,
+        due_at=expires_at,
     )
 
 

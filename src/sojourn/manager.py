@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from sojourn.appending import Appending
+from sojourn.committing import Committing, Policy
 from sojourn.context import Context, completed
 from sojourn.creation import Creation, Wanted
 from sojourn.documents import Documents
@@ -15,7 +17,7 @@ from sojourn.lease import Lease, hold
 from sojourn.names import check_name
 from sojourn.ports import RandomIds, SystemClock
 from sojourn.reading import Reading
-from sojourn.saving import Policy, Saving, key_is_shared
+from sojourn.saving import Saving, key_is_shared
 from sojourn.scopes import Scopes
 from sojourn.session import Session
 from sojourn.state import check_key
@@ -86,7 +88,9 @@ class SessionManager:
         self._watches = Watches(self._context, self._reading)
         self.ending = Ending(self._context, self._reading, self._watches, cleaners)
         self._creation = Creation(self._context, self._reading, self.ending)
-        self._saving = Saving(self._context, self._reading, self._creation, self.ending)
+        committing = Committing(self._context)
+        self._appending = Appending(self._context, committing)
+        self._saving = Saving(self._context, committing, self._reading, self._creation, self.ending)
         self.scopes = Scopes(self._context, self._reading, self._saving, self.ending)
 
     @classmethod
@@ -407,14 +411,24 @@ class SessionManager:
         conflict: Policy = "merge",
         lease: Lease | None = None,
         durability: Durability | None = None,
+        user: str | None = None,
+        expiry: Expiry | None = None,
     ) -> Session:
         """Store what changed, key by key, and return the session; a clean one is not written.
 
-        A session that was cleared and got no new keys is deleted. `conflict="fail"` raises
-        `Conflict` if anybody committed since it was loaded. Raises `NotFound` or `Ended` if it is
-        gone or over, `LeaseLost`, `Unserializable` or `TooLarge` (nothing is written).
+        A session that was cleared and got no new keys is deleted. In the same commit `user` binds
+        it, as `bind` does, and `expiry` gives it deadlines that count from now. `conflict="fail"`
+        raises `Conflict` if anybody committed since it was loaded. Raises `NotFound` or `Ended` if
+        it is gone or over, `AlreadyBound`, `LeaseLost`, `Unserializable` or `TooLarge` (nothing is
+        written).
         """
-        await self._saving.save(session, conflict=conflict, lease=lease, durability=durability)
+        await self._saving.save(
+            session,
+            conflict=conflict,
+            lease=lease,
+            durability=durability,
+            anew=self._saving.anew(session, user, expiry),
+        )
         return session
 
     async def append(
@@ -433,7 +447,7 @@ class SessionManager:
         event whose id and content are in the log already is not added again; a partial one is
         returned as it is. Raises what `save` does.
         """
-        stored = await self._saving.append(
+        stored = await self._appending.append(
             session,
             (event, *more),
             state=state,
@@ -455,7 +469,7 @@ class SessionManager:
 
         State stays. Raises what `save` does, and `InvalidQuery` for a negative number.
         """
-        await self._saving.truncate(session, after=after, conflict=conflict, lease=lease)
+        await self._appending.truncate(session, after=after, conflict=conflict, lease=lease)
         return session
 
     async def replace_suffix(
@@ -471,7 +485,7 @@ class SessionManager:
 
         Raises `TailMismatch` (a `Conflict`) if the log does not end with `expected`.
         """
-        return await self._saving.replace_suffix(
+        return await self._appending.replace_suffix(
             session, expected=expected, events=events, conflict=conflict, lease=lease
         )
 
@@ -611,7 +625,7 @@ class SessionManager:
         """
         from sojourn.history import History
 
-        return History(self._reading, self._saving, session)
+        return History(self._reading, self._appending, session)
 
     def checkpoints(self, session: Session | str) -> Checkpoints:
         """Return the checkpoints of a session: saved bytes, each with the one that it came from.

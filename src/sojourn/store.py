@@ -79,14 +79,21 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     due_at: int
 
 
+class Deadlines(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """When a session expires from a commit on: `idle` microseconds after a use, at an instant."""
+
+    idle: int | None
+    absolute_at: int | None
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One commit. `epoch` and `revision` are what the caller expects; `None` expects nothing.
 
     `id=None` writes only to the app's tier, `user`'s tier and the app's documents. `clear` empties
     the session's own tier before `session` is applied. `user` binds, `labels` patches (`None`
-    removes one). `truncate_after` removes the events behind it, once `expect_tail` is the tail.
-    `expired` says what a deadline that has passed means: "refuse" for everybody, "allow" or
-    "require" for who ends the session.
+    removes one), `deadlines` replaces both of them. `truncate_after` removes the events behind it,
+    once `expect_tail` is the tail. `expired` says what a deadline that has passed means: "refuse"
+    for everybody, "allow" or "require" for who ends the session.
     """
 
     app: str
@@ -106,6 +113,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expect_tail: tuple[int, ...] | None = None
     user: str | None = None
     labels: dict[str, str | None] | None = None
+    deadlines: Deadlines | None = None
     move: Move | None = None
     retry: Retry | None = None
     expired: Literal["refuse", "allow", "require"] = "refuse"

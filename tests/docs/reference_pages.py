@@ -216,7 +216,10 @@ STORE = ReferencePage(
     "For those who write a store. [Writing a store](../stores.md) is where to begin.",
     (
         Listed("sojourn.store", ("Store",)),
-        Listed("sojourn.store", ("Create", "TierDelta", "Fork", "Change", "Put", "Drop", "Move")),
+        Listed(
+            "sojourn.store",
+            ("Create", "TierDelta", "Fork", "Change", "Deadlines", "Put", "Drop", "Move"),
+        ),
         Listed("sojourn.store", ("Retry", "Committed", "Get", "Query", "Listed", "Touch")),
         Listed("sojourn.store", ("Delete", "Due", "Tiers", "DocumentQuery")),
         Listed("sojourn.model", ("Header", "Record", "Draft", "Entry", "StoredDocument")),

@@ -355,6 +355,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "deleting_removes_all_that_the_session_owned",
     },
     OffByOne: {
+        "a_commit_may_replace_the_deadlines",
         "a_restored_session_goes_on",
         "a_session_is_missing_at_its_deadline",
         "a_touch_extends_the_idle_deadline_and_nothing_else",

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from sojourn import manager
     from sojourn.blocking.gateway import Gateway
     from sojourn.blocking.lease import Lease
+    from sojourn.committing import Policy
     from sojourn.history.messages import Message
     from sojourn.history.strategies import RollingSummary, Strategy
     from sojourn.history.summaries import Summary
     from sojourn.model import Event
-    from sojourn.saving import Policy
     from sojourn.store import Durability
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sojourn.blocking.gateway import Gateway
+    from sojourn.committing import Policy
     from sojourn.expiry import Expiry
     from sojourn.lifecycle import Phase, Trigger
     from sojourn.manager import Window
     from sojourn.model import Event, Page
-    from sojourn.saving import Policy
     from sojourn.session import Session
     from sojourn.store import Durability, Order
 
@@ -283,16 +283,25 @@ class Verbs:
         conflict: Policy = "merge",
         lease: Lease | None = None,
         durability: Durability | None = None,
+        user: str | None = None,
+        expiry: Expiry | None = None,
     ) -> Session:
         """Store what changed, key by key, and return the session; a clean one is not written.
 
-        A session that was cleared and got no new keys is deleted. `conflict="fail"` raises
-        `Conflict` if anybody committed since it was loaded. Raises `NotFound` or `Ended` if it is
-        gone or over, `LeaseLost`, `Unserializable` or `TooLarge` (nothing is written).
+        A session that was cleared and got no new keys is deleted. In the same commit `user` binds
+        it, as `bind` does, and `expiry` gives it deadlines that count from now. `conflict="fail"`
+        raises `Conflict` if anybody committed since it was loaded. Raises `NotFound` or `Ended` if
+        it is gone or over, `AlreadyBound`, `LeaseLost`, `Unserializable` or `TooLarge` (nothing is
+        written).
         """
         return self._gateway.run(
             lambda sessions: sessions.save(
-                session, conflict=conflict, lease=held(lease), durability=durability
+                session,
+                conflict=conflict,
+                lease=held(lease),
+                durability=durability,
+                user=user,
+                expiry=expiry,
             )
         )
 

@@ -25,10 +25,11 @@ from sojourn.session import Session
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sojourn.appending import Appending
+    from sojourn.committing import Policy
     from sojourn.lease import Lease
     from sojourn.model import Event
     from sojourn.reading import Reading
-    from sojourn.saving import Policy, Saving
     from sojourn.store import Durability
 
 __all__ = [
@@ -47,12 +48,12 @@ log = logging.getLogger("sojourn")
 class History:
     """The conversation of one session."""
 
-    def __init__(self, reading: Reading, saving: Saving, session: Session | str) -> None:
+    def __init__(self, reading: Reading, appending: Appending, session: Session | str) -> None:
         """Made by `SessionManager.history`."""
         if not isinstance(session, Session | str):
             raise InvalidQuery("session", f"give a Session or an id, not {type(session).__name__}")
         self._reading = reading
-        self._saving = saving
+        self._appending = appending
         self._target = session
         self._id = session.id if isinstance(session, Session) else session
 
@@ -73,7 +74,7 @@ class History:
         for something else, and what `SessionManager.append` raises; nothing is stored then.
         """
         events = [event_of(each) for each in (message, *more)]
-        stored = await self._saving.append(
+        stored = await self._appending.append(
             self._target, events, state=state, conflict=conflict, lease=lease, durability=durability
         )
         return stored[-1]
@@ -125,7 +126,7 @@ class History:
         if conflict == "fail" and not isinstance(self._target, Session):
             raise InvalidQuery("conflict", "'fail' needs a session that was loaded, not an id")
         session = await loaded(self._reading, self._target)
-        await self._saving.truncate(session, after=0, conflict=conflict, lease=lease)
+        await self._appending.truncate(session, after=0, conflict=conflict, lease=lease)
 
     async def _summarised(self, strategy: RollingSummary, *, expired: bool) -> list[Message]:
         summaries = self._summaries(expired=expired)
@@ -144,7 +145,7 @@ class History:
         return excerpt.shown(strategy)
 
     def _summaries(self, *, expired: bool = False) -> Summaries:
-        return Summaries(self._reading, self._saving, self._target, expired=expired)
+        return Summaries(self._reading, self._appending, self._target, expired=expired)
 
 
 async def _windowed(transcript: Transcript, strategy: LastMessages | TokenBudget) -> list[Message]:

@@ -25,11 +25,11 @@ from sojourn.store import EventQuery
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sojourn.appending import Appending
     from sojourn.history.messages import Message, Numbered
     from sojourn.history.strategies import RollingSummary, Summarize
     from sojourn.lease import Lease
     from sojourn.reading import Reading
-    from sojourn.saving import Saving
 
 SUMMARY = "summary"
 """The kind of the events that summaries are."""
@@ -88,11 +88,16 @@ class Summaries:
     """The summaries of one session."""
 
     def __init__(
-        self, reading: Reading, saving: Saving, target: Session | str, *, expired: bool = False
+        self,
+        reading: Reading,
+        appending: Appending,
+        target: Session | str,
+        *,
+        expired: bool = False,
     ) -> None:
         """`expired` also reads a session past its deadline."""
         self._reading = reading
-        self._saving = saving
+        self._appending = appending
         self._target = target
         self._id = id = target.id if isinstance(target, Session) else target
         self._expired = expired
@@ -156,7 +161,7 @@ class Summaries:
         `None` if it is not time, or if what it speaks for is summarised or gone by then.
         """
         assert strategy.summarize is not None  # who calls has looked
-        async with _turn_of(self._saving, self._id, strategy.summarize):
+        async with _turn_of(self._appending, self._id, strategy.summarize):
             return await self._extend(strategy, strategy.summarize, lease)
 
     async def _extend(
@@ -183,20 +188,20 @@ class Summaries:
         if not await self._transcript.has(last.seq, last.id):
             return None
         event = Event(kind=SUMMARY, body={"text": text, "covers": last.seq, "covers_id": last.id})
-        (stored,) = await self._saving.append(
+        (stored,) = await self._appending.append(
             session, [event], state=None, conflict="merge", lease=lease, durability=None
         )
         found = _candidate(stored)
         return None if found is None else found.summary
 
 
-def _turn_of(saving: Saving, session: str, summarize: Summarize) -> asyncio.Lock:
+def _turn_of(appending: Appending, session: str, summarize: Summarize) -> asyncio.Lock:
     """Return the lock of a session's summariser: of many who find a summary due, one asks for it.
 
     The others find it made, or ask in their turn if that failed. Other summarisers and processes
     are not waited for: of two summaries of the same messages one is not kept.
     """
-    turns = _turns.setdefault(saving, WeakValueDictionary())
+    turns = _turns.setdefault(appending, WeakValueDictionary())
     key = (session, id(summarize))
     turn = turns.get(key)
     if turn is None:
@@ -205,7 +210,7 @@ def _turn_of(saving: Saving, session: str, summarize: Summarize) -> asyncio.Lock
 
 
 _Turns = WeakValueDictionary[tuple[str, int], asyncio.Lock]
-_turns: WeakKeyDictionary[Saving, _Turns] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[Appending, _Turns] = WeakKeyDictionary()
 
 
 async def loaded(reading: Reading, target: Session | str) -> Session:

@@ -167,7 +167,7 @@ class Deciding(TransferVault):
     def _note_change(self, change: Change, committed: Committed) -> None:
         slot = self._slots[change.app, change.id or ""]
         header, delta = slot.header, change.session
-        rest = change.user is not None or change.labels is not None or change.retry is not None
+        rest = any((change.user, change.labels is not None, change.deadlines, change.retry))
         taken = _taken(slot.documents) if change.documents else _NONE_TAKEN
         self._note(
             effects.Changed(

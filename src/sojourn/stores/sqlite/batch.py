@@ -410,6 +410,7 @@ def _only_counters(change: Change) -> bool:
     return (
         change.user is None
         and change.labels is None
+        and change.deadlines is None
         and change.move is None
         and change.retry is None
     )

@@ -44,14 +44,18 @@ was, and that is much cheaper to sync than a file that grows."""
 class _Job:
     """A batch on its way: either the writer takes it, or it is given up, never both."""
 
-    __slots__ = ("_ticket", "done", "operations", "timer")
+    __slots__ = ("_ticket", "done", "operations", "until")
 
     def __init__(
-        self, operations: Sequence[Operation], done: Callable[[Sequence[Outcome]], None]
+        self,
+        operations: Sequence[Operation],
+        done: Callable[[Sequence[Outcome]], None],
+        until: float,
     ) -> None:
         self.operations = operations
         self.done = done
-        self.timer: asyncio.TimerHandle | None = None
+        self.until = until
+        """When it is given up, in the loop's time."""
         self._ticket = [True]
 
     def claim(self) -> bool:
@@ -84,6 +88,8 @@ class Writer:
         self._durability = durability
         self._changed = changed
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._outstanding: dict[_Job, None] = {}
+        self._watch: asyncio.TimerHandle | None = None
         self._synchronous = "FULL"
         self._recent = Recent()
         self._log_pages = 0
@@ -102,12 +108,25 @@ class Writer:
         self, operations: Sequence[Operation], done: Callable[[Sequence[Outcome]], None]
     ) -> None:
         """Start a batch; `done` is called in the loop with the outcomes."""
-        job = _Job(operations, done)
-        job.timer = self._loop.call_later(GATE_SECONDS, self._give_up, job)
+        job = _Job(operations, done, self._loop.time() + GATE_SECONDS)
+        self._outstanding[job] = None
+        if self._watch is None:
+            self._watch = self._loop.call_at(job.until, self._look)
         self._jobs.put(job)
+
+    def _look(self) -> None:
+        """Give up what waits for too long. One timer for all jobs: most are done at once."""
+        now = self._loop.time()
+        for job in [job for job in self._outstanding if job.until <= now]:
+            self._give_up(job)
+        self._watch = None
+        oldest = next(iter(self._outstanding), None)
+        if oldest is not None:
+            self._watch = self._loop.call_at(oldest.until, self._look)
 
     def _give_up(self, job: _Job) -> None:
         """Fail a batch that did not get its turn. It has not begun, so nothing was written."""
+        del self._outstanding[job]
         if job.claim():
             reason = (
                 f"another process has kept the file for {GATE_SECONDS:.0f} s; nothing was written"
@@ -118,6 +137,8 @@ class Writer:
         """Let the thread finish and close the connection, unless its turn does not come."""
         self._stopping.set()
         self._jobs.put(None)
+        if self._watch is not None:
+            self._watch.cancel()
         await self._loop.run_in_executor(None, self._thread.join, GATE_SECONDS)
 
     def _run(self) -> None:
@@ -210,8 +231,7 @@ class Writer:
 
     def _report(self, job: _Job, outcomes: list[Outcome], changed: set[tuple[str, str]]) -> None:
         def arrive() -> None:
-            if job.timer is not None:
-                job.timer.cancel()
+            self._outstanding.pop(job, None)
             job.done(outcomes)
             if changed:
                 self._changed(changed)

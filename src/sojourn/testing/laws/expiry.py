@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sojourn.errors import Ended, NotFound
-from sojourn.store import EventQuery
+from sojourn.store import Deadlines, EventQuery
 from sojourn.testing.laws.corner import (
     ONE,
     SECOND,
@@ -113,6 +113,31 @@ async def a_commit_extends_the_idle_deadline(corner: Corner) -> None:
     seen = (committed.header.expires_at, committed.header.active_at)
     equal(seen, (instant(17), instant(7)), "deadline and activity after a commit")
     equal((await corner.read(now=16)).header.expires_at, instant(17), "the deadline read back")
+
+
+@law(behaviours=(51,))
+async def a_commit_may_replace_the_deadlines(corner: Corner) -> None:
+    """Both at once, the idle time counted from then; what had passed stays passed."""
+    await corner.create(state={"n": 1}, idle=10, absolute=20)
+    limits = Deadlines(idle=int(30 * SECOND), absolute_at=instant(100))
+    committed = await corner.commit(now=5, deadlines=limits, state={"n": 2}, user="u")
+    equal(committed.header.expires_at, instant(35), "the deadline that the commit returns")
+    read = (await corner.read(now=34)).header
+    seen = (read.idle, read.absolute_at, read.expires_at)
+    equal(seen, (30 * SECOND, instant(100), instant(35)), "the deadlines, read back")
+    await corner.commit(now=30, state={"n": 3})
+    equal((await corner.touch(now=59)).expires_at, instant(89), "the deadline after a touch")
+    equal(await corner.due(now=88), [], "what is due before the new deadline")
+    equal(await corner.due(now=89), [ONE], "what is due at the new deadline")
+    await corner.commit(now=80, deadlines=Deadlines(idle=None, absolute_at=instant(90)))
+    equal((await corner.read(now=89)).header.idle, None, "the idle time after it was taken away")
+    equal(await corner.get(now=90), None, "the session at the deadline that is left")
+    never = Deadlines(idle=None, absolute_at=None)
+    await refused(corner.commit(now=90, deadlines=never), Ended, "a commit past the deadline")
+    await corner.create("other", idle=10)
+    await corner.commit("other", now=5, deadlines=never)
+    equal((await corner.read("other", now=10**9)).header.expires_at, None, "no deadline any more")
+    equal(await corner.due(now=10**9), [ONE], "what is due of the two")
 
 
 @law(behaviours=(119,))

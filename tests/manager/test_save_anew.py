@@ -1,0 +1,94 @@
+"""Saving with a user or an expiry: what changes of the session itself, in the same commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sojourn import AlreadyBound, Conflict, Ended, Event, Expiry, InvalidQuery
+from sojourn.testing import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from sojourn import SessionManager
+
+    Opened = Callable[..., AbstractAsyncContextManager[SessionManager]]
+
+
+async def test_user_and_deadlines_come_with_the_state_in_one_commit(opened: Opened) -> None:
+    clock = FakeClock()
+    async with opened(clock=clock, expiry=Expiry(idle=60, absolute=100)) as sessions:
+        await sessions.share({"user:theme": "dark"}, user="u")
+        session = await sessions.create(state={"n": 1})
+        clock.advance(50)
+        session.state["n"] = 2
+        await sessions.save(session, user="u", expiry=Expiry(idle=30, absolute=500))
+        assert session.revision == 2
+        assert session.user == "u"
+        assert session.state["user:theme"] == "dark"
+        stored = await sessions.require(session.id, user="u")
+        assert (stored.state["n"], stored.revision) == (2, 2)
+        clock.advance(29)
+        await sessions.heartbeat(session.id)
+        for _ in range(17):  # long past the first absolute deadline
+            clock.advance(25)
+            await sessions.heartbeat(session.id)
+        clock.advance(30)
+        assert await sessions.get(session.id) is None
+
+
+async def test_a_clean_session_is_written_for_them(opened: Opened) -> None:
+    clock = FakeClock()
+    async with opened(clock=clock) as sessions:
+        session = await sessions.create()
+        await sessions.save(session, user="u")
+        assert (await sessions.require(session.id)).user == "u"
+        await sessions.save(session, user="u")  # is so already
+        assert session.revision == 2
+        await sessions.save(session, expiry=Expiry(idle=5))
+        assert session.revision == 3
+        clock.advance(5)
+        assert await sessions.get(session.id) is None
+        with pytest.raises(Ended):
+            await sessions.save(session, expiry=Expiry())
+
+
+async def test_a_new_session_is_stored_so_at_once(opened: Opened) -> None:
+    clock = FakeClock()
+    async with opened(clock=clock) as sessions:
+        session = sessions.new(state={"n": 1})
+        await sessions.save(session, user="u", expiry=Expiry(absolute=10))
+        assert session.revision == 1
+        assert (await sessions.require(session.id, user="u")).state["n"] == 1
+        clock.advance(10)
+        assert await sessions.get(session.id) is None
+
+
+async def test_nothing_is_written_where_it_is_refused(opened: Opened) -> None:
+    async with opened() as sessions:
+        session = await sessions.create(user="u", state={"n": 1})
+        session.state["n"] = 2
+        with pytest.raises(AlreadyBound):
+            await sessions.save(session, user="another")
+        with pytest.raises(InvalidQuery):
+            await sessions.save(session, expiry=30)  # type: ignore[arg-type]  # what is refused
+        await sessions.append(session.id, Event(kind="note"))
+        with pytest.raises(Conflict):
+            await sessions.save(session, expiry=Expiry(idle=1), conflict="fail")
+        stored = await sessions.require(session.id)
+        assert (stored.state["n"], stored.expires_at) == (1, None)
+
+
+async def test_one_of_two_users_gets_it(opened: Opened) -> None:
+    """Whoever comes second is refused, state and all."""
+    async with opened() as sessions:
+        session = await sessions.create()
+        other = await sessions.require(session.id)
+        await sessions.save(session, user="u")
+        other.state["n"] = 1
+        with pytest.raises(AlreadyBound):
+            await sessions.save(other, user="v")
+        assert "n" not in (await sessions.require(session.id)).state
