@@ -146,6 +146,8 @@ class Writer:
             try:
                 self._take_turn()
                 self._finish(job, *self._work(job))
+                if self._jobs.empty():  # nothing to put it off for
+                    self._tell()
                 self._checkpoint()
             except OSError as error:  # of the gate: the kernel has no lock to give
                 self._finish(job, self._refused(job, error), set())
