@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sojourn.committing import check_policy, expected_of
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from sojourn.events import Changes, Prepared, TierDeltas
     from sojourn.lease import Lease
     from sojourn.store import Committed, Durability
+
+
+_draft_of = attrgetter("draft")
 
 
 class Appending:
@@ -53,7 +57,8 @@ class Appending:
         session = target if isinstance(target, Session) else None
         if session is not None:
             refuse_unbound(session.header, changes)
-            await self._committing.settle(session)
+            if session.doubtful is not None:
+                await self._committing.settle(session)
         id, epoch, revision = expected_of(target, conflict, lease)
         change = Change(
             app=self._context.app,
@@ -67,7 +72,7 @@ class Appending:
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
-            events=tuple([item.draft for item in prepared]),
+            events=tuple(map(_draft_of, prepared)),
         )
         writes = 0 if session is None else session.state.writes
         stored: list[Event] = []
@@ -127,7 +132,7 @@ class Appending:
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
-            events=tuple(item.draft for item in prepared),
+            events=tuple(map(_draft_of, prepared)),
             truncate_after=tail[0] - 1,
             expect_tail=tail,
         )
@@ -162,10 +167,13 @@ def _whole(events: Sequence[Event]) -> list[Event]:
     """Return the events that are to be stored. Raises `InvalidQuery` for none, or a non-event."""
     if not events:
         raise InvalidQuery("event", "give at least one event")
+    whole: list[Event] = []
     for event in events:
         if not isinstance(event, Event):
             raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
-    return [event for event in events if not event.partial]
+        if not event.partial:
+            whole.append(event)
+    return whole
 
 
 def _with_partial(events: Sequence[Event], stored: Sequence[Event]) -> list[Event]:
