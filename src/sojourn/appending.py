@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sojourn.committing import check_policy, expected_of
 from sojourn.creation import refuse_unbound
 from sojourn.errors import InvalidQuery, TooLarge
-from sojourn.events import by_tier, changes_of, prepare, stored_events
+from sojourn.events import by_tier, changes_of, prepare, stored_event
 from sojourn.limits import MAX_EVENTS_PER_COMMIT
 from sojourn.model import Event
 from sojourn.session import Session, check_session
@@ -47,11 +47,13 @@ class Appending:
         durability: Durability | None,
     ) -> list[Event]:
         """Commit events with their deltas; return them as stored, partial ones as given."""
-        check_policy(conflict)
+        if conflict != "merge":
+            check_policy(conflict)
         whole = _whole(events)
         if not whole:
             return list(events)
-        now = self._context.now()
+        context = self._context
+        now = context.now()
         prepared = self._prepare(whole, now, state)
         changes, tiers = _merged(prepared)
         session = target if isinstance(target, Session) else None
@@ -61,14 +63,14 @@ class Appending:
                 await self._committing.settle(session)
         id, epoch, revision = expected_of(target, conflict, lease)
         change = Change(
-            app=self._context.app,
+            app=context.app,
             id=id,
-            op=self._context.ids.operation(),
+            op=context.ids.operation(),
             now=now,
             epoch=epoch,
             revision=revision,
             fence=None if lease is None else lease.token,
-            durability=self._context.durability(durability),
+            durability=context.durability(durability),
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
@@ -78,7 +80,7 @@ class Appending:
         stored: list[Event] = []
 
         def taken(committed: Committed) -> None:
-            stored.extend(stored_events(whole, prepared, committed.seqs))
+            stored.extend(map(stored_event, whole, prepared, committed.seqs))
             if session is not None:
                 _take(session, committed, prepared, stored, writes)
 
@@ -140,7 +142,7 @@ class Appending:
         stored: list[Event] = []
 
         def taken(committed: Committed) -> None:
-            stored.extend(stored_events(whole, prepared, committed.seqs))
+            stored.extend(map(stored_event, whole, prepared, committed.seqs))
             session.cut(tail[0] - 1)
             _take(session, committed, prepared, stored, writes)
 

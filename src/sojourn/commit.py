@@ -48,9 +48,9 @@ _replace = msgspec.structs.replace
 def recall(header: Header, op: bytes) -> tuple[int, int] | None:
     """Return (revision it led to, last seq before it) of operation `op`, `None` if unknown."""
     blob = header.remembered
-    if op not in blob:  # as nearly always
-        return None
     at = blob.find(op)
+    if at < 0:  # as nearly always
+        return None
     size = _REMEMBERED.size
     while at >= 0:
         if at % size == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -116,7 +116,7 @@ def encode_delta(delta: Mapping[str, Any], path: str) -> Delta:
     if "temp" in tiers:
         return _encode_each(delta, path)
     sets = _only_sets(tiers, len(encoded))
-    return Delta(cast("Changes", values), sets, text, plain=dict(delta))
+    return Delta(values, sets, text, plain=dict(delta))  # type: ignore[arg-type]  # none removes
 
 
 def _encode_each(delta: Mapping[str, Any], path: str) -> Delta:
@@ -221,18 +221,6 @@ def stored_event(event: Event, prepared: Prepared, seq: int) -> Event:
         at=to_datetime(draft.at),
         seq=seq,
     )
-
-
-def stored_events(
-    events: Sequence[Event], prepared: Sequence[Prepared], seqs: Sequence[int]
-) -> list[Event]:
-    """Return events as they are in the log now; see `stored_event`."""
-    if len(events) == 1:
-        return [stored_event(events[0], prepared[0], seqs[0])]
-    return [
-        stored_event(event, item, seq)
-        for event, item, seq in zip(events, prepared, seqs, strict=True)
-    ]
 
 
 def changes_of(prepared: Sequence[Prepared], seqs: Sequence[int], before: int) -> Changes:

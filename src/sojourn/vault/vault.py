@@ -166,17 +166,16 @@ class Vault:
         if change.id is None:
             return self._commit_shared(change)
         slot = self._slots.get((change.app, change.id))
-        if slot is not None and (known := commit.recall(slot.header, change.op)):
+        if slot is None:
+            raise NotFound(change.id)
+        if known := commit.recall(slot.header, change.op):
             return self._repeat(slot, change, known)
-        old = commit.forbid(_header(slot), change, slot.tail if slot else _no_tail)
-        assert slot is not None  # `forbid` raised
+        old = commit.forbid(slot.header, change, slot.tail)
         seqs, new = self._number(slot, change.events, top=old.seq, cut=change.truncate_after)
         if new < len(change.events):
             change = commit.without_repeats(change, seqs, old.seq)
-        shared = None
-        if change.user_tier is not None or change.app_tier is not None:
-            user = change.user or old.user
-            shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
+        user = change.user or old.user
+        shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
         if change.session is not None or change.clear:
             slot.kept = slot.kept.merged(change.session, clear=change.clear, key=old.id)
         header = commit.advance(old, change, new)
@@ -184,8 +183,7 @@ class Vault:
             slot.log.truncate(change.truncate_after)
         if change.events:
             self._log_all(slot, change.events, seqs, above=old.seq)
-        if shared is not None:
-            self._tiers.update(shared)
+        self._tiers.update(shared)
         self._replace(slot, header)
         if change.documents:
             self._put_documents(slot, change)
@@ -455,7 +453,3 @@ def _header(slot: Slot | None) -> Header | None:
 
 def _not_stored(_draft: Draft) -> None:
     """Nothing is in the log of a new session."""
-
-
-def _no_tail(_count: int) -> tuple[int, ...]:
-    return ()
