@@ -113,8 +113,10 @@ class Batch:
         """Gather the rows of a change that nothing refuses."""
         old = loaded.header
         owner = rows.tier_owner(change.user or old.user)
-        self._gathered.check_tier(change.app, owner, change.user_tier)
-        self._gathered.check_tier(change.app, "", change.app_tier)
+        if change.user_tier is not None:
+            self._gathered.check_tier(change.app, owner, change.user_tier)
+        if change.app_tier is not None:
+            self._gathered.check_tier(change.app, "", change.app_tier)
         if change.session is not None or change.clear:
             key = f"session {old.id!r}"
             loaded.state = commit.merged_state(
