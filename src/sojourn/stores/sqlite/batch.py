@@ -111,31 +111,31 @@ class Batch:
         self, loaded: Loaded, change: Change, seqs: tuple[int, ...], appended: int
     ) -> Committed:
         """Gather the rows of a change that nothing refuses."""
-        old = loaded.header
+        gathered, old = self._gathered, loaded.header
         owner = rows.tier_owner(change.user or old.user)
         if change.user_tier is not None:
-            self._gathered.check_tier(change.app, owner, change.user_tier)
+            gathered.check_tier(change.app, owner, change.user_tier)
         if change.app_tier is not None:
-            self._gathered.check_tier(change.app, "", change.app_tier)
+            gathered.check_tier(change.app, "", change.app_tier)
         if change.session is not None or change.clear:
             key = f"session {old.id!r}"
             loaded.state = commit.merged_state(
                 loaded.state, change.session, clear=change.clear, key=key
             )
         if change.truncate_after is not None:
-            self._gathered.truncate(loaded, change.truncate_after)
-        self._gathered.append(loaded, change.events, seqs)
+            gathered.truncate(loaded, change.truncate_after)
+        gathered.append(loaded, change.events, seqs)
         new = commit.advance(old, change, appended)
         loaded.replace(new, change.now, rest=not _only_counters(change))
         if change.user_tier is not None:
-            self._gathered.write_tier(change.app, owner, change.user_tier)
+            gathered.write_tier(change.app, owner, change.user_tier)
         if change.app_tier is not None:
-            self._gathered.write_tier(change.app, "", change.app_tier)
+            gathered.write_tier(change.app, "", change.app_tier)
         if change.documents:
             self._apply_documents(change, loaded.row, new.seq)
         if loaded.rest:
-            self._gathered.restate(loaded, old, new)
-        self._gathered.changed.add((old.app, old.id))
+            gathered.restate(loaded, old, new)
+        gathered.changed.add((old.app, old.id))
         return Committed(
             header=commit.apart(new),
             revision=new.revision,

@@ -323,11 +323,10 @@ class Gathering:
                 item.dirty = False
                 item.stored = item.header.revision
         taken += self._entries
-        taken += [
-            (tally.TIER, *key, value, None, None, None, None, None, None)
-            for key, value in self._tiers.items()
-            if value is not None
-        ]
+        for (app, owner, name), value in self._tiers.items():
+            if value is not None:
+                row = (tally.TIER, app, owner, name, value, None, None, None, None, None, None)
+                taken.append(row)
         self._entries = []
         self._by_id = {}
         self._tiers = {}
