@@ -178,6 +178,17 @@ class State(MutableMapping[str, Any]):
             changes[key] = DELETE
         return StateDelta(changes, self._cleared_at > 0)
 
+    def changed(self) -> list[str]:
+        """Return the keys that a save would write or remove. Raises `Unserializable`."""
+        return list(self.delta().changes)
+
+    def take(self, key: str, other: State) -> None:
+        """Take over what another copy has stored under `key`; what was set here is dropped."""
+        for held in (self._values, self._assigned, self._deleted, self._withdrawn, self._loaded):
+            held.pop(key, None)
+        if key in other._loaded:
+            self._loaded[key] = other._loaded[key]
+
     @property
     def writes(self) -> int:
         """A number that grows with every change by the caller."""

@@ -1,0 +1,95 @@
+"""Facts: what the web keeps of a session in its state, under keys that applications do not see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from sojourn.web import tokens
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from sojourn.web.tokens import Token
+
+RESERVED = "~"
+"""What a state key of the web begins with. Applications can not use such keys."""
+
+TOKEN = "~token"  # noqa: S105 - the name of a key, not a token
+AUTH = "~auth"
+DEVICE = "~device"
+FLASH = "~flash."
+"""What the key of a flash message begins with: each has its own, so that none replaces another."""
+
+MAX_AGENT = 256
+"""Characters of a user agent that are kept: it is a hint for people."""
+
+
+class TokenFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of the token of a session. Instants are microseconds.
+
+    `hash` is of its secret; `before` that of the one it replaced, honoured until `until`.
+    `remember` lets the cookie outlive the browser.
+    """
+
+    hash: str
+    at: int
+    before: str | None = None
+    until: int = 0
+    remember: bool = False
+
+    def accepts(self, token: Token, now: int) -> bool:
+        """Return whether a token is the one in use, or the one before it, in its time of grace."""
+        if tokens.matches(token.secret, self.hash):
+            return True
+        return self.is_graced(token, now)
+
+    def is_graced(self, token: Token, now: int) -> bool:
+        """Return whether a token is the one before the one in use, and still honoured."""
+        return (
+            self.before is not None
+            and now < self.until
+            and tokens.matches(token.secret, self.before)
+        )
+
+
+class Auth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When (microseconds) and how somebody logged in: `methods` such as `pwd`, `otp`; a level."""
+
+    at: int
+    methods: tuple[str, ...] = ()
+    level: int = 0
+
+
+class Device(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a session was begun or logged in from, as a hint: user agent and address."""
+
+    agent: str = ""
+    address: str = ""
+
+
+class Flash(msgspec.Struct, frozen=True, array_like=True):
+    """A message for the next page."""
+
+    text: str
+    category: str = "info"
+
+
+Fact = TypeVar("Fact")
+
+
+def read(state: MutableMapping[str, Any], key: str, kind: type[Fact]) -> Fact | None:
+    """Return a fact, `None` if it is not there or is not one: it was not written by us then."""
+    value = state.get(key)
+    if value is None:
+        return None
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return None
+
+
+def write(state: MutableMapping[str, Any], key: str, fact: object) -> None:
+    """Set a fact, to be stored with the next save."""
+    state[key] = msgspec.json.decode(msgspec.json.encode(fact))
