@@ -174,7 +174,7 @@ class Admission:
         elif plan is not None:
             await self._save_planned(web, session, plan)
         elif session.modified:
-            await self._bounded(self.sessions.save(session))
+            await self._save_plain(session)
 
     def reply(self, web: WebSession) -> Reply:
         """Return what the browser has to be told, once."""
@@ -240,7 +240,15 @@ class Admission:
             await self._after_login(web, fresh, plan)
             return
         web.plan = None
-        await self._bounded(self.sessions.save(session))
+        await self._save_plain(session)
+
+    async def _save_plain(self, session: Session) -> None:
+        try:
+            await self._bounded(self.sessions.save(session))
+        except Ended:
+            raise
+        except NotFound as error:  # it was there when it was opened
+            raise Ended(session.id, session.phase, "it was ended meanwhile") from error
 
     async def _save_outrun(self, web: WebSession, session: Session, plan: Plan) -> None:
         """Save where the token was replaced meanwhile: it opens nothing any more.
@@ -248,7 +256,7 @@ class Admission:
         What was written is kept. A login has proven who it is, so it gets a session of its own.
         """
         web.plan = None
-        await self._bounded(self.sessions.save(session))
+        await self._save_plain(session)
         if plan.user is None:
             return
         own = {key: value for key, value in session.state.items() if _is_own(key)}
