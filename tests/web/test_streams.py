@@ -227,7 +227,7 @@ async def test_trouble_after_the_response_is_noted() -> None:
 
     browser = await logged_in(sessions, late)
     assert (await browser.get("/")).status == 200
-    assert browser.app.admission.notices.counts["failed"] == 1  # type: ignore[attr-defined]  # ours
+    assert browser.app.admission.notices.counts["failed"] == 1  # type: ignore[attr-defined]  # the app is ours
     store.heal()
     await store.close()
 
