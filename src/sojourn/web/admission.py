@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from sojourn.errors import Conflict, Ended, InvalidQuery, NotFound, TooManySessions, Unavailable
 from sojourn.expiry import Expiry, is_past
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
+from sojourn.web.bounded import Bounded
 from sojourn.web.devices import Devices
 from sojourn.web.facts import Device, TokenFacts
 from sojourn.web.notices import NOWHERE, Notice, Notices, Source
@@ -17,12 +18,14 @@ from sojourn.web.tokens import Tokens, digest
 from sojourn.web.websession import Plan, WebSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from sojourn.manager import SessionManager
     from sojourn.session import Session
     from sojourn.web.notices import Kind
     from sojourn.web.tokens import Token
+
+T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5.0
 """How long a request waits for the store before it goes without: nobody waits longer for a page."""
@@ -139,7 +142,7 @@ class Admission:
             await self._bounded(self.sessions.touch(session))
         except NotFound:
             return False
-        except Unavailable:
+        except Unavailable:  # reading it went well, so the page can be shown
             self.notify("failed", session, reason="a touch could not be stored")
         return True
 
@@ -379,14 +382,8 @@ class Admission:
             )
         )
 
-    async def _bounded(self, work: Any) -> Any:
-        """Await a call of the store, `TIMEOUT_SECONDS` at most. Raises `Unavailable` after that."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await work
-        except TimeoutError as error:
-            reason = f"it did not answer within {self._timeout:g} s"
-            raise Unavailable(self.sessions.store.name, reason) from error
+    def _bounded(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        return Bounded(work, self._timeout, self.sessions.store.name)
 
 
 def _replaced(kept: TokenFacts, token: Token, plan: Plan, now: int) -> TokenFacts:

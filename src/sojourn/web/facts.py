@@ -9,8 +9,7 @@ import msgspec
 from sojourn.web import tokens
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
+    from sojourn.session import State
     from sojourn.web.tokens import Token
 
 RESERVED = "~"
@@ -79,17 +78,23 @@ class Flash(msgspec.Struct, frozen=True, array_like=True):
 Fact = TypeVar("Fact")
 
 
-def read(state: MutableMapping[str, Any], key: str, kind: type[Fact]) -> Fact | None:
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (TokenFacts, Auth, Device, Flash)
+}
+
+
+def read(state: State, key: str, kind: type[Fact]) -> Fact | None:
     """Return a fact, `None` if it is not there or is not one: it was not written by us then."""
-    value = state.get(key)
-    if value is None:
+    text = state.peek(key)
+    if text is None:
         return None
     try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
+        fact: Fact = _DECODERS[kind].decode(text)
+    except msgspec.DecodeError:
         return None
+    return fact
 
 
-def write(state: MutableMapping[str, Any], key: str, fact: object) -> None:
+def write(state: State, key: str, fact: object) -> None:
     """Set a fact, to be stored with the next save."""
     state[key] = msgspec.json.decode(msgspec.json.encode(fact))
