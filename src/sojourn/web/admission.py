@@ -86,10 +86,15 @@ class Admission:
         user agent and address with the session, as a hint for its user.
         """
         self.sessions = sessions
+        """The manager underneath."""
         self.tokens = Tokens() if tokens is None else tokens
+        """What makes tokens and reads them."""
         self.notices = Notices() if notices is None else notices
+        """Who is told what befalls sessions, and what was counted."""
         self.devices = Devices(self)
+        """All users' sessions, for administrators."""
         self.keeps_device = keep_device
+        """Whether user agent and address are stored with a session."""
         self._expiry = expiry
         self._renew_after = None if renew_after is None else from_seconds(renew_after)
         self._grace = grace
