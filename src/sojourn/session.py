@@ -35,6 +35,10 @@ class StateDelta(msgspec.Struct, frozen=True):
     clear: bool
 
 
+_CHANGEABLE = frozenset({list, dict})
+"""Types of values that may have been changed inside."""
+
+
 class State(MutableMapping[str, Any]):
     """The merged tiers of one session: `app:x`, `user:x`, `temp:x`, and its own keys.
 
@@ -138,12 +142,15 @@ class State(MutableMapping[str, Any]):
         """Whether a save would write. Values that cannot be saved count as changed."""
         if self._cleared_at or self._assigned or self._deleted:
             return True
-        return any(self._differs(key) for key in self._values)
+        for key, value in self._values.items():
+            if type(value) in _CHANGEABLE and self._differs(key):
+                return True
+        return False
 
     def _differs(self, key: str) -> bool:
         """Return whether a value that was looked at was changed inside."""
         value = self._values[key]
-        if type(value) not in (list, dict) or key not in self._loaded:
+        if type(value) not in _CHANGEABLE or key not in self._loaded:
             return False
         if codec.is_text_of(value, self._loaded[key]):  # as nearly always, and quick to see
             return False

@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from sojourn.errors import Conflict, Ended, InvalidQuery, NotFound, TooManySessions, Unavailable
-from sojourn.expiry import Expiry, is_past
+from sojourn.expiry import Expiry, is_past, touch_is_due
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
 from sojourn.web.bounded import Bounded
@@ -131,7 +131,9 @@ class Admission:
         if is_past(session.header.expires_at, now):
             self.notify("expired", session, source=source)
             return None
-        if not session.header.live or not await self._touched(session):
+        header = session.header
+        touch = touch_is_due(header.active_at, header.idle, now)
+        if not header.live or (touch and not await self._touched(session)):
             self.notify("refused", session, source=source, reason="the session is over")
             return None
         web = WebSession(self, source, session, token)

@@ -123,6 +123,7 @@ class SessionMiddleware:
         )
         self._name = name
         self._policies = _policies(policy)
+        self._only = policy if isinstance(policy, str) else None
         self._clear_site_data = clear_site_data
         self._socket_check = socket_check
         self._warn_of_plain = header is None and cookie is not None and not cookie.secure
@@ -234,6 +235,8 @@ class SessionMiddleware:
         message["headers"] = headers
 
     def _policy(self, path: str) -> Policy:
+        if self._only is not None:
+            return self._only
         for prefix, policy in self._policies:
             if path.startswith(prefix):
                 return policy
