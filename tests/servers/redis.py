@@ -229,8 +229,10 @@ class Cluster(Servers):
             if facts["role"] == "slave" and facts["master_link_status"] != "up":
                 return False
         roles = [server.info("replication") for server in self.servers]
-        attached = sum(facts.get("connected_slaves", 0) for facts in roles)
-        return bool(attached == len(self.servers) - MASTERS)
+        found = [fact for facts in roles for fact in facts.values() if isinstance(fact, dict)]
+        # Before it has said once what it has, a replica is sent nothing.
+        attached = [fact for fact in found if fact.get("state") == "online" and fact["offset"] > 0]
+        return len(attached) == len(self.servers) - MASTERS
 
     def revive(self) -> None:
         """Start and thaw whoever is not there."""
