@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -125,7 +126,12 @@ class Server:
         command += ["--dir", str(self.folder), "--repl-diskless-sync-delay", "0"]
         command += self._arguments
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([*dying_with_us(), *command], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*dying_with_us(), *command],
+                stdout=log,
+                stderr=log,
+                restore_signals=False,  # a file that may grow no more is an error, not its end
+            )
 
     def ask(self, *command: Any) -> Any:
         """Return what it answers to a command."""
@@ -150,6 +156,10 @@ class Server:
     def thaw(self) -> None:
         """Let it go on where it was."""
         os.kill(self.pid, signal.SIGCONT)
+
+    def let_files_grow(self, *, to: int = resource.RLIM_INFINITY) -> None:
+        """Have it fail to write more than so many bytes to a file, as on a disk that is full."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (to, resource.RLIM_INFINITY))
 
     def kill(self) -> None:
         """Kill it."""
