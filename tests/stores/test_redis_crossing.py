@@ -92,6 +92,14 @@ class Place:
         ]
         assert await client.run(calls, client.deadline(), lane="write") == [b"OK", b"OK"]
 
+    async def lose_the_note_of(self, id: str) -> None:
+        """Have its home not know where a session is, as if its master had been lost."""
+        home, client = routes.of_id("app", id), self.ours._tools.client
+        note = self.ours._tools.foreman.keys.note(home, "app", id)
+        assert await client.run(
+            [Call(home, ("UNLINK", note))], client.deadline(), lane="write"
+        ) == [1]
+
     async def reserve(self, job: Job) -> bool:
         tools = self.ours._tools
         (had,) = await tools.crossing.reserve([job], tools.client.deadline())
@@ -252,6 +260,22 @@ async def test_errands_go_on_where_a_master_was_lost(url: str) -> None:
         await place.our.due(now=1)
         await place.our.commit("one", app_state={"k3": 4})
         assert await place.our.app_state() == {"k0": 0, "k1": 1, "k2": 2, "k3": 4}
+
+
+async def test_a_note_that_a_lost_master_had_is_written_again(url: str) -> None:
+    """A check tells of it; who wants to make the session finds that it is there."""
+    (user,) = users_away_from("one", 1)
+    async for place in opened(Place(url)):
+        await place.our.create("one", user=user, state={"by": "us"})
+        await place.lose_the_note_of("one")
+        assert await place.their.get("one") is None
+        problems = await place.theirs.check()
+        assert len(problems) == 1
+        assert "is not noted at its home" in problems[0]
+        with pytest.raises(AlreadyExists):
+            await place.their.create("one", user=user)
+        assert decoded((await place.their.read("one")).state) == {"by": "us"}
+        assert await place.theirs.check() == []
 
 
 async def test_a_child_is_where_its_parent_is(url: str) -> None:

@@ -93,7 +93,10 @@ class Crossing:
         calls = [Call(route, ("GET", key)) for route, key, _ in wanted]
         replies = await self._client.ask(calls, deadline)
         for reservation, found in zip(wanted, replies, strict=True):
-            if found is None or found == reservation.value.encode():
+            ours = found == reservation.value.encode()
+            if ours and reservation == job.note:
+                await self._note_again(job, reservation, deadline)
+            if found is None or ours:
                 continue
             if reservation == job.note:
                 assert job.unit.key is not None, "only a session has a note"
@@ -102,6 +105,20 @@ class Crossing:
                 gone = await self._refuse_holder(job.app, found, deadline)
             if gone:
                 await self._strike(reservation.route, reservation.key, found, deadline)
+
+    async def _note_again(self, job: Job, ours: Reservation, deadline: float) -> None:
+        """Have the home of an id say again where its session is, if that was lost with a master.
+
+        The id seemed to be free, so the note says now what our session would be that can not be.
+        """
+        assert job.unit.key is not None, "only a session has a note"
+        session = self._keys.session(job.route, *job.unit.key)
+        (note,) = await self._client.ask([Call(job.route, ("HGET", session, "note"))], deadline)
+        if note and note != ours.value.encode():
+            request = Request(ours.route)
+            request.check("says", ours.key, ours.value)
+            request.do("SET", ours.key, note)
+            await self._run(request, deadline)
 
     async def _strike(self, route: Route, key: str, value: bytes | str, deadline: float) -> None:
         request = Request(route)
