@@ -21,7 +21,15 @@ from sojourn import (
     open_store,
 )
 from sojourn.model import Draft
-from sojourn.store import Change, Query, SupportsLease, SupportsTransfer, SupportsWatch
+from sojourn.store import (
+    Acquire,
+    Change,
+    Query,
+    Renew,
+    SupportsLease,
+    SupportsTransfer,
+    SupportsWatch,
+)
 from sojourn.stores import OPTIONS
 from sojourn.stores.postgres import listing, schema
 from sojourn.stores.postgres.address import parse
@@ -355,6 +363,47 @@ async def test_a_call_that_is_made_again_is_answered_and_not_applied(
         assert answers[1].moved == set()
         assert await sessions.count() == 1
         assert len(await sessions.events("s", kind="n")) == events
+
+
+@pytest.mark.parametrize("lost", ["before the commit", "after it"])
+async def test_a_locked_round_that_is_made_again_is_applied_once(
+    url: str, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Lost before or after its commit, and with many writers between the two."""
+    monkeypatch.setattr("sojourn.stores.postgres.writer.HOPEFUL_ROUNDS", 0)
+    async with SessionManager.open(url) as sessions, SessionManager.open(url) as others:
+        session = await sessions.create(id="s")
+        pool = sessions.store._writer._pool  # type: ignore[attr-defined]  # its own
+        plain, calls = pool._work, 0
+
+        async def lossy(connection: Any, work: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                return await plain(connection, work)
+            if lost == "after it":
+                await plain(connection, work)
+                for number in range(33):  # more than a session remembers
+                    await others.append("s", Event(kind="other", body=number))
+            else:
+                async with connection.transaction():
+                    await plain(connection, work)
+                    connection.terminate()
+            raise ConnectionResetError
+
+        monkeypatch.setattr(pool, "_work", lossy)
+        await sessions.append(session, Event(kind="n"))
+        assert calls == 2
+        assert len(await sessions.events("s", kind="n")) == 1
+        calls = 0
+        store = sessions.store
+        assert isinstance(store, SupportsLease)
+        acquire = Acquire(app="default", id="s", holder="me", now=1, until=1 << 60)
+        token = await store.acquire(acquire)
+        assert calls == 2
+        calls = 0
+        await store.renew(Renew(app="default", id="s", holder="me", now=1, until=None, token=token))
+        assert calls == 2
 
 
 async def test_synchronous_commit_follows_the_durability_asked_for(url: str) -> None:

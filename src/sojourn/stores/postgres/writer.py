@@ -21,7 +21,7 @@ from sojourn.stores.postgres.lone import CALL_LONE, MOVED, STALE, is_lone, value
 from sojourn.stores.postgres.pool import Pool
 from sojourn.stores.postgres.schema import sql
 from sojourn.stores.postgres.trouble import mapped, passes
-from sojourn.stores.postgres.writing import CALL
+from sojourn.stores.postgres.writing import CALL, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +68,7 @@ class Writer:
         self._fetcher = Fetcher(address)
         self._call = sql(CALL, address)
         self._lone = sql(CALL_LONE, address)
+        self._last = sql(LAST, address)
         self._recent = Recent()
         self._name = secrets.token_bytes(16)
         self._slot = secrets.randbelow(SLOTS)
@@ -180,23 +181,29 @@ class Writer:
         raise Unavailable(self._address.shown, "a batch asked for more and more reads")
 
     async def _surely(self, operations: Sequence[Operation], until: float) -> tuple[Plan, set[int]]:
-        """Read with the sessions locked, plan and apply, in one transaction."""
+        """Read with the sessions locked, plan and apply, in one transaction.
+
+        Made again after its connection was lost, it first asks what became of the plans before.
+        """
         relaxed = self._is_relaxed(operations)
-        self._batch += 1
-        number = self._batch
+        tried: dict[int, tuple[Plan, Sequence[Unit]]] = {}
 
         async def work(db: Connection) -> tuple[Plan, Sequence[Unit], _Applied]:
-            known = Known()
             async with db.transaction():
+                if tried:
+                    batch, moved, rows = await db.fetchrow(self._last, self._name)
+                    if batch in tried:
+                        return *tried[batch], _Applied(set(moved), rows)
                 made = await self._read_and_plan(
-                    db, operations, known, relaxed=relaxed, locked=True
+                    db, operations, Known(), relaxed=relaxed, locked=True
                 )
                 arguments = Arguments(made.units)
-                values = arguments.values(self._name, number, self._slot, relaxed=relaxed)
+                self._batch += 1
+                tried[self._batch] = made, arguments.created
+                values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
                 return made, arguments.created, await self._called(db, values)
 
-        # Not made again: what was planned under the lock can not be told from a second plan.
-        made, created, applied = await self._pool.run(work, until=until, again=False)
+        made, created, applied = await self._pool.run(work, until=until)
         return made, set(made.later) | self._took(made.units, created, applied)
 
     async def _apply(self, made: Plan, until: float, *, relaxed: bool) -> set[int]:

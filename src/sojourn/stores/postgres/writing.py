@@ -379,3 +379,9 @@ CALL = (
     + ")"
 )
 """How a batch is written."""
+
+LAST = """INSERT INTO {s}.writers AS w (writer, batch, at) VALUES ($1, 0, clock_timestamp())
+    ON CONFLICT (writer) DO UPDATE SET at = excluded.at
+    RETURNING w.batch, coalesce(w.moved, '{}'), coalesce(w.rows, '{}')"""
+"""What came of the last batch of a writer. It is an update, so it waits for the end of a call that
+is still under way on a connection that was lost, and none that comes late gets past it."""
