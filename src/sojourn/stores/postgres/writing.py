@@ -373,9 +373,15 @@ WRITE = (
     f"BEGIN{_BODY}END $body$;\n"
 )
 
+AS_TEXT = ("int[]", "bigint[]", "boolean[]")
+"""Types of lists that are given as their text: the driver looks long at each item of a list."""
+
 CALL = (
     "SELECT moved, rows, stale FROM {s}.write_1("
-    + ", ".join(f"${number}" for number in range(1, len(PARAMETERS) + 1))
+    + ", ".join(
+        f"${number}::text::{kind}" if kind in AS_TEXT else f"${number}"
+        for number, (_, kind) in enumerate(PARAMETERS, 1)
+    )
     + ")"
 )
 """How a batch is written."""
