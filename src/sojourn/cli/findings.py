@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sojourn.cli.failures import answer, told
+from sojourn.cli.places import SCHEMA_SCHEMES
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def log_size(path: Path) -> Finding:
 
 def is_postgres(url: str) -> bool:
     """Return whether a URL names a PostgreSQL server."""
-    return url.partition(":")[0] in ("postgres", "postgresql")
+    return url.partition(":")[0] in SCHEMA_SCHEMES
 
 
 async def postgres(url: str) -> list[Finding]:
