@@ -183,8 +183,8 @@ class Admission:
             await self._store(web, session, plan)
         elif plan is not None:
             await self._save_planned(web, session, plan)
-        elif session.modified:
-            await self._save_plain(session)
+        elif session.modified or web.expiry is not None:
+            await self._save_merged(web, session)
 
     def reply(self, web: WebSession) -> Reply:
         """Return what the browser has to be told, once."""
@@ -212,10 +212,21 @@ class Admission:
         user = None if plan is None else plan.user
         if plan is not None:
             self._note_login(session, plan)
-        await self._bounded(self.sessions.save(session, user=user, expiry=self._expiry))
-        web.plan = None
+        expiry = web.expiry or self._expiry
+        await self._bounded(self.sessions.save(session, user=user, expiry=expiry))
+        web.plan = web.expiry = None
         self.notify("created", session, source=web.source)
         await self._after_login(web, session, plan)
+
+    async def _save_merged(self, web: WebSession, session: Session) -> None:
+        """Save what changed beside what others did."""
+        try:
+            await self._bounded(self.sessions.save(session, expiry=web.expiry))
+        except Ended:
+            raise
+        except NotFound as error:  # it was there when it was opened
+            raise Ended(session.id, session.phase, "it was ended meanwhile") from error
+        web.expiry = None
 
     async def _save_planned(self, web: WebSession, session: Session, plan: Plan) -> None:
         """Save with a new token, in one commit that nothing comes between.
@@ -234,31 +245,24 @@ class Admission:
             if not plan.firm and kept.is_graced(web.token, now):
                 break  # somebody else has renewed it
             _carry_over(session, fresh)
-            token = self.tokens.issue(session.id)
+            token = plan.token or self.tokens.issue(session.id)
             fact = _replaced(kept, token, plan, now)
             facts.write(fresh.state, facts.TOKEN, fact)
             self._note_login(fresh, plan)
-            expiry = None if plan.user is None else self._expiry
+            expiry = web.expiry or (None if plan.user is None else self._expiry)
             try:
                 await self._bounded(
                     self.sessions.save(fresh, user=plan.user, expiry=expiry, conflict="fail")
                 )
             except Conflict:
                 continue
-            web.held, web.token, web.issued, web.plan = fresh, token, token, None
+            web.held, web.token, web.issued = fresh, token, token
+            web.plan = web.expiry = None
             self.notify("renewed", fresh, source=web.source)
             await self._after_login(web, fresh, plan)
             return
         web.plan = None
-        await self._save_plain(session)
-
-    async def _save_plain(self, session: Session) -> None:
-        try:
-            await self._bounded(self.sessions.save(session))
-        except Ended:
-            raise
-        except NotFound as error:  # it was there when it was opened
-            raise Ended(session.id, session.phase, "it was ended meanwhile") from error
+        await self._save_merged(web, session)
 
     async def _save_outrun(self, web: WebSession, session: Session, plan: Plan) -> None:
         """Save where the token was replaced meanwhile: it opens nothing any more.
@@ -266,7 +270,7 @@ class Admission:
         What was written is kept. A login has proven who it is, so it gets a session of its own.
         """
         web.plan = None
-        await self._save_plain(session)
+        await self._save_merged(web, session)
         if plan.user is None:
             return
         own = {key: value for key, value in session.state.items() if _is_own(key)}
@@ -327,6 +331,34 @@ class Admission:
             count = len(await self.devices.of(user))
             if count >= cap.sessions:
                 raise TooManySessions(cap.sessions)
+
+    async def opened_by(self, text: str) -> Session | None:
+        """Return the live session that a token opens, `None` where there is none.
+
+        Nothing is noted: it is no use of the session.
+        """
+        token = self.tokens.read(text)
+        session = None if token is None else await self._bounded(self.sessions.get(token.id))
+        if token is None or session is None or not session.header.live:
+            return None
+        kept = facts.read(session.state, facts.TOKEN, TokenFacts)
+        return session if kept is not None and kept.accepts(token, self.sessions.now()) else None
+
+    async def is_current(self, web: WebSession) -> bool:
+        """Return whether a session's token is the one in use, not one that was replaced meanwhile.
+
+        Only then may a browser be told again to keep it. The store is asked where others have
+        written to the session since it was loaded.
+        """
+        session: Session | None = web.held
+        if session is None or web.token is None:
+            return False
+        if session.header.revision != session.revision:
+            session = await self._bounded(self.sessions.get(session.id))
+        if session is None:
+            return False
+        kept = facts.read(session.state, facts.TOKEN, TokenFacts)
+        return kept is not None and kept.is_current(web.token)
 
     # --- one key, atomically -------------------------------------------------------------------
 

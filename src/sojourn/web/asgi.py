@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sojourn.context import completed
 from sojourn.errors import InvalidSetting, SojournError, Unavailable
@@ -19,8 +19,9 @@ from sojourn.web.admission import (
     Admission,
     Cap,
 )
-from sojourn.web.cookies import Cookie, is_local
+from sojourn.web.cookies import Cookie, PlainWarning
 from sojourn.web.notices import Listener, Notices, Source
+from sojourn.web.policies import FAILURE, REFUSAL, RETRY_AFTER, UNAVAILABLE, Policies, Policy
 from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket
 from sojourn.web.tokens import Tokens
 from sojourn.web.transports import CookieTransport, Header
@@ -41,18 +42,6 @@ if TYPE_CHECKING:
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("sojourn.web")
-
-Policy = Literal["required", "optional", "skip"]
-"""What a route does while the store is down: refuse (503), go on with an empty read-only session;
-or have no session at all."""
-
-FAILURE = 500
-"""From this status on a response says that the request failed: nothing of it is stored."""
-
-REFUSAL = b"Sessions are unavailable. Please try again in a moment.\n"
-
-RETRY_AFTER = b"5"
-"""Seconds after which a client may ask again while the store is down."""
 
 
 class SessionMiddleware:
@@ -122,11 +111,10 @@ class SessionMiddleware:
             CookieTransport(cookie or Cookie()) if header is None else header
         )
         self._name = name
-        self._policies = _policies(policy)
-        self._only = policy if isinstance(policy, str) else None
+        self._policies = Policies(policy)
         self._clear_site_data = clear_site_data
         self._socket_check = socket_check
-        self._warn_of_plain = header is None and cookie is not None and not cookie.secure
+        self._plain = PlainWarning(cookie)
 
     @property
     def devices(self) -> Devices:
@@ -137,7 +125,7 @@ class SessionMiddleware:
         """Serve one connection. What is neither HTTP nor WebSocket passes through."""
         kind = scope["type"]
         if kind in ("http", "websocket"):
-            policy = self._policy(scope.get("path", "/"))
+            policy = self._policies.of(scope.get("path", "/"))
             if policy != "skip":
                 await self._serve(scope, receive, send, policy)
                 return
@@ -150,8 +138,8 @@ class SessionMiddleware:
         headers = scope["headers"]
         presented = self._transport.presented(headers)
         source = _source(scope, headers)
-        if self._warn_of_plain:
-            self._warn(headers)
+        if self._plain.due:
+            self._plain.look(_host(headers))
         if not presented:
             web = WebSession(self.admission, source)
         else:
@@ -234,25 +222,9 @@ class SessionMiddleware:
         headers.append((b"vary", self._transport.vary))
         message["headers"] = headers
 
-    def _policy(self, path: str) -> Policy:
-        if self._only is not None:
-            return self._only
-        for prefix, policy in self._policies:
-            if path.startswith(prefix):
-                return policy
-        return "required"
-
     def _note_trouble(self, error: SojournError, source: Source) -> None:
         log.error("sessions can not be asked: %s", error)
         self.admission.notify("failed", source=source, reason=type(error).__name__)
-
-    def _warn(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
-        if host and not is_local(host):
-            self._warn_of_plain = False
-            log.warning(
-                "session cookies go without Secure to %s: anybody on the way reads them", host
-            )
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the store before the application starts, close it when that has shut down."""
@@ -284,7 +256,7 @@ async def refuse(scope: Scope, send: Send) -> None:
         (b"cache-control", b"no-store"),
         (b"retry-after", RETRY_AFTER),
     ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.start", "status": UNAVAILABLE, "headers": headers})
     await send({"type": "http.response.body", "body": REFUSAL})
 
 
@@ -293,14 +265,8 @@ def _is_dirty(web: WebSession) -> bool:
     return web.modified or web.erase or web.issued is not None
 
 
-def _policies(policy: Policy | Mapping[str, Policy]) -> list[tuple[str, Policy]]:
-    """Return policies by prefix, the longest first."""
-    by_prefix = {"": policy} if isinstance(policy, str) else dict(policy)
-    for prefix, word in by_prefix.items():
-        if word not in ("required", "optional", "skip"):
-            reason = f"{word!r} (for {prefix!r}) is none of required, optional, skip"
-            raise InvalidSetting("policy", "SessionMiddleware", reason)
-    return sorted(by_prefix.items(), key=lambda item: -len(item[0]))
+def _host(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    return next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
 
 
 def _source(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,8 @@ from sojourn.errors import InvalidSetting, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+log = logging.getLogger("sojourn.web")
 
 MAX_COOKIE_BYTES = 4_096
 """Most bytes of a cookie's name and value: browsers drop a larger one without a word."""
@@ -138,6 +141,23 @@ _PREFIXES: dict[str, tuple[str, ...]] = {
     "__secure-": ("secure",),
 }
 """What browsers ask of a name with such a prefix."""
+
+
+class PlainWarning:
+    """Warns, once, when a cookie without `Secure` goes to another machine."""
+
+    def __init__(self, cookie: Cookie | None) -> None:
+        """`None` for no cookie at all."""
+        self.due = cookie is not None and not cookie.secure
+        """Whether to look at the host that a request names."""
+
+    def look(self, host: str) -> None:
+        """Warn if `host`, from the request's header, is not this machine."""
+        if self.due and host and not is_local(host):
+            self.due = False
+            log.warning(
+                "session cookies go without Secure to %s: anybody on the way reads them", host
+            )
 
 
 def is_local(host: str) -> bool:

@@ -44,6 +44,10 @@ class TokenFacts(msgspec.Struct, frozen=True, omit_defaults=True):
         given = tokens.digest(token.secret)
         return hmac.compare_digest(given, self.hash) or self._is_before(given, now)
 
+    def is_current(self, token: Token) -> bool:
+        """Return whether a token is the one in use."""
+        return hmac.compare_digest(tokens.digest(token.secret), self.hash)
+
     def is_graced(self, token: Token, now: int) -> bool:
         """Return whether a token is the one before the one in use, and still honoured."""
         return self.before is not None and self._is_before(tokens.digest(token.secret), now)

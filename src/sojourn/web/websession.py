@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from sojourn.expiry import Expiry
     from sojourn.session import Session
     from sojourn.web.admission import Admission
     from sojourn.web.devices import DeviceSession
@@ -34,7 +35,7 @@ class Plan(NamedTuple):
     """What the next save does beside the state: a new token, and a login if there is a user.
 
     `grace` is how long the token before is honoured, in seconds. A plan that is not `firm` is
-    dropped where somebody else was faster.
+    dropped where somebody else was faster. `token` is the new one where it had to be known before.
     """
 
     firm: bool = True
@@ -43,6 +44,7 @@ class Plan(NamedTuple):
     auth: Auth | None = None
     remember: bool | None = None
     labels: Mapping[str, str | None] | None = None
+    token: Token | None = None
 
 
 class WebSession(MutableMapping[str, Any]):
@@ -59,6 +61,7 @@ class WebSession(MutableMapping[str, Any]):
         "accessed",
         "available",
         "erase",
+        "expiry",
         "held",
         "issued",
         "leaving",
@@ -86,6 +89,8 @@ class WebSession(MutableMapping[str, Any]):
         """The token that opens it; never shown."""
         self.plan: Plan | None = None
         """What the next save does beside the state."""
+        self.expiry: Expiry | None = None
+        """How long it lasts from the next save on; `None` leaves that as it is."""
         self.leaving: Session | None = None
         """A session that ends with the next save."""
         self.erase = False
@@ -153,7 +158,7 @@ class WebSession(MutableMapping[str, Any]):
         """
         self.accessed = True
         session, self.held = self.held, None
-        self.plan = self.token = self.issued = None
+        self.plan = self.token = self.issued = self.expiry = None
         if session is not None and session.stored:
             self.leaving = session
             self.erase = True
@@ -193,7 +198,7 @@ class WebSession(MutableMapping[str, Any]):
         """Whether a save would write."""
         if self.plan is not None or self.leaving is not None:
             return True
-        return self.held is not None and self.held.modified
+        return self.held is not None and (self.expiry is not None or self.held.modified)
 
     @property
     def auth(self) -> Auth | None:
@@ -345,14 +350,15 @@ class WebSession(MutableMapping[str, Any]):
         at = max(self._admission.sessions.now(), last + 1)
         facts.write(state, f"{facts.FLASH}{at:016x}{token_hex(2)}", Flash(text, category))
 
-    def flashes(self) -> list[Flash]:
-        """Return the messages that wait, in order, and drop them."""
+    def flashes(self, *, keep: bool = False) -> list[Flash]:
+        """Return the messages that wait, in order, and drop them unless they are to be kept."""
         self.accessed = True
         found: list[Flash] = []
         for key in self._flash_keys():
             assert self.held is not None  # it has keys
             flash = facts.read(self.held.state, key, Flash)
-            del self.held.state[key]
+            if not keep:
+                del self.held.state[key]
             found += [flash] if flash is not None else []
         return found
 

@@ -1,0 +1,51 @@
+"""Where an example runs: a folder with its SQLite file, a port of the loopback, and a server."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PORT = 8_000
+
+FOLDER = Path("example-run")
+"""Holds a folder for each example, below the current one."""
+
+
+class Place(NamedTuple):
+    """The URL of the store, and a socket that listens."""
+
+    store: str
+    listener: socket.socket
+
+
+def prepare(name: str) -> Place:
+    """Read the command line, make the folder, listen, and say where."""
+    parser = argparse.ArgumentParser(prog=f"python -m examples.{name}")
+    parser.add_argument("--port", type=int, default=PORT, help="0: any that is free")
+    parser.add_argument("--folder", type=Path, default=FOLDER / name, help="keeps the sessions")
+    given = parser.parse_args()
+    folder: Path = given.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        listener = socket.create_server(("127.0.0.1", given.port))
+    except OSError as error:
+        sys.exit(f"port {given.port} is taken ({error.strerror}): try --port 0")
+    # By this name, not by the address: then the browser takes a __Host- cookie without TLS.
+    print(f"The example shop: http://localhost:{listener.getsockname()[1]}/", flush=True)
+    print(f"Its sessions:     {folder / 'shop.db'}", flush=True)
+    return Place(f"sqlite:///{folder / 'shop.db'}", listener)
+
+
+def serve_asgi(name: str, make: Callable[[str], Any]) -> None:
+    """Run an ASGI application until it is told to stop; `make` takes the URL of a store."""
+    import uvicorn  # noqa: PLC0415 - WSGI examples do without it
+
+    place = prepare(name)
+    config = uvicorn.Config(make(place.store), log_level="warning", timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run(sockets=[place.listener])
