@@ -287,7 +287,7 @@ def _wsgi(app: Any) -> Ask:
 
         def start(line: str, headers: list[tuple[str, str]], _error: object = None) -> None:
             nonlocal status, given
-            status = int(line.split()[0])
+            status = int(line.split(maxsplit=1)[0])
             for name, value in headers:
                 if name.lower() == "set-cookie":
                     given = value.split(";", 1)[0]
