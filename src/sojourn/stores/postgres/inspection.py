@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sojourn.stores.postgres import schema
-from sojourn.stores.postgres.pool import Pool
+from sojourn.stores.postgres.pool import Pool, one_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ async def _facts(db: Connection, address: Address) -> Facts:
 async def check(db: Connection, address: Address) -> list[str]:
     """Return what is wrong, in words; empty when all is well."""
     found: list[str] = []
-    async with db.transaction(isolation="repeatable_read", readonly=True):
+    async with one_moment(db):
         for what, statement in _CHECKS:
             limited = f"{schema.sql(statement, address)} LIMIT {SHOWN + 1}"
             wrong = [name for (name,) in await db.fetch(limited)]
