@@ -122,16 +122,21 @@ class Cookie:
         There may be several lines (HTTP/2 splits them) and several values. Nothing is refused:
         what is no token is sorted out later.
         """
-        found: list[str] = []
-        wanted = self.name + "="
-        for line in lines:
-            if wanted not in line:
-                continue
-            for pair in line.split(";"):
-                text = pair.strip()
-                if text.startswith(wanted) and len(found) < MAX_PRESENTED:
-                    found.append(text[len(wanted) :].strip('"'))
-        return found
+        return presented(self.name, lines)
+
+
+def presented(name: str, lines: Iterable[str]) -> list[str]:
+    """Return the values of the cookies called `name` in `Cookie` lines; see `Cookie.values`."""
+    found: list[str] = []
+    wanted = name + "="
+    for line in lines:
+        if wanted not in line:
+            continue
+        for pair in line.split(";"):
+            text = pair.strip()
+            if text.startswith(wanted) and len(found) < MAX_PRESENTED:
+                found.append(text[len(wanted) :].strip('"'))
+    return found
 
 
 _PREFIXES: dict[str, tuple[str, ...]] = {

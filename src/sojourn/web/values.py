@@ -53,7 +53,8 @@ class Values(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Set a key. The value is checked when it is flushed."""
+        """Set a key; `Unavailable` without a store. The value is checked when it is flushed."""
+        self.web.check_available()
         self._values[key] = value
         self._set.add(key)
         self._removed.discard(key)
@@ -96,6 +97,10 @@ class Values(MutableMapping[str, Any]):
     def modified(self) -> bool:
         """Whether a flush would change the session."""
         return bool(self._set or self._removed) or self.changed_inside
+
+    def wrote(self, key: str) -> bool:
+        """Return whether a key was set or removed, and not flushed yet."""
+        return key in self._set or key in self._removed
 
     def _differs(self, key: str) -> bool:
         try:

@@ -246,7 +246,7 @@ class WebSession(MutableMapping[str, Any]):
         Somebody else's session is ended first. Raises `TooManySessions` where a cap says so,
         `InvalidId`, and what the store raises.
         """
-        self._refuse_unavailable()
+        self.check_available()
         methods = (auth,) if isinstance(auth, str) else tuple(auth)
         before = self.held
         if before is not None and before.user not in (None, user):
@@ -276,7 +276,7 @@ class WebSession(MutableMapping[str, Any]):
 
         The old one is dead then, or honoured for `grace` seconds.
         """
-        self._refuse_unavailable()
+        self.check_available()
         self.begun()
         if self.plan is None or not self.plan.firm:
             self.plan = Plan(grace=grace)
@@ -406,7 +406,7 @@ class WebSession(MutableMapping[str, Any]):
         Raises `Unavailable` where the store can not be asked.
         """
         self.accessed = True
-        self._refuse_unavailable()
+        self.check_available()
         if self.held is None:
             token = self._admission.tokens.issue()
             self.held = self._admission.begin(token)
@@ -415,6 +415,11 @@ class WebSession(MutableMapping[str, Any]):
                 device = Device(self.source.agent[: facts.MAX_AGENT], self.source.address)
                 facts.write(self.held.state, facts.DEVICE, device)
         return self.held
+
+    def check_available(self) -> None:
+        """Raise `Unavailable` where the store can not be asked: then it is read-only."""
+        if not self.available:
+            raise Unavailable("sessions", "they can not be asked now; this one is empty, read-only")
 
     def _hold(self, token: Token) -> None:
         """Note a new token in a session that is not stored yet."""
@@ -433,10 +438,6 @@ class WebSession(MutableMapping[str, Any]):
         if self.held is None:
             return []
         return sorted(key for key in self.held.state if key.startswith(facts.FLASH))
-
-    def _refuse_unavailable(self) -> None:
-        if not self.available:
-            raise Unavailable("sessions", "they can not be asked now; this one is empty, read-only")
 
 
 def _is_reserved(key: object) -> bool:
