@@ -19,8 +19,9 @@ FOLDER = Path("example-run")
 
 
 class Place(NamedTuple):
-    """The URL of the store, and a socket that listens."""
+    """A folder, the URL of the store in it, and a socket that listens."""
 
+    folder: Path
     store: str
     listener: socket.socket
 
@@ -40,7 +41,7 @@ def prepare(name: str) -> Place:
     # By this name, not by the address: then the browser takes a __Host- cookie without TLS.
     print(f"The example shop: http://localhost:{listener.getsockname()[1]}/", flush=True)
     print(f"Its sessions:     {folder / 'shop.db'}", flush=True)
-    return Place(f"sqlite:///{folder / 'shop.db'}", listener)
+    return Place(folder, f"sqlite:///{folder / 'shop.db'}", listener)
 
 
 def serve_asgi(application: Any, place: Place) -> None:
