@@ -31,6 +31,8 @@ ALLOWED = {
     "telemetry/opentelemetry": {"opentelemetry"},
     "telemetry/prometheus": {"prometheus_client"},
     "testing": {"hypothesis", "pytest"},
+    "web/django": {"django"},
+    "web/flask": {"flask", "werkzeug"},
 }
 """What the modules below a folder may import as well."""
 

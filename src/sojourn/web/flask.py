@@ -189,13 +189,13 @@ class SojournSessions(SessionInterface):
             flask.g.setdefault(EXTENSION, lend(cast("Lender", session)))
         return session
 
-    def make_null_session(self, app: flask.Flask) -> NullSession:  # noqa: ARG002 - Flask's own shape
+    def make_null_session(self, app: flask.Flask) -> NullSession:  # noqa: ARG002 - the shape is Flask's
         """Return what a request has whose policy is to have none: empty, and not to be written."""
         return NoSession()
 
     def save_session(
         self,
-        app: flask.Flask,  # noqa: ARG002 - Flask's own shape
+        app: flask.Flask,  # noqa: ARG002 - the shape is Flask's
         session: SessionMixin | None,
         response: flask.Response,
     ) -> None:

@@ -106,7 +106,7 @@ class SessionStore(Face, SessionBase):
         self._flag = value
         self._seen = 0 if values is None else values.writes
 
-    def _get_session(self, no_load: bool = False) -> Values:  # noqa: FBT001, FBT002 - Django's shape
+    def _get_session(self, no_load: bool = False) -> Values:  # noqa: FBT001, FBT002 - the shape is Django's
         """Return the values, loaded when they are first asked for."""
         self.accessed = True
         values = self._cached()
@@ -115,7 +115,7 @@ class SessionStore(Face, SessionBase):
             values = self._session_cache = self._fresh() if unknown else self.load()
         return values
 
-    async def _aget_session(self, no_load: bool = False) -> Values:  # noqa: FBT001, FBT002 - Django's shape
+    async def _aget_session(self, no_load: bool = False) -> Values:  # noqa: FBT001, FBT002 - the shape is Django's
         self.accessed = True
         values = self._cached()
         if values is None:
@@ -221,7 +221,7 @@ class SessionStore(Face, SessionBase):
         await self._saved(admission, must_create=True)
         self.modified = True
 
-    def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's shape
+    def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - the shape is Django's
         """Store what changed.
 
         Raises `UpdateError` when the session was ended meanwhile (nothing is stored), or when its
@@ -233,7 +233,7 @@ class SessionStore(Face, SessionBase):
         self._check_known(given, must_create=must_create)
         self._run(partial(self._saved, must_create=must_create))
 
-    async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's shape
+    async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - the shape is Django's
         """Do the same in an event loop."""
         given = self.session_key
         await self._aget_session(no_load=must_create)
@@ -254,7 +254,7 @@ class SessionStore(Face, SessionBase):
         values = await self._bound(admission, values)
         web = values.flushed()
         web.begun()
-        if expires_anew and self.get_expiry_age(expiry=values.get(EXPIRY_KEY)) <= 0:
+        if (expires_anew or web.new) and self.get_expiry_age(expiry=values.get(EXPIRY_KEY)) <= 0:
             await self._expire(admission, web)
             return
         if expires_anew or web.new or (web.plan is not None and web.plan.user is not None):
