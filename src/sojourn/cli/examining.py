@@ -62,7 +62,7 @@ def doctor(
 
 
 async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
-    call.check_there(version=False)
+    call.check_kept(version=False)  # what a server has not is a finding
     found = [findings.versions()]
     apps: list[dict[str, Any]] = []
     path, folder = path_of(call.url), folder_of(call.url)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sojourn.cli.failures import answer, told
+from sojourn.cli.places import SCHEMA_SCHEMES
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def log_size(path: Path) -> Finding:
 
 def is_postgres(url: str) -> bool:
     """Return whether a URL names a PostgreSQL server."""
-    return url.partition(":")[0] in ("postgres", "postgresql")
+    return url.partition(":")[0] in SCHEMA_SCHEMES
 
 
 async def postgres(url: str) -> list[Finding]:
@@ -248,7 +249,9 @@ async def redis(url: str) -> list[Finding]:
     text = f"{found.release}, {found.masters} master{'s' * (found.masters > 1)}"
     server = Finding("server", "ok", text)
     if found.faults:
-        server = Finding("server", "warning", f"{text}: {'; '.join(found.faults)}", "upgrade it")
+        reason = f"{text}: {'; '.join(found.faults)}"
+        step = "upgrade it, unless your distribution has repaired it under this number"
+        server = Finding("server", "warning", reason, step)
     return [server, _kept(found), _evicted(found)]
 
 

@@ -70,8 +70,6 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         }
         if self.pooler:
             found["statement_cache_size"] = 0
-        else:  # which a pooler refuses; the statements are short, and compiling them takes longer
-            found["server_settings"]["jit"] = "off"
         return {name: value for name, value in found.items() if value is not None}
 
 

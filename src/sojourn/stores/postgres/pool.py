@@ -35,12 +35,17 @@ CLOSING_SECONDS = 2.0
 """Time for a connection to say goodbye; after that it is just dropped."""
 
 
+SETTINGS = "SET jit = off"
+"""The statements are short, and compiling them takes longer than running them."""
+
+
 class Pool:
     """Up to so many connections to one place."""
 
-    def __init__(self, address: Address, size: int) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, address: Address, size: int, *, settings: str = SETTINGS) -> None:
+        """Nothing is opened yet. Each connection begins with `settings`, see `connect`."""
         self._address = address
+        self._settings = settings
         self._free = asyncio.Semaphore(size)
         self._size = size
         self._idle: list[Connection] = []
@@ -122,7 +127,7 @@ class Pool:
             if not connection.is_closed():
                 self._used.add(connection)
                 return connection
-        connection = await connect(self._address)
+        connection = await connect(self._address, self._settings)
         self._used.add(connection)
         return connection
 
@@ -149,12 +154,23 @@ class Pool:
             self._free.release()
 
 
-async def connect(address: Address) -> Connection:
-    """Return a new connection. Raises what the driver does; the caller limits the time."""
+async def connect(address: Address, settings: str = SETTINGS) -> Connection:
+    """Return a new connection. Raises what the driver does; the caller limits the time.
+
+    `settings` are said once it is there: among the first words, a pooler refuses them. Behind a
+    transaction pooler they are left out, as they would be said to one connection of many.
+    """
     try:
-        return await asyncpg.connect(**address.arguments(), timeout=address.timeout)
+        connection = await asyncpg.connect(**address.arguments(), timeout=address.timeout)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise Unavailable(address.shown, f"it can not be connected to: {error}") from error
+    if not address.pooler:
+        try:
+            await connection.execute(settings)
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
 
 
 async def say_goodbye(connection: Connection) -> None:
