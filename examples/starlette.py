@@ -175,4 +175,5 @@ async def refused(_: Request, error: Exception) -> Response:
 
 
 if __name__ == "__main__":
-    place.serve_asgi("starlette", application)
+    here = place.prepare("starlette")
+    place.serve_asgi(application(here.store), here)

@@ -84,6 +84,8 @@ class Shop:
         self.name = name
         self.store = f"sqlite:///{folder / 'shop.db'}"
         self.bank = bank
+        # Django's users have a number; the example makes them in this order.
+        self._ids = {"ada": "1", "grace": "2"} if name == "django" else {}
         self._log = folder / "errors.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
@@ -107,14 +109,14 @@ class Shop:
 
     def sessions_of(self, user: str) -> int:
         """Return how many sessions of a user are stored."""
-        return self._asked(lambda sessions: sessions.count(user=user))
+        return self._asked(lambda sessions: sessions.count(user=self._ids.get(user, user)))
 
     def forget(self, *users: str) -> None:
         """Remove all sessions of users."""
 
         def forget(sessions: blocking.SessionManager) -> None:
             for user in users:
-                sessions.forget(user)
+                sessions.forget(self._ids.get(user, user))
 
         self._asked(forget)
 
