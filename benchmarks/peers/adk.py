@@ -40,7 +40,10 @@ def _event(number: int) -> Event:
 
 @asynccontextmanager
 async def _service(kind: str, path: str, journal: str) -> AsyncIterator[Any]:
-    """Yield a service on a server, by its URL, or on an empty file whose journal mode is set."""
+    """Yield a service on an empty file, or on a server by its URL.
+
+    The journal mode of a file is set; that stays with it.
+    """
     if journal:
         with closing(sqlite3.connect(path)) as db:
             assert db.execute(f"PRAGMA journal_mode={journal}").fetchone() == (journal,)

@@ -55,7 +55,7 @@ class Places:
 
 
 async def _emptied(url: str) -> None:
-    """Make the database anew; the server writes out what it has to before the clock starts."""
+    """Make the database anew, and have the server write out now what it still has to."""
     db = await asyncpg.connect(url)
     try:
         await db.execute("DROP DATABASE IF EXISTS bench WITH (FORCE)")

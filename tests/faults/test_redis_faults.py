@@ -366,13 +366,21 @@ async def leaves_nothing(url: str, servers: list[Server], remove: str) -> None:
         id, user = f"needle-{remove}", f"thread-{remove}"
         session = await sessions.create(
             id=id, user=user, labels={"name": f"{id}-label"}, exclusive=("name",),
-            state={"x": id, "user:y": user, "app:z": 1},
+            state={"x": id, "user:y": user, "app:z": 1}, expiry=Expiry(idle=3600, absolute=7200),
         )  # fmt: skip
+        await sessions.create(id=f"{id}-other", parent=id, user=user)
+        await sessions.delete(f"{id}-other")
+        left = [text for text in values_in(servers) if f"{id}-other".encode() in text]
+        assert not left, left[:3]
         child = await sessions.create(id=f"{id}-child", parent=id, user=user)
         await sessions.append(session, Event(kind=f"{id}-kind", body=id, id=f"{id}-event"))
         await sessions.truncate(session, after=0)
         await sessions.append(session, Event(kind=f"{id}-kind", body=id, id=f"{id}-event"))
-        await sessions.documents(id).put("files", f"{id}-key", id.encode() * 10_000)
+        docs = sessions.documents(id)
+        await docs.put("files", f"{id}-key", id.encode() * 10_000)
+        await docs.put("files", f"{id}-short", b"", ttl=3600)
+        async with sessions.lease(id, ttl=30) as lease:
+            await sessions.append(session, Event(kind="note", body=id), lease=lease)
         await sessions.append(child, Event(kind="note", body=id), state={"user:z": user})
         assert any(id.encode() in text for text in values_in(servers)), "it is there before"
         if remove == "forget":

@@ -78,11 +78,18 @@ class PostgresServer:
     """One server with a cluster of its own."""
 
     def __init__(
-        self, *, settings: Mapping[str, str] | None = None, programs: Path | None = None
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+        inside: Path | None = None,
     ) -> None:
-        """Make the cluster; `start` starts the server, with these settings beside its own."""
+        """Make the cluster, in a folder or among temporary files; `start` starts the server.
+
+        It has these settings beside its own.
+        """
         self.programs = require_programs() if programs is None else programs
-        self.folder = Path(tempfile.mkdtemp(prefix="sojourn-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="sojourn-postgres-", dir=inside))
         self._settings = settings or {}
         self.password = secrets.token_hex(8)
         self.port = free_port()

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -192,7 +193,7 @@ async def postgres(url: str) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         return [troubled("schema", error)]
     text = f"PostgreSQL {found.release}, encoding {found.encoding}"
-    faults = "; ".join(found.faults)
+    faults = "; ".join(found.faults(datetime.now(UTC).date()))
     server = Finding("server", "ok", text)
     if faults:
         server = Finding("server", "warning", f"{text}: {faults}", "upgrade the server")

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from sojourn.errors import Closed, SojournError, Unavailable
+from sojourn.errors import Closed, ReadOnly, SojournError, Unavailable
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sojourn.stores.postgres.address import Address
 
@@ -164,13 +165,33 @@ async def connect(address: Address, settings: str = SETTINGS) -> Connection:
         connection = await asyncpg.connect(**address.arguments(), timeout=address.timeout)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise Unavailable(address.shown, f"it can not be connected to: {error}") from error
-    if not address.pooler:
-        try:
+    try:
+        if address.pooler:
+            await _check_primary(connection, address)
+        else:
             await connection.execute(settings)
-        except BaseException:
-            connection.terminate()
-            raise
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
+
+
+async def _check_primary(connection: Connection, address: Address) -> None:
+    """Raise `ReadOnly` for a replica. The driver would ask outside of a transaction."""
+    async with connection.transaction():
+        if await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
+            raise ReadOnly(address.shown, "it is a replica, which can not be written")
+
+
+@asynccontextmanager
+async def one_moment(connection: Connection) -> AsyncIterator[None]:
+    """Have all reads of the block see one moment, also in a transaction that has just begun."""
+    if connection.is_in_transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+        return
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        yield
 
 
 async def say_goodbye(connection: Connection) -> None:

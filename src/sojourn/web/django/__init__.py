@@ -12,6 +12,7 @@ of caches, and lets a request go on that comes too late to a session which was e
 Settings, all but the first optional:
 
 - `SOJOURN_URL`: the store, for example `"sqlite:///sessions.db"`.
+- `SOJOURN_SESSIONS`: a `sojourn.blocking.SessionManager` of your own, in place of a store.
 - `SOJOURN_APP`: the app whose sessions these are (`"default"`).
 - `SOJOURN_ABSOLUTE_AGE`: seconds after which a session ends however much it is used; `None` for
   never. 30 days, or `SESSION_COOKIE_AGE` if that is longer, which is how long it lasts unused.

@@ -63,8 +63,8 @@ setting_changed.connect(_changed)
 
 
 def _admissions() -> Admissions:
-    url = setting("URL", None)
-    if not url:
+    sessions = setting("SESSIONS", None) or setting("URL", None)
+    if not sessions:
         raise ImproperlyConfigured("SOJOURN_URL is not set: say where sessions are stored")
     if import_string(settings.SESSION_SERIALIZER) is not JSONSerializer:
         raise ImproperlyConfigured(
@@ -83,7 +83,11 @@ def _admissions() -> Admissions:
         keep_device=setting("KEEP_DEVICE", True),
         notices=Notices(listeners, setting("NOTICE_KEY", None)),
     )
-    return Admissions(url, make, app=setting("APP", "default"), clock=setting("CLOCK", None))
+    if isinstance(sessions, str):
+        return Admissions(
+            sessions, make, app=setting("APP", "default"), clock=setting("CLOCK", None)
+        )
+    return Admissions(sessions, make)
 
 
 def setting(name: str, default: Any) -> Any:

@@ -15,7 +15,7 @@ from django.utils.http import http_date
 from sojourn.errors import InvalidSetting, SojournError
 from sojourn.scopes import lend, unlend
 from sojourn.web.cookies import Cookie, PlainWarning, presented
-from sojourn.web.django.configuration import setting
+from sojourn.web.django.configuration import opened, setting
 from sojourn.web.django.engine import SessionStore
 from sojourn.web.notices import Source
 from sojourn.web.policies import FAILURE, REFUSAL, RETRY_AFTER, UNAVAILABLE, Policies
@@ -72,7 +72,9 @@ class SojournMiddleware(SessionMiddleware):
         if self._plain.due:
             self._plain.look(request.META.get("HTTP_HOST", ""))
         line = request.META.get("HTTP_COOKIE", "")
+        tokens = opened.get().here.tokens
         keys = presented(settings.SESSION_COOKIE_NAME, [line])
+        keys.sort(key=lambda key: tokens.read(key) is None)  # what Django takes for none comes last
         session = SessionStore(keys[0] if keys else None)
         session.others = tuple(keys[1:])
         agent = request.META.get("HTTP_USER_AGENT", "")
