@@ -1,4 +1,4 @@
-"""The comparison of few with many runs, and fills what the store itself finds nothing wrong with."""
+"""The comparison of few with many runs, on what the store itself finds nothing wrong with."""
 
 from __future__ import annotations
 
