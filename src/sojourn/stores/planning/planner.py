@@ -150,12 +150,8 @@ class _Planner:
 
     def _read_log(self, change: Change, key: Key) -> None:
         """Ask, at once, for what a change has to know of the log of a session that was read."""
-        if change.expect_tail is None and change.truncate_after is None:
-            for draft in change.events:
-                if not draft.fresh:
-                    break
-            else:
-                return
+        if _only_adds(change):
+            return
         missing = False
         work = self._works.get(key)
         if work is not None and work.base is None:
@@ -510,6 +506,16 @@ class _Planner:
                 self._claims.add((item.header.app, claim))
         self._works[root] = work
         self._consulted.add(root)
+
+
+def _only_adds(change: Change) -> bool:
+    """Return whether nothing of the log matters to a change: it adds events of its own, or none."""
+    if change.expect_tail is not None or change.truncate_after is not None:
+        return False
+    for draft in change.events:  # noqa: SIM110 - one of a kind, and this is half the price
+        if not draft.fresh:
+            return False
+    return True
 
 
 def _not_stored(_draft: Draft) -> None:
