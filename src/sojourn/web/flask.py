@@ -461,15 +461,28 @@ class Session(Face, SessionMixin):
             response.call_on_close(self._settle_late)
 
     def _settled(self, response: flask.Response) -> Reply:
-        if self._kept is None:
+        if self._kept is None and not self._is_wished():
             return NOTHING
-        web = self._kept.web
+        web = self._held_values().web
         if response.status_code >= FAILURE:
             return self._admissions.here.reply(web)
         self._fitted()
         if not (web.modified or web.erase or web.issued):
             return NOTHING
         return self._admissions.run(lambda admission: admission.settle(web))
+
+    def _is_wished(self) -> bool:
+        """Return whether a session that nobody looked at has to be opened all the same.
+
+        Many applications say `permanent` in each request: that must not break a page.
+        """
+        if self._wish is None or not self._presented:
+            return False
+        try:
+            self._held_values()
+        except ServiceUnavailable:
+            return False
+        return True
 
     def _settle_late(self) -> None:
         """Store what a stream changed. Nobody is there to be told of an error."""
