@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -143,7 +144,10 @@ def test_messages_of_two_requests_at_once_are_both_kept(shop: Shop) -> None:
 def test_messages_that_nobody_shows_do_not_break_pages(shop: Shop) -> None:
     client = shop.app.test_client()
     for number in range(MAX_FLASHES + 5):
-        assert shop.do(client, lambda _s, n=number: flask.flash(str(n))).status_code == 200
+        say: Callable[[Any], object] = partial(
+            lambda text, _session: flask.flash(text), str(number)
+        )
+        assert shop.do(client, say).status_code == 200
     found = shop.do(client, lambda _session: flask.get_flashed_messages()).text
     assert found == repr([str(number) for number in range(5, MAX_FLASHES + 5)])
 
