@@ -149,8 +149,10 @@ def lend(lender: Lender) -> Token[Lender | None]:
 
 def unlend(token: Token[Lender | None]) -> None:
     """Make what was ambient before `lend` ambient again."""
-    with contextlib.suppress(ValueError):  # in another context it never was
+    try:
         _lender.reset(token)
+    except ValueError:  # in another context it never was
+        return
 
 
 def current_session() -> Session | None:

@@ -51,7 +51,7 @@ def suite() -> unittest.TestSuite:
 
     from sojourn.web.django import SessionStore
 
-    class EngineTests(SessionTestsMixin, SimpleTestCase):  # type: ignore[misc]  # Django's, untyped
+    class EngineTests(SessionTestsMixin, SimpleTestCase):  # type: ignore[misc]  # not typed in there
         """Every test of the mixin that Django runs on each of its engines."""
 
         backend = SessionStore
@@ -69,7 +69,7 @@ def suite() -> unittest.TestSuite:
             assert live.exists(live.session_key)
             assert not over.exists(over.session_key)
 
-    class MiddlewareTests(SessionMiddlewareTests):  # type: ignore[misc]  # Django's, untyped
+    class MiddlewareTests(SessionMiddlewareTests):  # type: ignore[misc]  # not typed in there
         """Those of Django's middleware, with our engine behind it."""
 
     load = unittest.defaultTestLoader

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from sojourn.errors import Conflict, Ended, InvalidQuery, NotFound, TooManySessions, Unavailable
-from sojourn.expiry import Expiry, is_past
+from sojourn.expiry import Expiry, is_past, touch_is_due
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
+from sojourn.web.bounded import Bounded
 from sojourn.web.devices import Devices
 from sojourn.web.facts import Device, TokenFacts
 from sojourn.web.notices import NOWHERE, Notice, Notices, Source
-from sojourn.web.tokens import Tokens, digest, matches
+from sojourn.web.tokens import Tokens, digest
 from sojourn.web.websession import Plan, WebSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from sojourn.manager import SessionManager
     from sojourn.session import Session
     from sojourn.web.notices import Kind
     from sojourn.web.tokens import Token
+
+T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5.0
 """How long a request waits for the store before it goes without: nobody waits longer for a page."""
@@ -83,10 +86,15 @@ class Admission:
         user agent and address with the session, as a hint for its user.
         """
         self.sessions = sessions
+        """The manager underneath."""
         self.tokens = Tokens() if tokens is None else tokens
+        """What makes tokens and reads them."""
         self.notices = Notices() if notices is None else notices
+        """Who is told what befalls sessions, and what was counted."""
         self.devices = Devices(self)
+        """All users' sessions, for administrators."""
         self.keeps_device = keep_device
+        """Whether user agent and address are stored with a session."""
         self._expiry = expiry
         self._renew_after = None if renew_after is None else from_seconds(renew_after)
         self._grace = grace
@@ -123,7 +131,9 @@ class Admission:
         if is_past(session.header.expires_at, now):
             self.notify("expired", session, source=source)
             return None
-        if not session.header.live or not await self._touched(session):
+        header = session.header
+        touch = touch_is_due(header.active_at, header.idle, now)
+        if not header.live or (touch and not await self._touched(session)):
             self.notify("refused", session, source=source, reason="the session is over")
             return None
         web = WebSession(self, source, session, token)
@@ -139,7 +149,7 @@ class Admission:
             await self._bounded(self.sessions.touch(session))
         except NotFound:
             return False
-        except Unavailable:
+        except Unavailable:  # reading it went well, so the page can be shown
             self.notify("failed", session, reason="a touch could not be stored")
         return True
 
@@ -216,7 +226,12 @@ class Admission:
 
     async def _save_merged(self, web: WebSession, session: Session) -> None:
         """Save what changed beside what others did."""
-        await self._bounded(self.sessions.save(session, expiry=web.expiry))
+        try:
+            await self._bounded(self.sessions.save(session, expiry=web.expiry))
+        except Ended:
+            raise
+        except NotFound as error:  # it was there when it was opened
+            raise Ended(session.id, session.phase, "it was ended meanwhile") from error
         web.expiry = None
 
     async def _save_planned(self, web: WebSession, session: Session, plan: Plan) -> None:
@@ -349,7 +364,7 @@ class Admission:
         if session is None:
             return False
         kept = facts.read(session.state, facts.TOKEN, TokenFacts)
-        return kept is not None and matches(web.token.secret, kept.hash)
+        return kept is not None and kept.is_current(web.token)
 
     # --- one key, atomically -------------------------------------------------------------------
 
@@ -412,14 +427,8 @@ class Admission:
             )
         )
 
-    async def _bounded(self, work: Any) -> Any:
-        """Await a call of the store, `TIMEOUT_SECONDS` at most. Raises `Unavailable` after that."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await work
-        except TimeoutError as error:
-            reason = f"it did not answer within {self._timeout:g} s"
-            raise Unavailable(self.sessions.store.name, reason) from error
+    def _bounded(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        return Bounded(work, self._timeout, self.sessions.store.name)
 
 
 def _replaced(kept: TokenFacts, token: Token, plan: Plan, now: int) -> TokenFacts:

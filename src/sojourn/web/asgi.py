@@ -20,7 +20,7 @@ from sojourn.web.admission import (
     Cap,
 )
 from sojourn.web.cookies import Cookie, PlainWarning
-from sojourn.web.notices import Notices, Source
+from sojourn.web.notices import Listener, Notices, Source
 from sojourn.web.policies import FAILURE, REFUSAL, RETRY_AFTER, UNAVAILABLE, Policies, Policy
 from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket
 from sojourn.web.tokens import Tokens
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from sojourn.expiry import Expiry
     from sojourn.web.admission import Reply
     from sojourn.web.devices import Devices
-    from sojourn.web.notices import Listener
     from sojourn.web.transports import Transport
 
     Scope = MutableMapping[str, Any]
@@ -92,8 +91,10 @@ class SessionMiddleware:
         if cookie is not None and header is not None:
             raise InvalidSetting("header", "SessionMiddleware", "give a cookie or a header")
         self.app = app
+        """The application inside."""
         self._own = isinstance(sessions, str)
         self.sessions = SessionManager.open(sessions) if isinstance(sessions, str) else sessions
+        """The manager underneath."""
         self.admission = Admission(
             self.sessions,
             tokens=Tokens(keys),
@@ -105,6 +106,7 @@ class SessionMiddleware:
             keep_device=keep_device,
             notices=Notices(on_notice, notice_key),
         )
+        """What tokens go through; its `notices` count."""
         self._transport: Transport = (
             CookieTransport(cookie or Cookie()) if header is None else header
         )

@@ -167,8 +167,8 @@ class PlainWarning:
 
 def is_local(host: str) -> bool:
     """Return whether a `Host` header names this machine, where a cookie without TLS is fine."""
-    name = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
-    return name.strip("[]").lower() in _LOCAL or name.lower().endswith(".localhost")
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower() in _LOCAL or name.lower().endswith(".localhost")
 
 
 def _refused(field: str, reason: str) -> InvalidSetting:

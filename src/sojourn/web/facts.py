@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -9,8 +10,7 @@ import msgspec
 from sojourn.web import tokens
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
+    from sojourn.session import State
     from sojourn.web.tokens import Token
 
 RESERVED = "~"
@@ -41,17 +41,20 @@ class TokenFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def accepts(self, token: Token, now: int) -> bool:
         """Return whether a token is the one in use, or the one before it, in its time of grace."""
-        if tokens.matches(token.secret, self.hash):
-            return True
-        return self.is_graced(token, now)
+        given = tokens.digest(token.secret)
+        return hmac.compare_digest(given, self.hash) or self._is_before(given, now)
+
+    def is_current(self, token: Token) -> bool:
+        """Return whether a token is the one in use."""
+        return hmac.compare_digest(tokens.digest(token.secret), self.hash)
 
     def is_graced(self, token: Token, now: int) -> bool:
         """Return whether a token is the one before the one in use, and still honoured."""
-        return (
-            self.before is not None
-            and now < self.until
-            and tokens.matches(token.secret, self.before)
-        )
+        return self.before is not None and self._is_before(tokens.digest(token.secret), now)
+
+    def _is_before(self, given: str, now: int) -> bool:
+        before = self.before
+        return before is not None and now < self.until and hmac.compare_digest(given, before)
 
 
 class Auth(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,17 +82,23 @@ class Flash(msgspec.Struct, frozen=True, array_like=True):
 Fact = TypeVar("Fact")
 
 
-def read(state: MutableMapping[str, Any], key: str, kind: type[Fact]) -> Fact | None:
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (TokenFacts, Auth, Device, Flash)
+}
+
+
+def read(state: State, key: str, kind: type[Fact]) -> Fact | None:
     """Return a fact, `None` if it is not there or is not one: it was not written by us then."""
-    value = state.get(key)
-    if value is None:
+    text = state.peek(key)
+    if text is None:
         return None
     try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
+        fact: Fact = _DECODERS[kind].decode(text)
+    except msgspec.DecodeError:
         return None
+    return fact
 
 
-def write(state: MutableMapping[str, Any], key: str, fact: object) -> None:
+def write(state: State, key: str, fact: object) -> None:
     """Set a fact, to be stored with the next save."""
     state[key] = msgspec.json.decode(msgspec.json.encode(fact))

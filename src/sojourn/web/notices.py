@@ -7,14 +7,16 @@ import logging
 import secrets
 from collections import Counter, OrderedDict
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Listener = Callable[["Notice"], None]
+
+Listener: TypeAlias = "Callable[[Notice], None]"
+"""Who is told: called at once, in the loop, so it hands on what takes long."""
 
 log = logging.getLogger("sojourn.web")
 
@@ -30,6 +32,7 @@ Kind = Literal[
     "lost",
     "failed",
 ]
+"""What a notice is of; each is explained at `Notice`."""
 
 MAX_SOURCES = 10_000
 """Most addresses whose refusals are counted: the ones that came last. An attacker has many."""

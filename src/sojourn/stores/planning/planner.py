@@ -233,7 +233,9 @@ class _Planner:
         work.append(change.events, seqs, old.seq)
         new = commit.advance(old, change, appended)
         work.replace(new, change.now)
-        work.tiers += self._tiers.note(tiers)
+        if tiers:
+            self._tiers.note(tiers)
+            work.tiers += tiers
         work.documents += [DocumentChange(part, new.seq, change.now) for part in change.documents]
         if new.phase in OVER and old.phase not in OVER:
             self._free_claim(work, old)
@@ -280,7 +282,8 @@ class _Planner:
         commit.check_owner("", change.user, change.user_tier)
         tiers = self._tiers.changes(change.app, change.user, change.user_tier, change.app_tier)
         unit = Unit(key=None, app=change.app, old=None, header=None, now=change.now, op=change.op)
-        unit.tiers += self._tiers.note(tiers)
+        self._tiers.note(tiers)
+        unit.tiers += tiers
         unit.documents += [DocumentChange(part, 0, change.now) for part in change.documents]
         self._shared.append(unit)
         header = commit.shared_header(change)
@@ -330,7 +333,9 @@ class _Planner:
         header = commit.created(commit.apart(header), create.op, new)
         work.state = state
         work.append(create.events, seqs, 0)
-        work.tiers += self._tiers.note(tiers)
+        if tiers:
+            self._tiers.note(tiers)
+            work.tiers += tiers
         return self._add(work, header, seqs)
 
     def _want_new(self, header: Header) -> None:

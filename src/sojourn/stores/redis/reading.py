@@ -177,7 +177,10 @@ class Reader:
                     return None, Tiers({}, {})
                 seen = again
             else:
-                flats |= await self._read_away(key, seen, late, deadline)
+                found = await self._read_away(key, seen, late, deadline)
+                if all(found[place] == flats[place] for place in late):
+                    break  # a master was lost that had done more
+                flats |= found
         app = seen.app_tier if app_away is None else _overlaid(seen, app_away, flats[app_away])
         mine = seen.user_tier if user_away is None else _overlaid(seen, user_away, flats[user_away])
         whose = f"tier of {key[0]}"

@@ -153,7 +153,7 @@ class SessionStore(Face, SessionBase):
 
     # --- loading -------------------------------------------------------------------------------
 
-    def load(self) -> Values:  # type: ignore[override]  # Django's is a dict
+    def load(self) -> Values:  # type: ignore[override]  # there it is a dict
         """Return the values. A key that opens nothing is dropped, and none is stored for it."""
         try:
             return self._loaded(self._run(self._admitted))
@@ -162,7 +162,7 @@ class SessionStore(Face, SessionBase):
         except SojournError as error:
             return self._unavailable(error)
 
-    async def aload(self) -> Values:  # type: ignore[override]  # Django's is a dict
+    async def aload(self) -> Values:  # type: ignore[override]  # there it is a dict
         """Do the same in an event loop."""
         try:
             return self._loaded(await self._awaited(self._admitted))
