@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from datetime import UTC, datetime, timedelta
@@ -385,7 +386,28 @@ def test_a_test_edits_a_session_and_logs_a_client_in(shop: Shop) -> None:
     assert client.get("/").text == "({}, 'u-1')"
 
 
-# --- processes ---------------------------------------------------------------------------------
+# --- event loops and processes -------------------------------------------------------------------
+
+
+def test_an_async_view_has_its_session(shop: Shop) -> None:
+    """Flask gives such a view a loop of its own, which may wait."""
+
+    async def view() -> str:
+        session: Any = flask.session
+        await asyncio.sleep(0)
+        found = f"{session.user} {session.incr('n')}"
+        session.login("u-1")
+        return found
+
+    shop.app.add_url_rule("/async", view_func=view)
+    client = shop.app.test_client()
+    assert [client.get("/async").text for _ in range(2)] == ["None 1", "u-1 2"]
+
+
+async def test_a_client_serves_tests_in_a_loop(shop: Shop) -> None:
+    client = shop.app.test_client()
+    shop.do(client, put(a=1))
+    assert shop.do(client, dict).text == "{'a': 1}"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
