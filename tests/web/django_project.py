@@ -17,7 +17,11 @@ if not settings.configured:
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         DATABASES={},
-        INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",  # for `clearsessions`
+        ],
         MIDDLEWARE=[
             "sojourn.web.django.SojournMiddleware",
             "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -61,13 +65,17 @@ def user(number: int) -> User:
     return User(pk=number, username=f"user {number}", password="unchanged")
 
 
+def _json(value: object, status: int = 200) -> HttpResponse:
+    return HttpResponse(json.dumps(value), status=status, content_type="application/json")
+
+
 def page(request: HttpRequest, name: str) -> HttpResponseBase:
     """Serve one of the pages that both frameworks have."""
     found: Any = PAGES[name](request.session, request.GET, meeting)
     if name == "stream":
         return StreamingHttpResponse(iter(found))
     status = 500 if name.startswith("fail") else 200
-    return HttpResponse(json.dumps(found), status=status)
+    return _json(found, status)
 
 
 async def apage(request: HttpRequest, name: str) -> HttpResponseBase:
@@ -76,31 +84,31 @@ async def apage(request: HttpRequest, name: str) -> HttpResponseBase:
     if name == "set":
         await session.aupdate(request.GET.dict())
     elif name == "incr":
-        return HttpResponse(json.dumps(await session.aincr("n")))
+        return _json(await session.aincr("n"))
     elif name == "login":
         await auth.alogin(request, user(int(request.GET["user"])), f"{__name__}.Anybody")
     elif name == "logout":
         await auth.alogout(request)
     elif name == "devices":
-        return HttpResponse(json.dumps(len(await session.adevices())))
-    return HttpResponse(json.dumps(dict(await session.aitems())))
+        return _json(len(await session.adevices()))
+    return _json(dict(await session.aitems()))
 
 
 def login(request: HttpRequest) -> HttpResponse:
     """Log somebody in as Django does it."""
     auth.login(request, user(int(request.GET.get("user", 1))), f"{__name__}.Anybody")
-    return HttpResponse("{}", status=int(request.GET.get("status", 200)))
+    return _json({}, int(request.GET.get("status", 200)))
 
 
 def logout(request: HttpRequest) -> HttpResponse:
     """Log out as Django does it."""
     auth.logout(request)
-    return HttpResponse("{}")
+    return _json({})
 
 
 def whoami(request: HttpRequest) -> HttpResponse:
     """Say who Django thinks it is."""
-    return HttpResponse(json.dumps(request.user.pk))
+    return _json(request.user.pk)
 
 
 def ambient(request: HttpRequest) -> HttpResponse:
@@ -108,7 +116,7 @@ def ambient(request: HttpRequest) -> HttpResponse:
     from sojourn import current_session
 
     found = current_session()
-    return HttpResponse(json.dumps(None if found is None else found.id))
+    return _json(None if found is None else found.id)
 
 
 urlpatterns = [

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.faults.soak import SOAK, count
+from tests.faults.soak import count, scaled
 from tests.web.wsgi_sites import COOKIE, SITES, Site
 
 from sojourn import blocking
@@ -328,10 +328,8 @@ def test_without_the_store_an_optional_session_is_empty(kind: str, faulty: Fault
 
 # --- races -------------------------------------------------------------------------------------
 
-race = pytest.mark.soak if SOAK else pytest.mark.filterwarnings("error")
 
-
-@race
+@scaled
 def test_two_writers_of_different_keys_both_survive(stored: Site) -> None:
     visitor = stored.visitor()
     visitor.get("/login")
@@ -341,7 +339,7 @@ def test_two_writers_of_different_keys_both_survive(stored: Site) -> None:
         assert (read["n"], read["other"]) == (round_, round_)
 
 
-@race
+@scaled
 def test_a_reader_undoes_nothing(stored: Site) -> None:
     visitor = stored.visitor()
     visitor.get("/login")
@@ -351,7 +349,7 @@ def test_a_reader_undoes_nothing(stored: Site) -> None:
         assert visitor.get("/read").json["m"] == round_
 
 
-@race
+@scaled
 def test_a_logout_beside_a_slow_request_stays_one(stored: Site) -> None:
     # Rows 13 and 23.
     visitor = stored.visitor()
@@ -367,7 +365,7 @@ def test_a_logout_beside_a_slow_request_stays_one(stored: Site) -> None:
     assert stored.devices.of("1") == []
 
 
-@race
+@scaled
 def test_a_rotation_beside_a_slow_request_keeps_the_data(stored: Site) -> None:
     # Row 13.
     visitor = stored.visitor()

@@ -173,7 +173,7 @@ def django_site(sessions: Any, **options: Any) -> Iterator[Site]:
     notices: list[Notice] = []
     where = "SOJOURN_URL" if isinstance(sessions, str) else "SOJOURN_SESSIONS"
     chosen = {f"SOJOURN_{name.upper()}": value for name, value in options.items()}
-    chosen |= {where: sessions, "SOJOURN_ON_NOTICE": [notices.append]}
+    chosen |= {"SOJOURN_SESSIONS": None, where: sessions, "SOJOURN_ON_NOTICE": [notices.append]}
     with override_settings(**chosen):
         yield Site("django", WSGIHandler(), django_project.meeting, notices, adapter.devices())
 

@@ -181,10 +181,16 @@ class Admission:
             return
         if not session.stored:
             await self._store(web, session, plan)
-        elif plan is not None:
-            await self._save_planned(web, session, plan)
-        elif session.modified or web.expiry is not None:
-            await self._save_merged(web, session)
+            return
+        try:
+            if plan is not None:
+                await self._save_planned(web, session, plan)
+            elif session.modified or web.expiry is not None:
+                await self._save_merged(web, session)
+        except Ended:
+            raise
+        except NotFound as error:  # it was there when its token opened it
+            raise Ended(session.id, session.phase, "it was ended meanwhile") from error
 
     def reply(self, web: WebSession) -> Reply:
         """Return what the browser has to be told, once."""

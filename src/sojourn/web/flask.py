@@ -7,9 +7,12 @@ that: `session.login("u-1")`, `session.logout()`, `session.devices()`.
 
 from __future__ import annotations
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from sojourn import codec
 from sojourn.errors import (
@@ -18,7 +21,6 @@ from sojourn.errors import (
     SojournError,
     TooLarge,
     Unavailable,
-    WouldBlock,
 )
 from sojourn.expiry import Expiry
 from sojourn.scopes import lend, unlend
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from sojourn.web.admission import Reply
     from sojourn.web.notices import Listener
     from sojourn.web.transports import Transport
+
+T = TypeVar("T")
 
 FLASHES = "_flashes"
 """The key under which Flask keeps its messages. Here each message has a key of its own."""
@@ -283,11 +287,7 @@ class Session(Face, SessionMixin):
         if not self._presented:
             return WebSession(self._admissions.here, self._source)
         try:
-            return self._admissions.run(
-                lambda admission: admission.admit(self._presented, self._source)
-            )
-        except WouldBlock:
-            raise
+            return self._wait(lambda admission: admission.admit(self._presented, self._source))
         except SojournError as error:
             self._admissions.note_trouble(error, self._source)
             web = self._admissions.here.unavailable(self._source)
@@ -296,9 +296,18 @@ class Session(Face, SessionMixin):
                 raise _refused() from error
             return web
 
-    def _run(self, work: Callable[[Admission], Awaitable[Any]]) -> Any:
+    def _wait(self, work: Callable[[Admission], Awaitable[T]]) -> T:
+        """Await `work(admission)`, in an async view too: its loop is there for it alone."""
         try:
+            asyncio.get_running_loop()
+        except RuntimeError:
             return self._admissions.run(work)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(copy_context().run, self._admissions.run, work).result()
+
+    def _run(self, work: Callable[[Admission], Awaitable[T]]) -> T:
+        try:
+            return self._wait(work)
         except Unavailable as error:
             self._admissions.note_trouble(error, self._source)
             raise _refused() from error
@@ -461,15 +470,28 @@ class Session(Face, SessionMixin):
             response.call_on_close(self._settle_late)
 
     def _settled(self, response: flask.Response) -> Reply:
-        if self._kept is None:
+        if self._kept is None and not self._is_wished():
             return NOTHING
-        web = self._kept.web
+        web = self._held_values().web
         if response.status_code >= FAILURE:
             return self._admissions.here.reply(web)
         self._fitted()
         if not (web.modified or web.erase or web.issued):
             return NOTHING
-        return self._admissions.run(lambda admission: admission.settle(web))
+        return self._wait(lambda admission: admission.settle(web))
+
+    def _is_wished(self) -> bool:
+        """Return whether a session that nobody looked at has to be opened all the same.
+
+        Many applications say `permanent` in each request: that must not break a page.
+        """
+        if self._wish is None or not self._presented:
+            return False
+        try:
+            self._held_values()
+        except ServiceUnavailable:
+            return False
+        return True
 
     def _settle_late(self) -> None:
         """Store what a stream changed. Nobody is there to be told of an error."""
@@ -477,7 +499,7 @@ class Session(Face, SessionMixin):
             return
         try:
             web = self._fitted()
-            self._admissions.run(lambda admission: admission.settle(web))
+            self._wait(lambda admission: admission.settle(web))
         except SojournError as error:
             self._admissions.note_trouble(error, self._source)
 

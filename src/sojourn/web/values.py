@@ -143,6 +143,6 @@ class Values(MutableMapping[str, Any]):
         """Return the same values for another session, whose own go."""
         moved = Values(web, self._form)
         moved.update(self)
-        moved._removed = {key for key in web if key not in moved}
+        moved._removed = {key for key in web if key not in self}
         moved.writes = max(moved.writes, self.writes) + 1
         return moved
