@@ -194,7 +194,7 @@ class Admission:
             await self.save(web)
         except NotFound as error:
             self.notify("lost", web.held, source=web.source, reason=error.reason)
-            web.held = web.plan = web.issued = None
+            web.held = web.plan = web.issued = web.next = None
         return self.reply(web)
 
     async def _store(self, web: WebSession, session: Session, plan: Plan | None) -> None:
@@ -224,7 +224,7 @@ class Admission:
             if not plan.firm and kept.is_graced(web.token, now):
                 break  # somebody else has renewed it
             _carry_over(session, fresh)
-            token = self.tokens.issue(session.id)
+            token = web.next or self.tokens.issue(session.id)
             fact = _replaced(kept, token, plan, now)
             facts.write(fresh.state, facts.TOKEN, fact)
             self._note_login(fresh, plan)
@@ -235,11 +235,12 @@ class Admission:
                 )
             except Conflict:
                 continue
-            web.held, web.token, web.issued, web.plan = fresh, token, token, None
+            web.held, web.token, web.issued = fresh, token, token
+            web.plan = web.next = None
             self.notify("renewed", fresh, source=web.source)
             await self._after_login(web, fresh, plan)
             return
-        web.plan = None
+        web.plan = web.next = None
         await self._bounded(self.sessions.save(session))
 
     async def _save_outrun(self, web: WebSession, session: Session, plan: Plan) -> None:
@@ -247,7 +248,7 @@ class Admission:
 
         What was written is kept. A login has proven who it is, so it gets a session of its own.
         """
-        web.plan = None
+        web.plan = web.next = None
         await self._bounded(self.sessions.save(session))
         if plan.user is None:
             return

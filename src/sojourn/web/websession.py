@@ -62,6 +62,7 @@ class WebSession(MutableMapping[str, Any]):
         "held",
         "issued",
         "leaving",
+        "next",
         "plan",
         "source",
         "token",
@@ -96,6 +97,8 @@ class WebSession(MutableMapping[str, Any]):
         """Whether the store could be asked."""
         self.issued: Token | None = None
         """A token that the browser has not been given yet."""
+        self.next: Token | None = None
+        """The token that the plan will give it, where something had to be derived from it."""
 
     def __repr__(self) -> str:
         """Show what it is, and nothing that is in it."""
@@ -143,8 +146,8 @@ class WebSession(MutableMapping[str, Any]):
         return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
-        """Return whether there are any keys."""
-        return any(True for _ in self)
+        """Return whether there is anything in it: a key, or a login."""
+        return self.user is not None or any(True for _ in self)
 
     def clear(self) -> None:
         """Drop everything, a login too: the session is ended with the next save.
@@ -153,7 +156,7 @@ class WebSession(MutableMapping[str, Any]):
         """
         self.accessed = True
         session, self.held = self.held, None
-        self.plan = self.token = self.issued = None
+        self.plan = self.token = self.issued = self.next = None
         if session is not None and session.stored:
             self.leaving = session
             self.erase = True
@@ -317,10 +320,14 @@ class WebSession(MutableMapping[str, Any]):
     def csrf_token(self) -> str:
         """What a form sends back to prove that it is ours. It changes with the token.
 
-        Asking for it begins a session.
+        Asking for it begins a session. After `login` or `rotate` it is the one of the new token.
         """
-        kept = self._hash()
-        return derived(kept, CSRF)
+        session = self.begun()
+        if self.plan is None or not session.stored:
+            return derived(self._hash(), CSRF)
+        if self.next is None:
+            self.next = self._admission.tokens.issue(session.id)
+        return derived(digest(self.next.secret), CSRF)
 
     def check_csrf(self, given: object) -> bool:
         """Return whether a form sent back the right value; the one before counts in its grace."""
