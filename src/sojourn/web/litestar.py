@@ -298,7 +298,7 @@ def _refuse_unavailable(connection: Connection, session: WebSession) -> None:
 
 def _refusal(connection: Connection, status: int, text: str) -> Exception:
     """Return what Litestar turns into an answer by itself."""
-    if connection.scope["type"] == "websocket":
+    if connection.scope["type"] == ScopeType.WEBSOCKET:
         return WebSocketException(detail=text, code=close_code(status))
     return HTTPException(detail=text, status_code=status)
 
