@@ -41,7 +41,7 @@ async def work(request: Request) -> Response:
     key = request.query_params.get("set")
     if key:
         session.state[key] = True
-    assert current_session() is session  # the one that it found
+    assert id(current_session()) == id(session)
     status = int(request.query_params.get("status", "200"))
     own = dict(session.state)
     return JSONResponse({"id": session.id, "user": session.user, "state": own}, status)
