@@ -39,6 +39,7 @@ class Sizes:
     turns: int = 1_000
     turns_each: int = 40
     checkpoints: int = 1_000
+    visits: int = 6_000
 
 
 QUICK = Sizes(
@@ -55,6 +56,7 @@ QUICK = Sizes(
     turns=10,
     turns_each=4,
     checkpoints=10,
+    visits=40,
 )
 """So little that it shows only whether everything runs."""
 
@@ -113,6 +115,12 @@ BARE = "raw floor, bare loop"
 POSTGRES_SAVER = "langgraph PostgresSaver"
 ASYNC_POSTGRES_SAVER = "langgraph AsyncPostgresSaver"
 SHIPPED = ", as shipped"
+STARLETTE_COOKIES = "Starlette SessionMiddleware"
+STARSESSIONS = "starsessions"
+LITESTAR_SESSIONS = "Litestar server-side"
+FLASK_SESSION = "Flask-Session"
+DJANGO_DB = "Django db"
+DJANGO_CACHED = "Django cached_db"
 
 ALIKE = "All files in WAL mode with synchronous=FULL: a sync at every commit."
 SERVED = (
@@ -132,11 +140,71 @@ def all_of(sizes: Sizes) -> list[Comparison]:
         chats(sizes),
         checkpoints(sizes),
         checkpoints_in_memory(sizes),
+        visits(sizes),
+        visits_durable(sizes),
         postgres_append(sizes),
         postgres_callers(sizes),
         postgres_tail(sizes),
         postgres_checkpoints(sizes),
     ]
+
+
+VISITS = (
+    "Raw ASGI calls (WSGI for Flask) of the same three pages, the framework's routing included. Of "
+    "20 requests of a visitor 17 read, 2 carry no cookie, 1 writes. Sessions are kept "
+)
+
+
+def visits(sizes: Sizes) -> Comparison:
+    """A small site with its sessions in the memory of the process."""
+    keywords = {"count": sizes.visits, "warm": sizes.warm}
+    sites = (
+        (f"{SOJOURN} on Starlette", "sojourn", None),
+        ("bare Starlette", "bare", None),
+        (STARLETTE_COOKIES, "cookies", "itsdangerous"),
+        (STARSESSIONS, "starsessions", "starsessions"),
+        (LITESTAR_SESSIONS, "litestar", "litestar"),
+        (FLASK_SESSION, "flask-session", "flask_session"),
+    )
+    contestants = [
+        _site(label, {"kind": kind, **keywords}, "memory", needs) for label, kind, needs in sites
+    ]
+    ours = f"{SOJOURN} on Starlette"
+    return Comparison(
+        "visits",
+        "requests of a visitor who is logged in, mostly reading, sessions in memory",
+        f"{VISITS}in the memory of the process; in the cookie itself by Starlette's own.",
+        contestants,
+        [
+            Target(ours, peer, 1)
+            for peer in (STARLETTE_COOKIES, STARSESSIONS, LITESTAR_SESSIONS, FLASK_SESSION)
+        ],
+    )
+
+
+def visits_durable(sizes: Sizes) -> Comparison:
+    """The same with sessions in a SQLite file."""
+    keywords = {"count": sizes.visits // 4, "warm": sizes.warm}
+    ours = f"{SOJOURN} on Starlette"
+    return Comparison(
+        "visits-sqlite",
+        "requests of a visitor who is logged in, mostly reading, sessions in a SQLite file",
+        f"{VISITS}in a SQLite file; Django's as it is shipped, with a rollback journal, cached_db "
+        "reads from the memory of the process.",
+        [
+            _site(ours, {"kind": "sojourn", **keywords}, "file"),
+            _site(DJANGO_DB, {"kind": "django-db", **keywords}, "file", "django"),
+            _site(DJANGO_CACHED, {"kind": "django-cached", **keywords}, "file", "django"),
+        ],
+        [Target(ours, DJANGO_DB, 5), Target(ours, DJANGO_CACHED, 1)],
+    )
+
+
+def _site(
+    label: str, keywords: dict[str, Any], place: Place, needs: str | None = None
+) -> Contestant:
+    beside = f"{SOJOURN} on Starlette"
+    return Contestant(label, "peers.visits.visit", keywords, place, needs, beside)
 
 
 def append(sizes: Sizes) -> Comparison:

@@ -142,6 +142,14 @@ def decode(text: bytes | str | msgspec.Raw, key: str) -> Any:
         raise Corrupt(key, str(error)) from error
 
 
+def is_text_of(value: Any, text: bytes | msgspec.Raw) -> bool:
+    """Return whether a text is the one that a value would be stored as; `False` when in doubt."""
+    try:
+        return _encoder.encode(value) == bytes(text)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def copied(value: Any, text: str) -> Any:
     """Return `value`, whose JSON text is `text`, sharing nothing with it that can be changed."""
     kind = type(value)

@@ -59,6 +59,10 @@ class Proxy:
         self._trouble = trouble
         self._holding = holding
 
+    def lead_to(self, port: int) -> None:
+        """Have lines that are made from now on end at another server; those that are there stay."""
+        self._target = port
+
     def cut(self) -> None:
         """Cut every line."""
         for line in self._lines:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sojourn.commit import is_repeat
 from sojourn.store import Ends
+from sojourn.timestamps import EARLIEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +23,8 @@ _seq = attrgetter("seq")
 class Log:
     """Entries in ascending order of `seq`, which has gaps where a tail was cut.
 
-    `_peaks` holds, for each entry, the latest time up to and including it. It never falls, so the
-    reader of "since t" knows where, going back, nothing can match any more.
+    Most logs are only appended to and read from the end. So what finds an entry by its id, its kind
+    or its time is brought up to date when somebody asks for it.
     """
 
     __slots__ = ("_by_id", "_by_kind", "_entries", "_peaks")
@@ -31,26 +32,35 @@ class Log:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self._peaks: list[int] = []
+        """The latest time up to each entry, of as many as are indexed. It never falls, so the
+        reader of "since t" knows where, going back, nothing can match any more."""
         self._by_kind: dict[str, list[Entry]] = {}
         self._by_id: dict[str, list[Entry]] = {}
 
     def add(self, entry: Entry) -> None:
         """Append an entry; its `seq` is above all others."""
-        peak = max(self._peaks[-1], entry.at) if self._peaks else entry.at
         self._entries.append(entry)
-        self._peaks.append(peak)
-        self._by_kind.setdefault(entry.kind, []).append(entry)
-        self._by_id.setdefault(entry.id, []).append(entry)
+
+    def _index(self) -> None:
+        """Index what was appended since the last time."""
+        peaks = self._peaks
+        peak = peaks[-1] if peaks else EARLIEST
+        for entry in self._entries[len(peaks) :]:
+            peak = max(peak, entry.at)
+            peaks.append(peak)
+            self._by_kind.setdefault(entry.kind, []).append(entry)
+            self._by_id.setdefault(entry.id, []).append(entry)
 
     def repeated(self, draft: Draft) -> Entry | None:
         """Return the entry that `draft` is again, if there is one."""
+        self._index()
         found = self._by_id.get(draft.id, ())
         return next((entry for entry in found if is_repeat(draft, entry)), None)
 
     def truncate(self, after: int) -> None:
         """Remove the entries with a `seq` above `after`."""
         kept = bisect_right(self._entries, after, key=_seq)
-        removed = self._entries[kept:]
+        removed = self._entries[kept : len(self._peaks)]
         del self._entries[kept:]
         del self._peaks[kept:]
         for entry in reversed(removed):
@@ -74,8 +84,7 @@ class Log:
     def copied(self, at: int) -> Log:
         """Return a log with the entries up to `at`."""
         copy = Log()
-        for entry in self._entries[: bisect_right(self._entries, at, key=_seq)]:
-            copy.add(entry)
+        copy._entries = self._entries[: bisect_right(self._entries, at, key=_seq)]
         return copy
 
     def window(self, query: EventQuery) -> list[Entry]:
@@ -105,6 +114,7 @@ class Log:
         """Return a list of entries, and from where to where those between the bounds are in it."""
         source = self._entries
         if query.kinds is not None and len(query.kinds) == 1:
+            self._index()
             source = self._by_kind.get(query.kinds[0], [])
         low = bisect_right(source, query.after_seq, key=_seq) if query.after_seq else 0
         high = len(source)
@@ -116,6 +126,7 @@ class Log:
         source, low, high = self._bounds(query)
         since = query.since_instant
         if since is not None:
+            self._index()
             lowest = bisect_left(self._peaks, since)
             if lowest == len(self._entries):
                 return

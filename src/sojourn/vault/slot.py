@@ -1,8 +1,10 @@
-"""One session in memory: its header, its own state as JSON text, and what it owns."""
+"""One session in memory: its header, its own state, and what it owns."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from sojourn.vault.kept import Kept, kept
 
 if TYPE_CHECKING:
     from sojourn.model import Entry, Header
@@ -12,17 +14,27 @@ if TYPE_CHECKING:
 
 
 class Slot:
-    """One session: its header, its own state as JSON text, and what it owns."""
+    """One session: its header, its own state, and what it owns."""
 
-    __slots__ = ("children", "documents", "header", "log", "row", "state")
+    __slots__ = ("children", "documents", "header", "kept", "log", "row")
 
-    def __init__(self, row: int, header: Header, state: bytes) -> None:
+    def __init__(self, row: int, header: Header, state: Kept) -> None:
         self.row = row
         self.header = header
-        self.state = state
+        self.kept = state
+        """Its own state."""
         self.log: Log | None = None
         self.documents: Documents | None = None
         self.children: set[str] | None = None
+
+    @property
+    def state(self) -> bytes:
+        """Its own state as JSON text."""
+        return self.kept.text
+
+    @state.setter
+    def state(self, text: bytes) -> None:
+        self.kept = kept(text)
 
     def adopt(self, id: str) -> None:
         """Note a child."""

@@ -14,6 +14,7 @@ from sojourn.expiry import is_past
 from sojourn.limits import DUMP_BYTES, MAX_STATE, PART_BYTES
 from sojourn.model import Entry, StoredDocument
 from sojourn.store import Dumped, Headers, Query, Shared, Snapshot, Tier
+from sojourn.vault.kept import Kept, kept
 from sojourn.vault.vault import Vault
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class TransferVault(Vault):
     def apps(self, after: str, limit: int) -> list[str]:
         """Return the apps that have anything; see `SupportsTransfer.apps`."""
         apps = {app for app, _ in self._slots}
-        apps.update(app for (app, _), text in self._tiers.items() if text != b"{}")
+        apps.update(app for (app, _), tier in self._tiers.items() if tier.values(app))
         apps.update(app for app, documents in self._app_documents.items() if documents)
         return sorted(app for app in apps if app > max(after, " "))[:limit]
 
@@ -258,14 +259,14 @@ class TransferVault(Vault):
 
     def restore_shared(self, restore: RestoreShared) -> None:
         """Put tiers and documents; see `SupportsTransfer.restore_shared`."""
-        tiers: dict[tuple[str, str | None], bytes] = {}
+        tiers: dict[tuple[str, str | None], Kept] = {}
         for item in restore.items:
             if isinstance(item, Tier):
                 there: Encoded = {} if restore.replace else self._tier(restore.app, item.user)
                 text = codec.encode_object({**item.state, **there})
                 if len(text) > MAX_STATE:
                     raise TooLarge("bytes of state in one tier", len(text), MAX_STATE)
-                tiers[restore.app, item.user] = text
+                tiers[restore.app, item.user] = kept(text)
         self._tiers.update(tiers)
         documents = self._documents_of_app(restore.app)
         for item in restore.items:
@@ -320,7 +321,7 @@ def _items(slot: Slot, now: int) -> Iterator[Item]:
 def _snapshot(slot: Slot, items: list[Item], part: int = 0, last: bool = True) -> Snapshot:  # noqa: FBT001, FBT002 - it fills a field
     return Snapshot(
         header=commit.apart(slot.header),
-        state=codec.decode_object(slot.state, slot.header.id) if part == 0 else {},
+        state=slot.kept.values(slot.header.id) if part == 0 else {},
         entries=tuple(item for item in items if isinstance(item, Entry)),
         documents=tuple(item for item in items if isinstance(item, StoredDocument)),
         part=part,

@@ -20,6 +20,7 @@ from sojourn.state import rewind
 from sojourn.store import Committed, Create, Listed, Tiers
 from sojourn.vault.documents import Documents
 from sojourn.vault.index import Index
+from sojourn.vault.kept import EMPTY, Kept, kept
 from sojourn.vault.log import Log
 from sojourn.vault.slot import Slot
 
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
         Touch,
     )
 
-_EMPTY = b"{}"
-
 
 class Vault:
     """All sessions, the shared tiers, and the orders and counts that make lists cheap.
@@ -56,7 +55,7 @@ class Vault:
     def __init__(self) -> None:
         self._rows = 0
         self._slots: dict[tuple[str, str], Slot] = {}
-        self._tiers: dict[tuple[str, str | None], bytes] = {}
+        self._tiers: dict[tuple[str, str | None], Kept] = {}
         self._app_documents: dict[str, Documents] = {}
         self._places = itertools.count(1)
         self._claims: dict[tuple[str, tuple[tuple[str, str], ...]], str] = {}
@@ -72,7 +71,7 @@ class Vault:
             return self._created_before(found, create)
         commit.check_owner(header.id, header.user, create.user_tier)
         self._admit(header)
-        session = commit.merged_state(_EMPTY, create.session, clear=False, key=header.id)
+        session = EMPTY.merged(create.session, clear=False, key=header.id).text
         shared = self._shared_tiers(header.app, header.user, create.user_tier, create.app_tier)
         seqs, new = commit.sequence(create.events, 0, _not_stored)
         header = commit.created(commit.apart(header), create.op, new)
@@ -113,7 +112,7 @@ class Vault:
 
     def _add(self, header: Header, state: bytes) -> Slot:
         self._rows += 1
-        slot = Slot(self._rows, header, state)
+        slot = Slot(self._rows, header, kept(state))
         self._slots[header.app, header.id] = slot
         parent = self._parent(slot)
         if parent is not None:
@@ -143,7 +142,7 @@ class Vault:
         if source is None or is_past(source.header.expires_at, header.created_at):
             raise NotFound(fork.source)
         at = source.header.seq if fork.at is None else fork.at
-        state = codec.decode_object(source.state, fork.source)
+        state = source.kept.values(fork.source)
         deltas = commit.deltas_of(source.log.changing() if source.log else ())
         state = rewind(state, deltas, at)
         header = commit.forked(header, source.header, fork.op, at)
@@ -176,9 +175,7 @@ class Vault:
         user = change.user or old.user
         shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
         if change.session is not None or change.clear:
-            slot.state = commit.merged_state(
-                slot.state, change.session, clear=change.clear, key=old.id
-            )
+            slot.kept = slot.kept.merged(change.session, clear=change.clear, key=old.id)
         header = commit.advance(old, change, new)
         if change.truncate_after is not None and slot.log is not None:
             slot.log.truncate(change.truncate_after)
@@ -274,13 +271,13 @@ class Vault:
 
     def _shared_tiers(
         self, app: str, user: str | None, ours: TierDelta | None, everyones: TierDelta | None
-    ) -> dict[tuple[str, str | None], bytes]:
+    ) -> dict[tuple[str, str | None], Kept]:
         """Return the shared tiers as they will be; nothing is changed yet."""
-        new: dict[tuple[str, str | None], bytes] = {}
+        new: dict[tuple[str, str | None], Kept] = {}
         for owner, delta in ((user, ours), (None, everyones)):
             if delta is not None:
-                old = self._tiers.get((app, owner), _EMPTY)
-                new[app, owner] = commit.merged_state(old, delta, clear=False, key="tier")
+                old = self._tiers.get((app, owner), EMPTY)
+                new[app, owner] = old.merged(delta, clear=False, key="tier")
         return new
 
     def touch(self, touch: Touch) -> Header:
@@ -373,12 +370,12 @@ class Vault:
 
     def _record(self, slot: Slot, entries: Iterable[Entry] = ()) -> Record:
         header = commit.apart(slot.header)
-        tiers = self.tiers(header.app, header.user)
+        user = header.user
         return Record(
             header=header,
-            state=codec.decode_object(slot.state, header.id),
-            user_state=tiers.user_state,
-            app_state=tiers.app_state,
+            state=slot.kept.values(header.id),
+            user_state={} if user is None else self._tier(header.app, user),
+            app_state=self._tier(header.app, None),
             entries=tuple(entries),
         )
 
@@ -390,8 +387,8 @@ class Vault:
         )
 
     def _tier(self, app: str, owner: str | None) -> Encoded:
-        text = self._tiers.get((app, owner))
-        return {} if text is None else codec.decode_object(text, f"tier of {app}")
+        tier = self._tiers.get((app, owner))
+        return {} if tier is None else tier.values(f"tier of {app}")
 
     def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
         """Return a window of a log; see `Store.events`."""

@@ -188,7 +188,7 @@ class Deciding(TransferVault):
                 events=_event_raws(change.events, committed.seqs, committed.before),
             ),
             taken.put,
-            Known(header, slot.state),
+            Known(header, slot.kept),
         )
 
     def touch(self, touch: Touch) -> Header:

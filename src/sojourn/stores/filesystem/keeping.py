@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
-from sojourn import codec, commit
+from sojourn import commit
 from sojourn.errors import Corrupt
 from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
@@ -20,6 +20,7 @@ from sojourn.stores.filesystem.effects import ABSENT, Effect, TierLine
 from sojourn.stores.filesystem.files import OFFSET_BITS, Files, UnreadDocument, unread_document
 from sojourn.stores.filesystem.frames import MAX_FRAME
 from sojourn.stores.filesystem.log import PlacedLog, Unread
+from sojourn.vault.kept import EMPTY
 from sojourn.vault.transfer import Staged, TransferVault
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sojourn.model import Header, StoredDocument
     from sojourn.stores.filesystem.frames import Frame
     from sojourn.vault.index import Index
+    from sojourn.vault.kept import Kept
     from sojourn.vault.slot import Slot
 
 
@@ -56,7 +58,7 @@ class Known(NamedTuple):
     """What a change made of a session, where that was worked out already."""
 
     header: Header
-    state: bytes
+    state: Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Contents:
 
     rows: int
     slots: dict[tuple[str, str], Slot]
-    tiers: dict[tuple[str, str | None], bytes]
+    tiers: dict[tuple[str, str | None], Kept]
     app_documents: dict[str, Any]
     places: int
     claims: dict[Any, str]
@@ -188,13 +190,11 @@ class KeepingVault(TransferVault):
         old = slot.header
         known = place.known
         if known is not None:
-            slot.state = known.state
+            slot.kept = known.state
         elif effect.set or effect.drop or effect.clear:
             delta = TierDelta(effect.set, effect.drop)
             key = f"session {old.id!r}"
-            slot.state = commit.merged_state(
-                slot.state, delta, clear=effect.clear, key=key, limit=MAX_FRAME
-            )
+            slot.kept = slot.kept.merged(delta, clear=effect.clear, key=key, limit=MAX_FRAME)
         if effect.cut is not None and slot.log is not None:
             slot.log.truncate(effect.cut)
             self.purgeable = True
@@ -301,9 +301,8 @@ class KeepingVault(TransferVault):
         for tier in tiers:
             owner = (self.app, tier.user)
             delta = TierDelta(tier.set, tier.drop)
-            text = self._tiers.get(owner, b"{}")
-            self._tiers[owner] = commit.merged_state(
-                text, delta, clear=tier.whole, key="tier", limit=MAX_FRAME
+            self._tiers[owner] = self._tiers.get(owner, EMPTY).merged(
+                delta, clear=tier.whole, key="tier", limit=MAX_FRAME
             )
 
     # --- what is kept, as frames ---------------------------------------------------------------
@@ -318,8 +317,8 @@ class KeepingVault(TransferVault):
 
     def tier_lines(self) -> Iterator[TierLine]:
         """Yield all tiers that have anything in them."""
-        for (_, user), text in self._tiers.items():
-            state = codec.decode_object(text, "tier")
+        for (_, user), tier in self._tiers.items():
+            state = tier.values("tier")
             if state:
                 yield TierLine(user=user, whole=True, set=state)
 

@@ -72,7 +72,7 @@ class WorkingSlot(Slot):
 
     def __init__(self, kept: Slot) -> None:
         """Look through to what is kept for what is not changed here."""
-        super().__init__(kept.row, kept.header, kept.state)
+        super().__init__(kept.row, kept.header, kept.kept)
         self.log = WorkingLog(kept.log) if kept.log is not None else None
         self.papers = kept.documents
         self.children = kept.children

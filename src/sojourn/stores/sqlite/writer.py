@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from sojourn.doorbell import Doorbell
 from sojourn.errors import SojournError, Unavailable
 from sojourn.operations import durability_of
 from sojourn.stores.sqlite import connection, tally
@@ -85,6 +86,7 @@ class Writer:
         self._gate = gate
         self._name = name
         self._loop = loop
+        self._doorbell = Doorbell(loop)
         self._durability = durability
         self._changed = changed
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -140,6 +142,8 @@ class Writer:
         if self._watch is not None:
             self._watch.cancel()
         await self._loop.run_in_executor(None, self._thread.join, GATE_SECONDS)
+        if not self._thread.is_alive():  # else it may still ring
+            self._doorbell.close()
 
     def _run(self) -> None:
         while (job := self._next_job()) is not None:
@@ -172,6 +176,8 @@ class Writer:
 
     def _next_job(self) -> _Job | None:
         """Return what is to be done next; nobody waits to be told while this thread waits."""
+        if self._untold is None:
+            return self._jobs.get()
         with contextlib.suppress(queue.Empty):
             return self._jobs.get_nowait()
         self._tell()
@@ -238,8 +244,7 @@ class Writer:
             if changed:
                 self._changed(changed)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for this
-            self._loop.call_soon_threadsafe(arrive)
+        self._doorbell.ring(arrive)
 
     def _transact(
         self, operations: Sequence[Operation]
