@@ -209,12 +209,12 @@ def kept_secret(file: Path) -> str:
 
 def application() -> ASGIHandler:
     """Return the shop, with its users in the database."""
-    # These need the settings.
-    from django.contrib.auth.models import User
     from django.core.asgi import get_asgi_application
     from django.core.management import call_command
 
     handler = get_asgi_application()
+    from django.contrib.auth.models import User
+
     call_command("migrate", verbosity=0)
     for name, password in shop.PASSWORDS.items():
         if not User.objects.filter(username=name).exists():

@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 def prepare(name: str) -> Place:
-    """Read the command line, make the folder, listen, and say where."""
+    """Read the command line, make the folder, and listen."""
     parser = argparse.ArgumentParser(prog=f"python -m examples.{name}")
     parser.add_argument("--port", type=int, default=PORT, help="0: any that is free")
     parser.add_argument("--folder", type=Path, default=FOLDER / name, help="keeps the sessions")
@@ -38,16 +38,20 @@ def prepare(name: str) -> Place:
         listener = socket.create_server((HOST, given.port))
     except OSError as error:
         sys.exit(f"port {given.port} is taken ({error.strerror}): try --port 0")
-    # By this name, not by the address: then the browser takes a __Host- cookie without TLS.
-    print(f"The example shop: http://localhost:{listener.getsockname()[1]}/", flush=True)
-    print(f"Its sessions:     {folder / 'shop.db'}", flush=True)
     return Place(folder, f"sqlite:///{folder / 'shop.db'}", listener)
+
+
+def announce(place: Place) -> None:
+    """Say where it is: there is an application, and whoever connects from now on is served."""
+    print(f"The example shop: http://localhost:{place.listener.getsockname()[1]}/", flush=True)
+    print(f"Its sessions:     {place.folder / 'shop.db'}", flush=True)
 
 
 def serve_asgi(application: Any, place: Place) -> None:
     """Run an ASGI application until it is told to stop."""
     import uvicorn  # noqa: PLC0415 - WSGI examples do without it
 
+    announce(place)
     config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[place.listener])
 
@@ -60,6 +64,7 @@ def serve_wsgi(application: Any, place: Place) -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     port = place.listener.getsockname()[1]
     server = make_server(HOST, port, application, threaded=True, fd=place.listener.fileno())
+    announce(place)
     try:
         server.serve_forever()
     finally:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.servers.postgres import PostgresServer, emptied
+from tests.servers.redis import Server as RedisServer
+from tests.servers.redis import Servers as RedisServers
 
 from sojourn import SessionManager
 
@@ -50,13 +52,24 @@ def postgres() -> Iterator[PostgresServer]:
         server.stop()
 
 
-@pytest.fixture(
-    params=["memory", "sqlite", "file", pytest.param("postgres", marks=pytest.mark.soak)]
-)
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis server of this run's own, or of one of its workers."""
+    servers = RedisServers()
+    try:
+        yield servers.add()
+    finally:
+        servers.stop()
+
+
+ON_SERVERS = [pytest.param(name, marks=pytest.mark.soak) for name in ("postgres", "redis")]
+
+
+@pytest.fixture(params=["memory", "sqlite", "file", *ON_SERVERS])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store of each kind; opened twice, it is the same store.
 
-    PostgreSQL only in the long run: the laws cover it in the short one.
+    Those on servers only in the long run: the laws cover them in the short one.
     """
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
@@ -66,6 +79,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         server: PostgresServer = request.getfixturevalue("postgres")
         asyncio.run(emptied(server.url(schema="url")))
         return server.url(schema="url")
+    if request.param == "redis":
+        found: RedisServer = request.getfixturevalue("redis_server")
+        return f"{found.url}?prefix={tmp_path.name}"
     return f"sqlite:///{tmp_path / 'sessions.db'}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -23,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 WAIT_SECONDS = 30.0
 """Longest wait for something that is to happen, on a busy machine."""
+
+START_SECONDS = 60.0
+"""Longest wait for an example to say where it is."""
 
 
 class Bank:
@@ -97,7 +101,8 @@ class Shop:
                 text=True,
             )
         assert self._process.stdout is not None  # it is a pipe
-        first = self._process.stdout.readline()
+        ready, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
+        first = self._process.stdout.readline() if ready else ""
         if "http://" not in first:
             self.stop()
             raise AssertionError(f"{name} did not start:\n{self.said()}")

@@ -99,11 +99,16 @@ def button(page: Page, name: str, *, wait: bool = True) -> None:
     page.get_by_role("button", name=name, exact=True).click(no_wait_after=not wait)
 
 
+def fill_in(page: Page, name: str, password: str) -> None:
+    """Say who it is."""
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+
+
 def log_in(page: Page, name: str = "ada") -> None:
     """Log in, as far as the page after it."""
     page.goto("/login")
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(PASSWORDS[name])
+    fill_in(page, name, PASSWORDS[name])
     button(page, "Log in")
     expect(page.get_by_role("status")).to_have_text(f"Welcome, {name}.")
 
@@ -128,6 +133,14 @@ def session_cookie(browser: BrowserContext) -> Cookie:
     return cookie
 
 
+def assert_strict(cookie: Cookie) -> None:
+    """Check that a cookie is as strict as can be, and goes with the browser."""
+    assert cookie.get("name") == "__Host-sid"
+    assert (cookie.get("secure"), cookie.get("httpOnly")) == (True, True)
+    assert (cookie.get("sameSite"), cookie.get("path")) == ("Lax", "/")
+    assert cookie.get("expires") == -1
+
+
 def steal(browser: BrowserContext, shop: Shop, cookie: Cookie) -> None:
     """Put a cookie of another browser into this one."""
     # Devtools take such a name for https only; the browser sends it to localhost all the same.
@@ -146,16 +159,6 @@ def nobody_stays(shop: Shop) -> Iterator[None]:
 # --- one browser ----------------------------------------------------------------------------------
 
 
-def test_a_cookie_is_as_strict_as_can_be_and_the_browser_takes_it(browser: BrowserContext) -> None:
-    page = opened(browser)
-    cookie = session_cookie(browser)
-    assert cookie.get("name") == "__Host-sid"
-    assert (cookie.get("secure"), cookie.get("httpOnly")) == (True, True)
-    assert (cookie.get("sameSite"), cookie.get("path")) == ("Lax", "/")
-    assert cookie.get("expires") == -1  # with the browser
-    assert page.evaluate("document.cookie") == ""
-
-
 def test_a_login_renews_the_cookie_and_keeps_the_cart(
     shop: Shop, browser: BrowserContext, profile: Callable[[], BrowserContext]
 ) -> None:
@@ -163,11 +166,14 @@ def test_a_login_renews_the_cookie_and_keeps_the_cart(
     button(page, "Add Tea")
     expect(page.get_by_role("status")).to_have_text("Tea is in the cart.")
     before = session_cookie(browser)
+    assert_strict(before)
+    assert page.evaluate("document.cookie") == ""
 
     log_in(page)
     after = session_cookie(browser)
+    assert_strict(after)
     assert after["value"] != before["value"]
-    expect(page.locator("#cart")).to_have_text("1 Tea")
+    expect(page.locator("#cart li")).to_have_text(["1 Tea"])
     page.reload()
     expect(page.get_by_role("status")).to_have_count(0)  # a message is for one page
     assert session_cookie(browser)["value"] == after["value"]
@@ -184,24 +190,25 @@ def test_only_the_password_logs_in_and_the_browser_remembers_if_asked(
     shop: Shop, browser: BrowserContext
 ) -> None:
     page = opened(browser, "/login")
-    page.get_by_label("Name").fill("ada")
-    page.get_by_label("Password").fill(PASSWORDS["grace"])
+    fill_in(page, "ada", PASSWORDS["grace"])
     button(page, "Log in")
     expect(page.get_by_role("status")).to_have_text("That is not the password.")
     assert shop.sessions_of("ada") == 0
     assert_logged_out(page)
 
     page.get_by_label("Stay logged in").check()
-    page.get_by_label("Name").fill("ada")
-    page.get_by_label("Password").fill(PASSWORDS["ada"])
+    fill_in(page, "ada", PASSWORDS["ada"])
     button(page, "Log in")
     expect(page.locator("#user")).to_have_text("ada")
     assert session_cookie(browser)["expires"] > 0  # it outlives the browser
 
 
-def test_a_form_that_is_not_ours_is_refused(browser: BrowserContext) -> None:
-    page = opened(browser)
+def test_only_our_forms_count_and_the_cookie_is_dead_after_a_logout(
+    shop: Shop, browser: BrowserContext, profile: Callable[[], BrowserContext]
+) -> None:
+    page = browser.new_page()
     log_in(page)
+    kept = session_cookie(browser)
     page.locator("form[action='/logout'] input.csrf").evaluate("field => field.value = 'x'")
     with page.expect_response("**/logout") as refused:
         button(page, "Log out")
@@ -209,20 +216,12 @@ def test_a_form_that_is_not_ours_is_refused(browser: BrowserContext) -> None:
     page.goto("/devices")
     expect(page.locator("#user")).to_have_text("ada")
 
-
-def test_the_cookie_is_dead_after_a_logout(
-    shop: Shop, browser: BrowserContext, profile: Callable[[], BrowserContext]
-) -> None:
-    page = opened(browser)
-    log_in(page)
-    kept = session_cookie(browser)
     button(page, "Log out")
     expect(page.get_by_role("link", name="Log in")).to_be_visible()
     assert shop.sessions_of("ada") == 0
-
     thief = profile()
     steal(thief, shop, kept)
-    assert_logged_out(opened(thief))
+    assert_logged_out(thief.new_page())
     assert session_cookie(thief)["value"] != kept["value"]  # never adopted
     assert_logged_out(page)
 
@@ -244,7 +243,7 @@ def test_two_tabs_write_at_once_and_both_survive(browser: BrowserContext) -> Non
 
 
 def test_a_tab_writes_while_the_other_one_works(shop: Shop, browser: BrowserContext) -> None:
-    one, two = opened(browser), browser.new_page()
+    one, two = browser.new_page(), browser.new_page()
     log_in(one)
     button(one, "Add Tea")
     two.goto("/")
@@ -261,7 +260,7 @@ def test_a_tab_writes_while_the_other_one_works(shop: Shop, browser: BrowserCont
 
 
 def test_a_logout_stays_one_beside_a_slow_request(shop: Shop, browser: BrowserContext) -> None:
-    one, two = opened(browser), browser.new_page()
+    one, two = browser.new_page(), browser.new_page()
     log_in(one)
     button(one, "Add Tea")
     two.goto("/")
@@ -286,7 +285,7 @@ def test_a_logout_stays_one_beside_a_slow_request(shop: Shop, browser: BrowserCo
 def test_a_revoked_device_is_out_and_nobody_else(
     shop: Shop, profile: Callable[[], BrowserContext]
 ) -> None:
-    desk, phone, hers = opened(profile()), profile().new_page(), profile().new_page()
+    desk, phone, hers = (profile().new_page() for _ in range(3))
     log_in(desk)
     log_in(phone)
     log_in(hers, "grace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -402,6 +403,34 @@ async def test_a_call_that_is_made_again_is_applied_once(
         await store.renew(Renew(app="default", id="s", holder="me", now=1, until=None, token=token))
         assert lost.calls == 2
         assert await store.check() == []  # type: ignore[attr-defined]  # it can
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_call_that_was_given_up_and_comes_late_writes_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    """Its caller was told that it may have been done, and has gone on: to something else."""
+    async with SessionManager.open(url) as sessions:
+        await sessions.create(id="s")
+        await sessions.create(id="t")
+        pool = sessions.store._writer._pool  # type: ignore[attr-defined]  # its own
+        plain, held = pool._work, []
+
+        async def hold(_connection: Any, work: Any) -> Any:
+            held.append(work)
+            raise Unavailable("the server", "it did not answer in time")
+
+        monkeypatch.setattr(pool, "_work", hold)
+        with pytest.raises(Unavailable):
+            await sessions.append("s", *(Event(kind="n") for _ in range(events)))
+        monkeypatch.setattr(pool, "_work", plain)
+        await sessions.append("t", Event(kind="n"))
+        db = await connected(url)
+        with contextlib.suppress(Unavailable):
+            await held[0](db)
+        await db.close()
+        assert await sessions.events("s") == []
+        assert (await sessions.require("s")).revision == 1
 
 
 async def test_synchronous_commit_follows_the_durability_asked_for(url: str) -> None:

@@ -4,8 +4,10 @@ It does for one session, with at most one event and nothing rarer, what `write_1
 without its lists and in one statement of the server, that is planned once for a connection. The
 session's row is compared and set; all else is written only if that was done.
 
-It leaves no trace of a session that had moved. So where nothing was written though the call was
-made before, on a connection that was lost, the writer's row says whether that one was applied.
+A call that was given up and comes late, behind a later one of its writer, writes nothing. Neither
+does one whose session had moved, and it leaves no trace of that. So where nothing was written
+though the call was made before, on a connection that was lost, the writer's row says whether that
+one was applied.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _SESSION = """WITH s AS (
         wake_at = CASE WHEN $10::bigint IS NULL OR s.wake_at IS NULL OR $10 < s.wake_at
             OR s.wake_at <= $11 OR NOT $12 THEN $10 ELSE s.wake_at END,
         remembered = $13, peak = $14, state = coalesce($15, s.state)
-    WHERE s.row = $4 AND s.version = $5 RETURNING s.row),
+    WHERE s.row = $4 AND s.version = $5
+        AND NOT EXISTS (SELECT FROM {s}.writers AS w WHERE w.writer = $1 AND w.batch >= $2)
+    RETURNING s.row),
 activity AS (
     UPDATE {s}.activity AS a SET active_at = $8 FROM s
     WHERE a.row = s.row AND a.active_at <> $8),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sojourn.expiry import is_past
 from sojourn.model import Record
-from sojourn.store import Tiers
+from sojourn.store import Ends, Tiers
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import Box, to_errand
@@ -265,6 +265,7 @@ def _window_arguments(window: EventQuery | None) -> list[Any]:
     bounds = (window.after_seq, window.before_seq, window.since_instant)
     arguments = [mode, "" if limit is None else limit]
     arguments += ["" if bound is None else bound for bound in bounds]
+    arguments.append(window.opening if type(window) is Ends and mode == "last" else 0)
     if window.kinds is None:
         return [*arguments, ""]
     return [*arguments, len(window.kinds) or "0", *window.kinds]
