@@ -114,10 +114,25 @@ def test_a_key_is_cycled_with_the_save() -> None:
     again_.cycle_key()
     assert again_.session_key != before
     assert SessionStore(before)["a"] == 1  # the response may still fail
+    promised = again_.session_key
     again_.save()
+    assert again_.session_key == promised
     assert SessionStore(before).get("a") is None
     assert again(again_)["a"] == 1
     assert stored() == 1
+
+
+def test_a_login_knows_the_key_that_it_leads_to() -> None:
+    seen: list[str | None] = []
+
+    def view(request: Any) -> HttpResponse:
+        project.login(request)
+        seen.append(request.session.session_key)
+        return HttpResponse()
+
+    request = RequestFactory().get("/", HTTP_COOKIE=f"__Host-sid={made(a=1).session_key}")
+    response = SojournMiddleware(view)(request)
+    assert response.cookies["__Host-sid"].value == seen[0]
 
 
 def test_a_late_save_of_an_ended_session_is_an_update_error() -> None:
@@ -297,11 +312,16 @@ async def test_a_cancelled_call_is_over_when_it_returns(store: FaultyStore) -> N
     session = SessionStore()
     await session.aset("a", 1)
     await session.asave()
-    met = threading.Event()
+    met, over = threading.Event(), threading.Event()
 
     async def held_back() -> None:
         met.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            over.set()
 
     store.delay("commit", until=held_back)
     await session.aset("a", 2)
@@ -310,6 +330,7 @@ async def test_a_cancelled_call_is_over_when_it_returns(store: FaultyStore) -> N
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert over.is_set()
     store.heal()
     assert await again(session).aget("a") == 1
 

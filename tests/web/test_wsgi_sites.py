@@ -298,7 +298,7 @@ def down(store: FaultyStore) -> Any:
 def test_without_the_store_a_page_that_needs_its_session_is_503(
     kind: str, faulty: FaultyStore
 ) -> None:
-    with SITES[kind](blocking.SessionManager(faulty)) as site:
+    with blocking.SessionManager(faulty) as sessions, SITES[kind](sessions) as site:
         visitor = site.visitor()
         visitor.get("/set", a=1)
         down(faulty)
@@ -316,7 +316,10 @@ def test_without_the_store_a_page_that_needs_its_session_is_503(
 
 
 def test_without_the_store_an_optional_session_is_empty(kind: str, faulty: FaultyStore) -> None:
-    with SITES[kind](blocking.SessionManager(faulty), policy="optional") as site:
+    with (
+        blocking.SessionManager(faulty) as sessions,
+        SITES[kind](sessions, policy="optional") as site,
+    ):
         visitor = site.visitor()
         visitor.get("/set", a=1)
         down(faulty)
