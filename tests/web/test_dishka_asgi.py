@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from dishka import AsyncContainer, Provider, make_async_container, provide
+from dishka import AsyncContainer, Provider, from_context, make_async_container, provide
 from dishka import Scope as Span
 from fastapi import Depends, FastAPI, Request, WebSocket
 from starlette.testclient import TestClient
@@ -124,8 +124,6 @@ async def test_more_context_may_be_given_and_no_container_is_told() -> None:
         __slots__ = ()
 
     class FromScope(Provider):
-        from dishka import from_context
-
         tenant = from_context(provides=Tenant, scope=Span.SESSION)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from tests.faults.soak import count, scaled
 
-from sojourn import Expiry, InvalidSetting, SessionManager, current_scope, current_session
+from sojourn import Expiry, InvalidSetting, Session, SessionManager, current_scope, current_session
 from sojourn.testing import FakeClock, FaultyStore
 from sojourn.web import SessionMiddleware
 from sojourn.web.identity import IdentityMiddleware, authenticated_user
@@ -35,7 +35,7 @@ KEYS = {"key-of-1": "u-1", "key-of-2": "u-2"}
 
 async def work(request: Request) -> Response:
     """Write a key, say which session it is in, and whether it is ambient."""
-    session = request.scope.get("identity")
+    session: Session | None = request.scope.get("identity")
     if session is None:
         return JSONResponse(None)
     key = request.query_params.get("set")
