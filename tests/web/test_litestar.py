@@ -169,7 +169,9 @@ HANDLERS = [
 
 def site(sessions: SessionManager | str, **options: Any) -> Litestar:
     """Return an application with sessions."""
-    return Litestar(HANDLERS, plugins=[SessionPlugin(sessions, **options)])
+    return Litestar(
+        logging_config=None, route_handlers=HANDLERS, plugins=[SessionPlugin(sessions, **options)]
+    )
 
 
 def browser(sessions: SessionManager, **options: Any) -> httpx2.AsyncClient:
@@ -225,7 +227,11 @@ async def test_two_requests_at_once_keep_both_their_keys(opened: Opener) -> None
         await party.wait()
 
     async with opened() as sessions:
-        app = Litestar([meet, login, everything], plugins=[SessionPlugin(sessions)])
+        app = Litestar(
+            logging_config=None,
+            route_handlers=[meet, login, everything],
+            plugins=[SessionPlugin(sessions)],
+        )
         async with visiting(app) as client:
             await client.post("/login/u-1")
             await asyncio.gather(client.post("/meet/a"), client.post("/meet/b"))
@@ -264,7 +270,11 @@ async def test_a_model_may_be_set_in_place_of_the_session(kind: Any) -> None:
         request.set_session(kind(items=["tea"]))
 
     async with SessionManager.open("memory://") as sessions:
-        app = Litestar([set_model, everything], plugins=[SessionPlugin(sessions)])
+        app = Litestar(
+            logging_config=None,
+            route_handlers=[set_model, everything],
+            plugins=[SessionPlugin(sessions)],
+        )
         async with visiting(app) as client:
             await client.post("/model")
             assert (await client.get("/all")).json() == {"items": ["tea"]}
@@ -372,7 +382,7 @@ async def test_nobody_is_logged_out_because_the_store_is_down() -> None:
 def test_a_store_of_a_url_is_opened_with_the_application(tmp_path: Path) -> None:
     plugin = SessionPlugin(f"sqlite:///{tmp_path / 's.db'}")
     sessions = plugin.config.sessions.sessions
-    app = Litestar(HANDLERS, plugins=[plugin])
+    app = Litestar(logging_config=None, route_handlers=HANDLERS, plugins=[plugin])
     with LitestarClient(app, base_url=TEST_URL) as client:
         client.post("/set/a/1")
         assert client.get("/all").json() == {"a": "1"}
@@ -386,7 +396,7 @@ async def test_all_routes_share_one_admission(opened: Opener) -> None:
     """Litestar makes a layer for each route; what is counted is counted once."""
     async with opened() as sessions:
         plugin = SessionPlugin(sessions)
-        app = Litestar(HANDLERS, plugins=[plugin])
+        app = Litestar(logging_config=None, route_handlers=HANDLERS, plugins=[plugin])
         async with visiting(app) as client:
             await client.post("/login/u-1")
             await client.post("/set/a/1")
@@ -398,7 +408,12 @@ async def test_all_routes_share_one_admission(opened: Opener) -> None:
 def test_the_test_client_of_litestar_edits_the_session(tmp_path: Path) -> None:
     """Its `session_config` works as with Litestar's own backends."""
     config = SessionConfig(f"sqlite:///{tmp_path / 's.db'}")
-    app = Litestar(HANDLERS, middleware=[config.middleware], lifespan=[config.lifespan])
+    app = Litestar(
+        logging_config=None,
+        route_handlers=HANDLERS,
+        middleware=[config.middleware],
+        lifespan=[config.lifespan],
+    )
     with LitestarClient(app, base_url=TEST_URL, session_config=config) as client:
         assert client.get_session_data() == {}
         client.set_session_data({"cart": ["tea"]})
@@ -429,7 +444,9 @@ async def test_session_auth_of_litestar_works_on_it(opened: Opener) -> None:
         auth: SessionAuth[str, Any] = SessionAuth(
             retrieve_user_handler=user_of, session_backend_config=config, exclude=["/in"]
         )
-        app = Litestar([sign_in, who], on_app_init=[auth.on_app_init])
+        app = Litestar(
+            logging_config=None, route_handlers=[sign_in, who], on_app_init=[auth.on_app_init]
+        )
         async with visiting(app) as client:
             assert (await client.get("/who")).status_code == 401
             await client.post("/in")
@@ -447,5 +464,5 @@ async def test_a_name_or_a_missing_plugin_is_told(opened: Opener) -> None:
         assert config.key == "__Host-other"
         with pytest.raises(AssertionError):
             await config.sessions({"type": "lifespan"}, None, None)  # type: ignore[arg-type]  # a server would give both
-    async with visiting(Litestar([me])) as client:
+    async with visiting(Litestar(logging_config=None, route_handlers=[me])) as client:
         assert (await client.get("/me")).status_code == 500

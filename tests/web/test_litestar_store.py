@@ -178,7 +178,11 @@ def test_it_serves_the_cache_of_an_application(url: str) -> None:
         return "page"
 
     root = Store(url)
-    app = Litestar([page], stores=StoreRegistry({"root": root}, root.with_namespace))
+    app = Litestar(
+        logging_config=None,
+        route_handlers=[page],
+        stores=StoreRegistry({"root": root}, root.with_namespace),
+    )
     with TestClient(app) as client:
         assert {client.get("/").text for _ in range(3)} == {"page"}
     assert len(calls) == 1

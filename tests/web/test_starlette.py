@@ -169,7 +169,7 @@ async def test_a_form_and_a_script_send_the_csrf_token_back(opened: Opener) -> N
         headers = {"x-csrf-token": token}
         assert (await client.put("/json", json={"a": 1}, headers=headers)).json() == {"a": 1}
         for given in ("", token[:-1] + "é", token + "x"):
-            bad = {b"x-csrf-token": given.encode()}
+            bad = [(b"x-csrf-token", given.encode())]
             assert (await client.put("/json", json={}, headers=bad)).status_code == 403
         # What a login answers with is the value that goes with its new token.
         again = (await client.post("/login/u-1")).json()

@@ -72,7 +72,11 @@ def of_starlette() -> TestClient:
 
 def of_litestar() -> LitestarClient[Litestar]:
     """Return the client of Litestar."""
-    app = Litestar([litestar_me, litestar_all], plugins=[SessionPlugin("memory://")])
+    app = Litestar(
+        logging_config=None,
+        route_handlers=[litestar_me, litestar_all],
+        plugins=[SessionPlugin("memory://")],
+    )
     return LitestarClient(app, base_url=HTTPS)
 
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
-    Handler = Callable[[Any, Any], Awaitable[Response | None]]
-
 CHALLENGE = {"www-authenticate": "Session"}
 """What a 401 has to have (RFC 9110, 15.5.2)."""
 
@@ -105,7 +103,7 @@ async def require_csrf(request: Request) -> None:
         raise _refusal(request, 403, CSRF_REFUSAL)
 
 
-def exception_handlers() -> dict[Any, Any]:
+def exception_handlers() -> dict[int | type[Exception], Any]:
     """Return what makes responses of our errors: `FastAPI(exception_handlers=…())`.
 
     - `AuthNeeded`: 401 while nobody is logged in, else 403.
