@@ -30,9 +30,15 @@ ALLOWED = {
     "stores/sqlite": {"apsw"},
     "telemetry/opentelemetry": {"opentelemetry"},
     "telemetry/prometheus": {"prometheus_client"},
+    "taskiq": {"taskiq"},
     "testing": {"hypothesis", "pytest"},
     "web/django": {"django"},
     "web/flask": {"flask", "werkzeug"},
+    "web/dishka": {"dishka"},
+    "web/litestar": {"litestar"},
+    "web/litestar_store": {"litestar"},
+    "web/starlette": {"starlette"},
+    "web/starsessions": {"starsessions"},
 }
 """What the modules below a folder may import as well."""
 
@@ -58,6 +64,8 @@ NEVER_LOADED = [
     "rich",
     "sqlite3",
     "starlette",
+    "starsessions",
+    "taskiq",
     "typer",
     "uvicorn",
     "websockets",

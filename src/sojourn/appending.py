@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sojourn.committing import check_policy, expected_of
 from sojourn.creation import refuse_unbound
 from sojourn.errors import InvalidQuery, TooLarge
-from sojourn.events import by_tier, changes_of, prepare, stored_events
+from sojourn.events import by_tier, changes_of, prepare, stored_event
 from sojourn.limits import MAX_EVENTS_PER_COMMIT
 from sojourn.model import Event
 from sojourn.session import Session, check_session
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from sojourn.events import Changes, Prepared, TierDeltas
     from sojourn.lease import Lease
     from sojourn.store import Committed, Durability
+
+
+_draft_of = attrgetter("draft")
 
 
 class Appending:
@@ -43,37 +47,40 @@ class Appending:
         durability: Durability | None,
     ) -> list[Event]:
         """Commit events with their deltas; return them as stored, partial ones as given."""
-        check_policy(conflict)
+        if conflict != "merge":
+            check_policy(conflict)
         whole = _whole(events)
         if not whole:
             return list(events)
-        now = self._context.now()
+        context = self._context
+        now = context.now()
         prepared = self._prepare(whole, now, state)
         changes, tiers = _merged(prepared)
         session = target if isinstance(target, Session) else None
         if session is not None:
             refuse_unbound(session.header, changes)
-            await self._committing.settle(session)
+            if session.doubtful is not None:
+                await self._committing.settle(session)
         id, epoch, revision = expected_of(target, conflict, lease)
         change = Change(
-            app=self._context.app,
+            app=context.app,
             id=id,
-            op=self._context.ids.operation(),
+            op=context.ids.operation(),
             now=now,
             epoch=epoch,
             revision=revision,
             fence=None if lease is None else lease.token,
-            durability=self._context.durability(durability),
+            durability=context.durability(durability),
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
-            events=tuple([item.draft for item in prepared]),
+            events=tuple(map(_draft_of, prepared)),
         )
         writes = 0 if session is None else session.state.writes
         stored: list[Event] = []
 
         def taken(committed: Committed) -> None:
-            stored.extend(stored_events(whole, prepared, committed.seqs))
+            stored.extend(map(stored_event, whole, prepared, committed.seqs))
             if session is not None:
                 _take(session, committed, prepared, stored, writes)
 
@@ -127,7 +134,7 @@ class Appending:
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
-            events=tuple(item.draft for item in prepared),
+            events=tuple(map(_draft_of, prepared)),
             truncate_after=tail[0] - 1,
             expect_tail=tail,
         )
@@ -135,7 +142,7 @@ class Appending:
         stored: list[Event] = []
 
         def taken(committed: Committed) -> None:
-            stored.extend(stored_events(whole, prepared, committed.seqs))
+            stored.extend(map(stored_event, whole, prepared, committed.seqs))
             session.cut(tail[0] - 1)
             _take(session, committed, prepared, stored, writes)
 
@@ -162,10 +169,13 @@ def _whole(events: Sequence[Event]) -> list[Event]:
     """Return the events that are to be stored. Raises `InvalidQuery` for none, or a non-event."""
     if not events:
         raise InvalidQuery("event", "give at least one event")
+    whole: list[Event] = []
     for event in events:
         if not isinstance(event, Event):
             raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
-    return [event for event in events if not event.partial]
+        if not event.partial:
+            whole.append(event)
+    return whole
 
 
 def _with_partial(events: Sequence[Event], stored: Sequence[Event]) -> list[Event]:

@@ -16,7 +16,7 @@ from sojourn.errors import Corrupt, TooLarge, Unserializable
 from sojourn.limits import MAX_DEPTH, MAX_VALUE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sojourn.model import Encoded
 
@@ -50,8 +50,14 @@ def encode(value: object, path: str, name: str | None = None) -> bytes:
     `int`, `float` (finite), `str`, `list` or `dict` with string keys, at most `MAX_DEPTH` deep;
     `TooLarge` when the text is over `MAX_VALUE` bytes.
     """
-    if type(value) not in _SCALARS:
+    kind = type(value)
+    if kind not in _SCALARS and not (kind is dict and _is_plain(value)):  # type: ignore[arg-type]  # narrowed by `kind`
         _check(value, _joined(path, name), 0)
+    return _encode_checked(value, path, name)
+
+
+def _encode_checked(value: object, path: str, name: str | None = None) -> bytes:
+    """Return the JSON text of a value that has been checked. Raises what `encode` does."""
     try:
         text = _encoder.encode(value)
     except UnicodeEncodeError:
@@ -69,6 +75,31 @@ def encode(value: object, path: str, name: str | None = None) -> bytes:
     if len(text) > MAX_VALUE:
         raise TooLarge(f"bytes of JSON in {path}", len(text), MAX_VALUE)
     return text
+
+
+def encode_apart(value: Any, path: str) -> tuple[str, Any]:
+    """Return the JSON text of `value`, and the value itself for somebody else.
+
+    It shares nothing that can be changed with the one given. Raises what `encode` does.
+    """
+    if type(value) is dict and _is_plain(value):
+        return _encode_checked(value, path).decode(), value.copy()
+    text = encode(value, path).decode()
+    return text, value if is_scalar(value) else decode(text, path)
+
+
+def encode_plain(parts: Mapping[str, object]) -> bytes | None:
+    """Return the JSON object of `parts` if they are few, plain and short, else `None`.
+
+    Then `encode` gives the text of each, or says what is wrong: this is the same in a single call.
+    """
+    if type(parts) is not dict or not _is_plain(parts):
+        return None
+    try:
+        text = _encoder.encode(parts)
+    except ValueError:
+        return None
+    return text if len(text) <= _READABLE_DIGITS else None
 
 
 def _joined(path: str, name: str | None) -> str:
@@ -96,6 +127,14 @@ def _check(value: object, path: str, depth: int) -> None:
         raise Unserializable(path, f"{kind.__module__}.{kind.__qualname__} is not a JSON value")
     elif not math.isfinite(value):  # type: ignore[arg-type] # narrowed by `kind`
         raise Unserializable(path, f"{value!r} is not a JSON number")
+
+
+def _is_plain(value: dict[Any, object]) -> bool:
+    """Return whether a dict has names, and values without parts: as most have."""
+    for name, part in value.items():
+        if type(name) is not str or type(part) not in _SCALARS:
+            return False
+    return True
 
 
 def _check_depth(path: str, depth: int) -> None:
@@ -148,16 +187,6 @@ def is_text_of(value: Any, text: bytes | msgspec.Raw) -> bool:
         return _encoder.encode(value) == bytes(text)
     except (TypeError, ValueError, RecursionError):
         return False
-
-
-def copied(value: Any, text: str) -> Any:
-    """Return `value`, whose JSON text is `text`, sharing nothing with it that can be changed."""
-    kind = type(value)
-    if kind in _SCALARS or kind is float:
-        return value
-    if kind is dict and _SCALARS.issuperset(map(type, value.values())):
-        return dict(value)
-    return decode(text, "value")
 
 
 def decode_many(texts: Sequence[str], keys: Callable[[int], str]) -> list[Any]:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from sojourn.store import Acquire, Change, Move, Renew
 
 _REMEMBERED = struct.Struct(">8sQI")
+_REMEMBERED_BYTES = OPERATIONS_REMEMBERED * _REMEMBERED.size
+
+_replace = msgspec.structs.replace
 
 
 def recall(header: Header, op: bytes) -> tuple[int, int] | None:
@@ -59,7 +62,7 @@ def recall(header: Header, op: bytes) -> tuple[int, int] | None:
 
 def remember(blob: bytes, op: bytes, revision: int, seq: int) -> bytes:
     """Return `blob` with one more operation, without the oldest beyond `OPERATIONS_REMEMBERED`."""
-    return (blob + _REMEMBERED.pack(op, revision, seq))[-OPERATIONS_REMEMBERED * _REMEMBERED.size :]
+    return (blob + _REMEMBERED.pack(op, revision, seq))[-_REMEMBERED_BYTES:]
 
 
 def forbid(header: Header | None, change: Change, tail: Callable[[int], tuple[int, ...]]) -> Header:
@@ -80,14 +83,21 @@ def forbid(header: Header | None, change: Change, tail: Callable[[int], tuple[in
         raise _conflict(header, change)
     if change.fence is not None and (change.fence != header.fence or header.holder is None):
         raise LeaseLost(header.id, change.fence)
-    _forbid_contents(header, change)
+    full = header.seq + len(change.events) > MAX_SEQ
+    if full or change.user is not None or change.labels is not None or header.user is None:
+        _forbid_contents(header, change)
     if change.expect_tail is not None:
-        actual = tail(len(change.expect_tail))
-        if actual != change.expect_tail:
-            expected = (change.epoch, change.revision)
-            found = (header.epoch, header.revision)
-            raise TailMismatch(header.id, expected, found, change.expect_tail, actual)
+        _forbid_tail(header, change, change.expect_tail, tail(len(change.expect_tail)))
     return header
+
+
+def _forbid_tail(
+    header: Header, change: Change, expected: tuple[int, ...], actual: tuple[int, ...]
+) -> None:
+    """Refuse a log that has another end than the one that is expected."""
+    if actual != expected:
+        expects, found = (change.epoch, change.revision), (header.epoch, header.revision)
+        raise TailMismatch(header.id, expects, found, expected, actual)
 
 
 def _conflict(header: Header, change: Change) -> Conflict:
@@ -153,21 +163,24 @@ def check_owner(id: str, user: str | None, tier: TierDelta | None) -> None:
 
 def advance(header: Header, change: Change, appended: int) -> Header:
     """Return the header that `change`, with `appended` new events, leads to."""
-    active_at = max(change.now, header.active_at)
-    revision = header.revision + 1
+    active_at = header.active_at
+    if change.now > active_at:  # noqa: PLR1730 - max() costs a call for each commit
+        active_at = change.now
+    revision, seq = header.revision + 1, header.seq
     if change.deadlines is not None:
         limits = change.deadlines
-        header = msgspec.structs.replace(header, idle=limits.idle, absolute_at=limits.absolute_at)
-    expires_at = deadline(active_at, header.idle, header.absolute_at)
-    remembered = remember(header.remembered, change.op, revision, header.seq)
-    new = msgspec.structs.replace(
+        header = _replace(header, idle=limits.idle, absolute_at=limits.absolute_at)
+    expires_at = header.absolute_at
+    if header.idle is not None:
+        expires_at = deadline(active_at, header.idle, expires_at)
+    new = _replace(
         header,
         revision=revision,
-        seq=header.seq + appended,
+        seq=seq + appended,
         active_at=active_at,
         expires_at=expires_at,
         due_at=expires_at,
-        remembered=remembered,
+        remembered=remember(header.remembered, change.op, revision, seq),
     )
     if change.user is None and change.labels is None and change.move is None and not change.retry:
         return new
@@ -246,7 +259,7 @@ def touched(header: Header | None, id: str, now: int, epoch: str | None) -> Head
 
 def apart(header: Header) -> Header:
     """Return a header that shares nothing that can be changed."""
-    return msgspec.structs.replace(header, labels=dict(header.labels))
+    return _replace(header, labels=header.labels.copy())
 
 
 def patched(labels: dict[str, str], patch: dict[str, str | None]) -> dict[str, str]:

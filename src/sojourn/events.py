@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sojourn import codec
 from sojourn.errors import InvalidQuery, Unserializable
 from sojourn.model import DELETE, Deletion, Draft, Event
-from sojourn.names import check_name
+from sojourn.names import check_name, check_word
 from sojourn.state import place, tier_of
 from sojourn.store import TierDelta
 from sojourn.timestamps import parse_instant, to_datetime
@@ -37,22 +37,32 @@ _NOTHING = TierDeltas(None, None, None)
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
-    """A delta with its values encoded, also split by tier; apart from it what is not stored."""
+    """A delta with its values encoded, also split by tier; apart from it what is not stored.
+
+    `sets` is the JSON object of the keys it sets, `drops` the JSON list of those it removes.
+    `plain` are the values themselves, where none of them has parts and none is removed.
+    """
 
     changes: Changes
     tiers: TierDeltas
-    removes: bool
-    temporary: dict[str, Any]
+    sets: str | None = None
+    drops: str | None = None
+    temporary: dict[str, Any] = {}
+    plain: dict[str, Any] | None = None
 
 
-_NO_DELTA = Delta({}, _NOTHING, removes=False, temporary={})
+_NO_DELTA = Delta({}, _NOTHING)
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """An event ready to be stored: the draft, and its delta."""
+    """An event ready to be stored: the draft, its delta, and a body to return.
+
+    That is not the caller's own: who goes on with that one changes nothing here.
+    """
 
     draft: Draft
     delta: Delta
+    body: Any
 
 
 def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: int) -> Prepared:
@@ -66,20 +76,20 @@ def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: i
     if state:
         given = {**given, **state} if given else state
     delta = encode_delta(given, "delta") if given else _NO_DELTA
-    kept, gone = _apart(delta)
     id, at, author = event.id, event.at, event.author
+    text, body = codec.encode_apart(event.body, "body")
     draft = Draft(
         id=ids.event_id() if id is None else check_name("event id", id),
-        kind=check_name("event kind", event.kind),
-        author=None if author is None else check_name("event author", author),
+        kind=check_word("event kind", event.kind),
+        author=None if author is None else check_word("event author", author),
         at=now if at is None else _instant_of(at),
-        body=codec.encode(event.body, "body").decode(),
-        changes=codec.encode_object(kept).decode() if kept else None,
-        deleted=codec.encode_names(gone).decode() if gone else None,
+        body=text,
+        changes=delta.sets,
+        deleted=delta.drops,
         fresh=id is None,
         stamped=at is not None,
     )
-    return Prepared(draft, delta)
+    return Prepared(draft, delta, body)
 
 
 def _instant_of(at: datetime) -> int:
@@ -89,43 +99,56 @@ def _instant_of(at: datetime) -> int:
         raise Unserializable("event.at", str(error)) from error
 
 
-def _apart(delta: Delta) -> tuple[Encoded, list[str]]:
-    """Return the keys that are set with their values, and those that are removed."""
-    if not delta.removes:
-        return cast("Encoded", delta.changes), []
-    gone = [key for key, value in delta.changes.items() if value is DELETE]
-    return {k: v for k, v in delta.changes.items() if isinstance(v, msgspec.Raw)}, gone
-
-
 def encode_delta(delta: Mapping[str, Any], path: str) -> Delta:
     """Return a delta with its values encoded. Raises what `prepare` does."""
-    changes: Changes = {}
-    temporary: dict[str, Any] = {}
-    sets: dict[str, Encoded] = {}
-    removes = False
-    for key, value in delta.items():
+    encoded = codec.encode_plain(delta)
+    if encoded is None:
+        return _encode_each(delta, path)
+    text = encoded.decode()
+    values = codec.decode_object(text, path)
+    tiers: dict[str, Encoded] = {}
+    for key, value in values.items():
         tier, name = place(key)
+        if tier in tiers:
+            tiers[tier][name] = value
+        else:
+            tiers[tier] = {name: value}
+    if "temp" in tiers:
+        return _encode_each(delta, path)
+    sets = _only_sets(tiers, len(encoded))
+    return Delta(values, sets, text, plain=dict(delta))  # type: ignore[arg-type]  # none removes
+
+
+def _encode_each(delta: Mapping[str, Any], path: str) -> Delta:
+    """Return a delta with its values encoded, one after the other."""
+    changes: Changes = {}
+    sets: Encoded = {}
+    temporary: dict[str, Any] = {}
+    for key, value in delta.items():
+        tier, _ = place(key)
         if tier == "temp":
             temporary[key] = value
         elif value is DELETE:
             changes[key] = DELETE
-            removes = True
         else:
-            changes[key] = raw = msgspec.Raw(codec.encode(value, path, key))
-            if tier in sets:
-                sets[tier][name] = raw
-            else:
-                sets[tier] = {name: raw}
-    tiers = by_tier(changes) if removes else _only_sets(sets)
-    return Delta(changes, tiers, removes, temporary)
+            changes[key] = sets[key] = msgspec.Raw(codec.encode(value, path, key))
+    gone = [key for key, value in changes.items() if value is DELETE]
+    return Delta(
+        changes,
+        by_tier(changes),
+        codec.encode_object(sets).decode() if sets else None,
+        codec.encode_names(gone).decode() if gone else None,
+        temporary,
+    )
 
 
-def _only_sets(sets: Mapping[str, Encoded]) -> TierDeltas:
+def _only_sets(tiers: Mapping[str, Encoded], size: int) -> TierDeltas:
     """Return the deltas of tiers in which nothing is removed."""
+    session, user, app = tiers.get("session"), tiers.get("user"), tiers.get("app")
     return TierDeltas(
-        TierDelta(sets["session"]) if "session" in sets else None,
-        TierDelta(sets["user"]) if "user" in sets else None,
-        TierDelta(sets["app"]) if "app" in sets else None,
+        None if session is None else TierDelta(session, (), size),
+        None if user is None else TierDelta(user, (), size),
+        None if app is None else TierDelta(app, (), size),
     )
 
 
@@ -183,32 +206,21 @@ def _delta_of(entry: Entry) -> dict[str, Any]:
 
 def stored_event(event: Event, prepared: Prepared, seq: int) -> Event:
     """Return the event as it is in the log now. Nothing in it is shared with the one given."""
-    draft = prepared.draft
-    delta: dict[str, Any] = codec.decode(draft.changes, "delta") if draft.changes else {}
+    draft, delta = prepared.draft, prepared.delta.plain
+    if delta is None:
+        delta = codec.decode(draft.changes, "delta") if draft.changes else {}
     if draft.deleted:
         changes = prepared.delta.changes
         delta.update((key, DELETE) for key in changes if changes[key] is DELETE)
     return Event(
         kind=event.kind,
         author=event.author,
-        body=codec.copied(event.body, draft.body),
+        body=prepared.body,
         delta=delta,
         id=draft.id,
         at=to_datetime(draft.at),
         seq=seq,
     )
-
-
-def stored_events(
-    events: Sequence[Event], prepared: Sequence[Prepared], seqs: Sequence[int]
-) -> list[Event]:
-    """Return events as they are in the log now; see `stored_event`."""
-    if len(events) == 1:
-        return [stored_event(events[0], prepared[0], seqs[0])]
-    return [
-        stored_event(event, item, seq)
-        for event, item, seq in zip(events, prepared, seqs, strict=True)
-    ]
 
 
 def changes_of(prepared: Sequence[Prepared], seqs: Sequence[int], before: int) -> Changes:

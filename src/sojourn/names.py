@@ -33,3 +33,14 @@ def check_name(what: str, value: object) -> str:
         raise InvalidId(what, f"it has {len(value)} characters, the limit is {MAX_NAME}")
     bad = next(char for char in value if not char.isprintable())
     raise InvalidId(what, f"it holds {bad!r}, which is not a printable character")
+
+
+def check_word(what: str, value: object) -> str:
+    """Return what `check_name` does, for names of which a program has few: it is remembered."""
+    try:
+        return _checked(what, value)
+    except TypeError:  # it can not be remembered, so it is no string
+        return check_name(what, value)
+
+
+_checked = lru_cache(maxsize=NAMES_REMEMBERED, typed=True)(check_name)

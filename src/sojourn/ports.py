@@ -70,14 +70,13 @@ class RandomIds:
 
 def _uuid7_hex() -> str:
     """Return a UUIDv7 as 32 lowercase hex characters."""
+    noise = os.urandom(10).hex()
     millis = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10))
-    return f"{millis << 80 | _VERSION | noise >> 68 << 64 | _VARIANT | noise & _LOW_62_BITS:032x}"
+    return f"{millis:012x}7{noise[:3]}{_VARIANTS[noise[3]]}{noise[4:19]}"
 
 
-_VERSION = 7 << 76
-_VARIANT = 0b10 << 62
-_LOW_62_BITS = (1 << 62) - 1
+_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""What stands where the variant does, two fixed bits and two random ones, for a random digit."""
 
 
 Hook: TypeAlias = "Callable[[Session, str], Awaitable[object]]"

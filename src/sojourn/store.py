@@ -37,10 +37,14 @@ Order = Literal["created", "-created", "active", "-active"]
 
 
 class TierDelta(msgspec.Struct, frozen=True, gc=False):
-    """What a commit does to one tier: keys to set (encoded) and keys to remove."""
+    """What a commit does to one tier: keys to set (encoded) and keys to remove.
+
+    `size` is what `set` takes as JSON at the most, in bytes, where somebody has counted.
+    """
 
     set: Encoded
     drop: tuple[str, ...] = ()
+    size: int | None = None
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-FRAMEWORKS = ("starlette", "flask", "django")
+FRAMEWORKS = ("starlette", "fastapi", "litestar", "flask", "django")
 
 SEEN_MS = 20_000
 """Longest wait for something to be seen on a page, on a busy machine."""

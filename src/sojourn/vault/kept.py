@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sojourn.store import TierDelta
 
 _ESCAPED = 6
-"""Bytes that a byte of a key has in JSON at the most, as in `\\u0000`."""
+"""Bytes that a character of a key has in JSON at the most, as in `\\u0000`."""
 
 _AROUND = 4
 """Bytes of JSON around a key and its value: two quotes, a colon and a comma."""
@@ -54,11 +54,14 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
         self, delta: TierDelta | None, *, clear: bool, key: str, limit: int = MAX_STATE
     ) -> Kept:
         """Return it with a delta applied. Raises `TooLarge` over `limit` bytes of text."""
-        values, most = ({}, len(_NOTHING)) if clear else (self._apart(key), self.most)
+        held, most = self.held, self.most
+        if clear:
+            values, most = {}, len(_NOTHING)
+        else:
+            values = held.copy() if type(held) is dict else self._decoded(key)
         if delta is not None:
-            for name, value in delta.set.items():
-                values[name] = value
-                most += len(memoryview(value)) + _AROUND + _ESCAPED * len(name.encode())
+            values.update(delta.set)
+            most += _size(delta.set) if delta.size is None else delta.size
             for name in delta.drop:
                 values.pop(name, None)
         if most > limit:
@@ -67,12 +70,15 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
                 raise TooLarge("bytes of state in one tier", most, limit)
         return Kept(values, most)
 
-    def _apart(self, key: str) -> Encoded:
-        """Return its values to be kept: they must not keep all of a large text alive."""
+    def _decoded(self, key: str) -> Encoded:
+        """Return the values of its text to be kept: they must not keep all of a large one alive."""
         values = self.values(key)
-        if type(self.held) is bytes and len(self.held) > _SHARED:
-            return {name: value.copy() for name, value in values.items()}
-        return values
+        return values if self.most <= _SHARED else {k: raw.copy() for k, raw in values.items()}
+
+
+def _size(parts: Encoded) -> int:
+    """Return what values take as JSON at the most, in bytes."""
+    return sum(_AROUND + _ESCAPED * len(name) + len(bytes(raw)) for name, raw in parts.items())
 
 
 def kept(text: bytes) -> Kept:

@@ -77,7 +77,8 @@ class Vault:
         header = commit.created(commit.apart(header), create.op, new)
         slot = self._add(header, session)
         self._tiers.update(shared)
-        self._log_all(slot, create.events, seqs)
+        if create.events:
+            self._log_all(slot, create.events, seqs)
         return Committed(
             header=commit.apart(header),
             revision=header.revision,
@@ -165,10 +166,11 @@ class Vault:
         if change.id is None:
             return self._commit_shared(change)
         slot = self._slots.get((change.app, change.id))
-        if slot is not None and (known := commit.recall(slot.header, change.op)):
+        if slot is None:
+            raise NotFound(change.id)
+        if known := commit.recall(slot.header, change.op):
             return self._repeat(slot, change, known)
-        old = commit.forbid(_header(slot), change, slot.tail if slot else _no_tail)
-        assert slot is not None  # `forbid` raised
+        old = commit.forbid(slot.header, change, slot.tail)
         seqs, new = self._number(slot, change.events, top=old.seq, cut=change.truncate_after)
         if new < len(change.events):
             change = commit.without_repeats(change, seqs, old.seq)
@@ -179,10 +181,12 @@ class Vault:
         header = commit.advance(old, change, new)
         if change.truncate_after is not None and slot.log is not None:
             slot.log.truncate(change.truncate_after)
-        self._log_all(slot, change.events, seqs, above=old.seq)
+        if change.events:
+            self._log_all(slot, change.events, seqs, above=old.seq)
         self._tiers.update(shared)
         self._replace(slot, header)
-        self._put_documents(slot, change)
+        if change.documents:
+            self._put_documents(slot, change)
         return Committed(
             header=commit.apart(header),
             revision=header.revision,
@@ -252,17 +256,18 @@ class Vault:
         self, slot: Slot, drafts: tuple[Draft, ...], seqs: tuple[int, ...], above: int = 0
     ) -> None:
         """Add the drafts whose number is new."""
-        if not drafts:
+        log = slot.log
+        if log is None:
+            log = slot.log = self._new_log()
+        if len(drafts) == 1 and seqs[0] > above:
+            log.add(commit.numbered(drafts[0], seqs[0]))
             return
-        log = self._log(slot)
         for draft, seq in zip(drafts, seqs, strict=True):
             if seq > above:
                 log.add(commit.numbered(draft, seq))
                 above = seq
 
     def _put_documents(self, slot: Slot, change: Change) -> None:
-        if not change.documents:
-            return
         if slot.documents is None:
             slot.documents = self._new_documents()
         slot.documents.apply(
@@ -274,10 +279,12 @@ class Vault:
     ) -> dict[tuple[str, str | None], Kept]:
         """Return the shared tiers as they will be; nothing is changed yet."""
         new: dict[tuple[str, str | None], Kept] = {}
-        for owner, delta in ((user, ours), (None, everyones)):
-            if delta is not None:
-                old = self._tiers.get((app, owner), EMPTY)
-                new[app, owner] = old.merged(delta, clear=False, key="tier")
+        if ours is not None:
+            tier = app, user
+            new[tier] = self._tiers.get(tier, EMPTY).merged(ours, clear=False, key="tier")
+        if everyones is not None:
+            tier = app, None
+            new[tier] = self._tiers.get(tier, EMPTY).merged(everyones, clear=False, key="tier")
         return new
 
     def touch(self, touch: Touch) -> Header:
@@ -446,7 +453,3 @@ def _header(slot: Slot | None) -> Header | None:
 
 def _not_stored(_draft: Draft) -> None:
     """Nothing is in the log of a new session."""
-
-
-def _no_tail(_count: int) -> tuple[int, ...]:
-    return ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 from sojourn.context import completed
 from sojourn.errors import InvalidSetting, SojournError, Unavailable
@@ -28,7 +29,15 @@ from sojourn.web.transports import CookieTransport, Header
 from sojourn.web.websession import WebSession
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Mapping,
+        MutableMapping,
+        Sequence,
+    )
 
     from sojourn.expiry import Expiry
     from sojourn.web.admission import Reply
@@ -120,6 +129,37 @@ class SessionMiddleware:
     def devices(self) -> Devices:
         """All users' sessions, for administrators: list them, end them."""
         return self.admission.devices
+
+    @property
+    def transport(self) -> Transport:
+        """How tokens travel: for frameworks and tests that speak for a browser."""
+        return self._transport
+
+    @property
+    def name(self) -> str:
+        """The session's place in the scope."""
+        return self._name
+
+    def around(self, app: App) -> Self:
+        """Return the same middleware around another application: all that is counted is shared.
+
+        For frameworks that wrap each route by itself.
+        """
+        other = copy.copy(self)
+        other.app = app
+        return other
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Open the store of a URL, sweep it, and close it at the end.
+
+        A server's lifespan does this by itself. A manager that was given is its maker's to open.
+        """
+        async with AsyncExitStack() as stack:
+            if self._own:
+                await stack.enter_async_context(self.sessions)
+                await stack.enter_async_context(Reaper(self.sessions))
+            yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection. What is neither HTTP nor WebSocket passes through."""
@@ -233,8 +273,7 @@ class SessionMiddleware:
             async def receive_open() -> Message:
                 message = await receive()
                 if message["type"] == "lifespan.startup":
-                    await stack.enter_async_context(self.sessions)
-                    await stack.enter_async_context(Reaper(self.sessions))
+                    await stack.enter_async_context(self.opened())
                 return message
 
             async def send_closed(message: Message) -> None:

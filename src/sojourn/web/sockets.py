@@ -25,6 +25,14 @@ SESSION_ENDED = 4401
 """The code that such a socket is closed with: as 401 is for HTTP."""
 
 
+def close_code(status: int) -> int:
+    """Return the code that a socket is closed with where a request has this status: 401 is 4401.
+
+    For 503 it is 1013, which says "try again later".
+    """
+    return 1013 if status == 503 else 4000 + status  # noqa: PLR2004 - the numbers are names
+
+
 class Socket:
     """Stands between an application and its socket."""
 

@@ -148,8 +148,8 @@ class WebSession(MutableMapping[str, Any]):
         return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
-        """Return whether there are any keys."""
-        return any(True for _ in self)
+        """Return whether there is anything in it: a key, or a login."""
+        return self.user is not None or any(True for _ in self)
 
     def clear(self) -> None:
         """Drop everything, a login too: the session is ended with the next save.
@@ -259,6 +259,7 @@ class WebSession(MutableMapping[str, Any]):
             auth=Auth(at=now, methods=methods, level=level),
             remember=remember,
             labels=labels,
+            token=None if self.plan is None else self.plan.token,
         )
 
     async def logout(self, *, reason: str = "logout") -> None:
@@ -279,7 +280,7 @@ class WebSession(MutableMapping[str, Any]):
         self.check_available()
         self.begun()
         if self.plan is None or not self.plan.firm:
-            self.plan = Plan(grace=grace)
+            self.plan = Plan(grace=grace, token=None if self.plan is None else self.plan.token)
 
     def require_recent_auth(self, max_age: float, *, level: int = 0) -> Auth:
         """Return the login if it is no older than `max_age` seconds and strong enough.
@@ -322,10 +323,14 @@ class WebSession(MutableMapping[str, Any]):
     def csrf_token(self) -> str:
         """What a form sends back to prove that it is ours. It changes with the token.
 
-        Asking for it begins a session.
+        Asking for it begins a session. After `login` or `rotate` it is the one of the new token.
         """
-        kept = self._hash()
-        return derived(kept, CSRF)
+        session = self.begun()
+        if self.plan is None or not session.stored:
+            return derived(self._hash(), CSRF)
+        token = self.plan.token or self._admission.tokens.issue(session.id)
+        self.plan = self.plan._replace(token=token)
+        return derived(digest(token.secret), CSRF)
 
     def check_csrf(self, given: object) -> bool:
         """Return whether a form sent back the right value; the one before counts in its grace."""

@@ -132,7 +132,7 @@ class MemoryStore:
 
     async def commit(self, change: Change, /) -> Committed:
         """Apply a change."""
-        shared = self._open
+        shared = self._shared or self._open
         with shared.lock:
             committed = shared.vault.commit(change)
             if shared.watchers and change.id is not None:

@@ -225,7 +225,7 @@ class Gathering:
 
     def check_tier(self, app: str, owner: str, delta: TierDelta | None) -> None:
         """Raise `TooLarge` if a delta would make a shared tier larger than `MAX_STATE`."""
-        if delta is None:
+        if delta is None or (delta.size is not None and delta.size < TIER_CHECK_BYTES):
             return
         added = 0
         for name, value in delta.set.items():
