@@ -155,6 +155,23 @@ async def test_an_id_whose_creator_died_is_free_for_everybody(url: str) -> None:
             assert await place.our.ids() == []
 
 
+async def test_an_id_that_was_lost_to_somebody_who_is_gone_can_be_had(url: str) -> None:
+    """A create that others made impossible goes on as another one once the id is free again."""
+    (user,) = users_away_from("one", 1)
+    async for place in opened(Place(url)):
+        ours = create(place.our, user=user)
+        job = await place.job(ours)
+        assert await place.reserve(job)
+        await place.their.create("one", user=user)
+        assert await place.their.delete("one")
+        made = await place.ours.create(ours)
+        assert made.header.epoch != ours.header.epoch
+        assert (await place.their.read("one")).header.epoch == made.header.epoch
+        again = await place.ours.create(ours)
+        assert (again.repeated, again.header.epoch) == (True, made.header.epoch)
+        assert await place.send(job) != 0, "the late one is still impossible"
+
+
 async def test_an_id_that_is_being_created_is_created_once(url: str) -> None:
     """Two users want the same id at once: one gets it, the other is told; no key is left over."""
     one, other = users_away_from("one", 2)

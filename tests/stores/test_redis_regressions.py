@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -302,6 +302,27 @@ async def test_a_client_of_another_program_changes_nothing_by_its_keys(server: S
         assert await sessions.count() == 0
     with redis.Redis(port=server.port, protocol=2) as client:
         assert client.get("other:{021}:session:default:s") == b"1"
+
+
+async def test_a_fork_bears_that_its_source_is_written_meanwhile(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is decided anew on what is there, not again and again on what was."""
+    place = f"{url}?prefix=forked&timeout=3600"
+    async with SessionManager.open(place) as one, SessionManager.open(place) as other:
+        source = await other.create(id="source", user="u", state={"n": 0})
+        store = one.store
+        assert isinstance(store, RedisStore)
+        fetch = store._tools.gatherer.fetch
+
+        async def late(*arguments: Any) -> None:
+            await fetch(*arguments)
+            monkeypatch.undo()
+            await other.append(source, Event(kind="note"), state={"n": 1})
+
+        monkeypatch.setattr(store._tools.gatherer, "fetch", late)
+        fork = await one.fork("source", new_id="fork")
+        assert (fork.state["n"], len(await one.events("fork"))) == (1, 1)
 
 
 # --------------------------------------------------------------------------- what was confirmed
