@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.servers.postgres import PostgresServer, emptied
 from tests.servers.redis import Server as RedisServer
 from tests.servers.redis import Servers as RedisServers
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+# Nothing is judged by the time it takes: not by hypothesis either, on a machine that does more.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 TEST_SECONDS = 7_200.0 if os.environ.get("SOJOURN_SOAK") == "1" else 60.0
 """A coroutine test that takes longer hangs, and says so instead; the long forms take long."""
