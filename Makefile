@@ -43,9 +43,9 @@ peers: $(BENCH_STAMP) ## measure Sojourn beside its peers
 	@$(BENCH)/bin/python -m benchmarks.peers $(ARGS)
 
 clean: ## remove the virtual environment and everything generated
-	rm -rf $(VENV) $(BENCH) build dist demo-run htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(BENCH) build dist demo-run example-run htmlcov .coverage .coverage.* \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Coverage is started before pytest (not by a plugin of it): the package's own pytest plugin imports
 # the package first, and those lines would count as never run.

@@ -19,6 +19,7 @@ from benchmarks.rounds import ROOT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benchmarks import scale
     from benchmarks.figures import Figure, Sizes
     from benchmarks.peers import comparisons as peers
 
@@ -50,7 +51,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"  # noqa: PLR2004 - three digits
 
 
-def surroundings(sizes: Sizes | peers.Sizes) -> dict[str, Any]:
+def surroundings(sizes: Sizes | peers.Sizes | scale.Sizes) -> dict[str, Any]:
     """Return where and with what the figures were measured."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -8,7 +8,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.servers.postgres import PostgresServer, emptied
+from tests.servers.redis import Server as RedisServer
+from tests.servers.redis import Servers as RedisServers
 
 from sojourn import SessionManager
 
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+# Nothing is judged by the time it takes: not by hypothesis either, on a machine that does more.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 TEST_SECONDS = 7_200.0 if os.environ.get("SOJOURN_SOAK") == "1" else 60.0
 """A coroutine test that takes longer hangs, and says so instead; the long forms take long."""
@@ -50,13 +57,24 @@ def postgres() -> Iterator[PostgresServer]:
         server.stop()
 
 
-@pytest.fixture(
-    params=["memory", "sqlite", "file", pytest.param("postgres", marks=pytest.mark.soak)]
-)
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis server of this run's own, or of one of its workers."""
+    servers = RedisServers()
+    try:
+        yield servers.add()
+    finally:
+        servers.stop()
+
+
+BY_THE_LAWS = [pytest.param(name, marks=pytest.mark.soak) for name in ("file", "postgres", "redis")]
+
+
+@pytest.fixture(params=["memory", "sqlite", *BY_THE_LAWS])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store of each kind; opened twice, it is the same store.
 
-    PostgreSQL only in the long run: the laws cover it in the short one.
+    Some only in the long run: in the short one the laws cover them, and their own tests.
     """
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
@@ -66,6 +84,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         server: PostgresServer = request.getfixturevalue("postgres")
         asyncio.run(emptied(server.url(schema="url")))
         return server.url(schema="url")
+    if request.param == "redis":
+        found: RedisServer = request.getfixturevalue("redis_server")
+        return f"{found.url}?prefix={tmp_path.name}"
     return f"sqlite:///{tmp_path / 'sessions.db'}"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.peers import contest, page
 from benchmarks.peers.comparisons import QUICK, Sizes, all_of
+from benchmarks.peers.places import Places
 from benchmarks.rounds import ROOT
 
 if TYPE_CHECKING:
@@ -40,18 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
     outcomes: list[Outcome] = []
     figures = options.folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for comparison in chosen:
-        outcome = contest.run(
-            comparison,
-            options.folder / "files" / "peers",
-            sizes.rounds,
-            alone=options.alone,
-            tell=progress.tell,
-        )
-        progress.clear()
-        print("\n".join(page.lines(outcome)), flush=True)
-        outcomes.append(outcome)
-        (figures / "peers.json").write_bytes(page.as_json(outcomes, around))
+    with Places(options.folder / "files" / "peers") as places:
+        for comparison in chosen:
+            outcome = contest.run(
+                comparison, places, sizes.rounds, alone=options.alone, tell=progress.tell
+            )
+            progress.clear()
+            print("\n".join(page.lines(outcome)), flush=True)
+            outcomes.append(outcome)
+            (figures / "peers.json").write_bytes(page.as_json(outcomes, around))
     if options.write:
         page.write(options.write, outcomes, around)
     return outcomes

@@ -40,13 +40,19 @@ def _event(number: int) -> Event:
 
 @asynccontextmanager
 async def _service(kind: str, path: str, journal: str) -> AsyncIterator[Any]:
-    """Yield a service on an empty file whose journal mode is set; that stays with the file."""
+    """Yield a service on an empty file, or on a server by its URL.
+
+    The journal mode of a file is set; that stays with it.
+    """
     if journal:
         with closing(sqlite3.connect(path)) as db:
             assert db.execute(f"PRAGMA journal_mode={journal}").fetchone() == (journal,)
             assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL, as by default
     if kind == "sqlite":
         service: Any = SqliteSessionService(db_path=path)
+    elif "://" in path:
+        url = path.replace("postgresql://", "postgresql+asyncpg://")
+        service = DatabaseSessionService(db_url=url)
     else:
         service = DatabaseSessionService(db_url=f"sqlite+aiosqlite:///{path}")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -13,9 +12,9 @@ from benchmarks.rounds import Side, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from benchmarks.peers.comparisons import Comparison, Contestant, Target
+    from benchmarks.peers.places import Places
     from benchmarks.sample import Sample
 
 
@@ -125,14 +124,14 @@ def _installed(name: str) -> bool:
 
 
 def run(
-    comparison: Comparison, folder: Path, rounds: int, *, alone: bool, tell: Callable[[str], None]
+    comparison: Comparison, places: Places, rounds: int, *, alone: bool, tell: Callable[[str], None]
 ) -> Outcome:
-    """Run a comparison in files of a folder; `alone` leaves the peers out.
+    """Run a comparison in places of its own; `alone` leaves the peers out.
 
     `tell` is called with a line before each run.
     """
     taking_part = [each for each in comparison.contestants if not (alone and each.needs)]
-    sides = [Side(each.work, partial(_fresh, each, folder)) for each in taking_part]
+    sides = [Side(each.work, partial(_fresh, each, places)) for each in taking_part]
     standings = [Standing(each) for each in taking_part]
 
     def announce(place: int, number: int) -> None:
@@ -144,10 +143,6 @@ def run(
     return Outcome(comparison, standings)
 
 
-def _fresh(contestant: Contestant, folder: Path) -> dict[str, Any]:
-    """Return the keywords of a run, with an empty folder in place of the last one."""
-    if not contestant.on_file:
-        return contestant.keywords
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return {"path": str(folder / "work.db"), **contestant.keywords}
+def _fresh(contestant: Contestant, places: Places) -> dict[str, Any]:
+    """Return the keywords of a run, with an empty place instead of the one before."""
+    return {**places.fresh(contestant.place), **contestant.keywords}

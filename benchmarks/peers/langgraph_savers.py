@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -54,17 +56,35 @@ async def async_sqlite(path: str, *, count: int, warm: int) -> Sample:
     """The asynchronous saver, on aiosqlite."""
     async with AsyncSqliteSaver.from_conn_string(path) as saver:
         await saver.setup()
-        wanted = [_wanted(number) for number in range(warm + count)]
-        parent = [_THREAD]
-
-        async def step(number: int) -> None:
-            versions = wanted[number]["channel_versions"]
-            parent[0] = await saver.aput(parent[0], wanted[number], material.METADATA, versions)
-            _check(await saver.aget_tuple(_THREAD), wanted[number])
-
-        measured = await awaited_in_turn(step, count=count, warm=warm)
+        measured = await _awaited_in_turn(saver, count, warm)
         _check_settings(path, warm + count)
         return measured
+
+
+def sync_postgres(path: str, *, count: int, warm: int) -> Sample:
+    """The synchronous saver, on psycopg and one connection."""
+    with PostgresSaver.from_conn_string(path) as saver:
+        saver.setup()
+        return _in_turn(saver, count, warm)
+
+
+async def async_postgres(path: str, *, count: int, warm: int) -> Sample:
+    """The asynchronous saver, on psycopg and one connection."""
+    async with AsyncPostgresSaver.from_conn_string(path) as saver:
+        await saver.setup()
+        return await _awaited_in_turn(saver, count, warm)
+
+
+async def _awaited_in_turn(saver: Any, count: int, warm: int) -> Sample:
+    wanted = [_wanted(number) for number in range(warm + count)]
+    parent = [_THREAD]
+
+    async def step(number: int) -> None:
+        versions = wanted[number]["channel_versions"]
+        parent[0] = await saver.aput(parent[0], wanted[number], material.METADATA, versions)
+        _check(await saver.aget_tuple(_THREAD), wanted[number])
+
+    return await awaited_in_turn(step, count=count, warm=warm)
 
 
 def _check(found: Any, wanted: Any) -> None:

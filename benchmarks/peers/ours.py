@@ -27,8 +27,9 @@ FILLED_AT_ONCE = 100
 
 
 def _manager(path: str) -> SessionManager:
-    """Return a manager of a file, or of memory for an empty path."""
-    return SessionManager.open(f"sqlite:///{path}" if path else "memory://", app=APP)
+    """Return a manager of a file, of a server by its URL, or of memory for an empty path."""
+    url = path if "://" in path else f"sqlite:///{path}" if path else "memory://"
+    return SessionManager.open(url, app=APP)
 
 
 def _event(number: int) -> Event:

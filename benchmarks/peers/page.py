@@ -26,7 +26,10 @@ PACKAGES = (
     "langgraph",
     "langgraph-checkpoint",
     "langgraph-checkpoint-sqlite",
+    "langgraph-checkpoint-postgres",
     "aiosqlite",
+    "asyncpg",
+    "psycopg",
     "sqlalchemy",
 )
 

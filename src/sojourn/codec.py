@@ -181,6 +181,14 @@ def decode(text: bytes | str | msgspec.Raw, key: str) -> Any:
         raise Corrupt(key, str(error)) from error
 
 
+def is_text_of(value: Any, text: bytes | msgspec.Raw) -> bool:
+    """Return whether a text is the one that a value would be stored as; `False` when in doubt."""
+    try:
+        return _encoder.encode(value) == bytes(text)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def decode_many(texts: Sequence[str], keys: Callable[[int], str]) -> list[Any]:
     """Return the values of JSON texts. Raises `Corrupt`, naming `keys(index)` of the first bad."""
     try:

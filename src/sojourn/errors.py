@@ -330,6 +330,28 @@ class OutOfScope(SojournError):
         return f"{self.what} needs a session, and none is ambient here: use it inside a scope"
 
 
+class AuthNeeded(SojournError):
+    """Somebody has to log in, again or more strongly, before this. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"a login is needed: {self.reason}"
+
+
+class TooManySessions(SojournError):
+    """The user has `limit` sessions, and one more is refused. Let them end one first."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the user has {self.limit} sessions, which is the most there may be"
+
+
 class QueueFull(SojournError):
     """So many jobs wait already. Nothing was accepted: wait with `submit`, or refuse the work."""
 

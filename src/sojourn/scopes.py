@@ -12,7 +12,7 @@ import contextlib
 from collections import Counter
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
 from sojourn.context import completed
@@ -131,10 +131,40 @@ def current_scope() -> Scope | None:
     return scope.parent if scope is not None and scope.left else scope
 
 
+class Lender(Protocol):
+    """Something that code works in, which may have a session: a request."""
+
+    @property
+    def session(self) -> Session | None:
+        """The session, `None` while there is none."""
+
+
+_lender: ContextVar[Lender | None] = ContextVar("sojourn_lender", default=None)
+
+
+def lend(lender: Lender) -> Token[Lender | None]:
+    """Make the session of a request ambient where there is no scope; give the token to `unlend`."""
+    return _lender.set(lender)
+
+
+def unlend(token: Token[Lender | None]) -> None:
+    """Make what was ambient before `lend` ambient again."""
+    try:
+        _lender.reset(token)
+    except ValueError:  # in another context it never was
+        return
+
+
 def current_session() -> Session | None:
-    """Return the session of the innermost scope around this code, `None` outside of any."""
+    """Return the session of the innermost scope around this code, else that of its request.
+
+    `None` where there is neither, or the request has no session.
+    """
     scope = current_scope()
-    return None if scope is None else scope.session
+    if scope is not None:
+        return scope.session
+    lender = _lender.get()
+    return None if lender is None else lender.session
 
 
 def carry(session: Session | None = None) -> dict[str, str]:

@@ -35,6 +35,10 @@ class StateDelta(msgspec.Struct, frozen=True):
     clear: bool
 
 
+_CHANGEABLE = frozenset({list, dict})
+"""Types of values that may have been changed inside."""
+
+
 class State(MutableMapping[str, Any]):
     """The merged tiers of one session: `app:x`, `user:x`, `temp:x`, and its own keys.
 
@@ -138,12 +142,17 @@ class State(MutableMapping[str, Any]):
         """Whether a save would write. Values that cannot be saved count as changed."""
         if self._cleared_at or self._assigned or self._deleted:
             return True
-        return any(self._differs(key) for key in self._values)
+        for key, value in self._values.items():
+            if type(value) in _CHANGEABLE and self._differs(key):
+                return True
+        return False
 
     def _differs(self, key: str) -> bool:
         """Return whether a value that was looked at was changed inside."""
         value = self._values[key]
-        if type(value) not in (list, dict) or key not in self._loaded:
+        if type(value) not in _CHANGEABLE or key not in self._loaded:
+            return False
+        if codec.is_text_of(value, self._loaded[key]):  # as nearly always, and quick to see
             return False
         try:
             return self._encoded_if_changed(key) is not None
@@ -177,6 +186,23 @@ class State(MutableMapping[str, Any]):
         for key in self._deleted:
             changes[key] = DELETE
         return StateDelta(changes, self._cleared_at > 0)
+
+    def peek(self, key: str) -> bytes | msgspec.Raw | None:
+        """Return the JSON text of a value, `None` without one. It does not count as looked at."""
+        if key in self._values:
+            return codec.encode(self._values[key], f"state.{key}")
+        return None if key in self._deleted else self._loaded.get(key)
+
+    def changed(self) -> list[str]:
+        """Return the keys that a save would write or remove. Raises `Unserializable`."""
+        return list(self.delta().changes)
+
+    def take(self, key: str, other: State) -> None:
+        """Take over what another copy has stored under `key`; what was set here is dropped."""
+        for held in (self._values, self._assigned, self._deleted, self._withdrawn, self._loaded):
+            held.pop(key, None)
+        if key in other._loaded:
+            self._loaded[key] = other._loaded[key]
 
     @property
     def writes(self) -> int:
@@ -432,5 +458,6 @@ def check_session(value: object) -> None:
 def session_from(record: Record) -> Session:
     """Return a working copy of a record, with the window of events that it came with."""
     session = Session(record.header, merged_tiers(record), stored=True)
-    session.events = events_from(record.entries)
+    if record.entries:
+        session.events = events_from(record.entries)
     return session

@@ -86,8 +86,10 @@ def merge(
 ) -> dict[str, Value]:
     """Return the tiers as one mapping with prefixed keys."""
     merged = dict(session)
-    merged.update((f"user:{name}", value) for name, value in user.items())
-    merged.update((f"app:{name}", value) for name, value in app.items())
+    for name, value in user.items():
+        merged[f"user:{name}"] = value
+    for name, value in app.items():
+        merged[f"app:{name}"] = value
     return merged
 
 

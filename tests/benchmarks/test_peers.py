@@ -14,6 +14,7 @@ from benchmarks.peers.comparisons import QUICK, Comparison, Contestant, Target, 
 from benchmarks.peers.contest import Outcome, Standing, missing
 from benchmarks.peers.page import lines, surroundings, write
 from benchmarks.rounds import Side, turns
+from tests.servers.postgres import require_programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def test_every_comparison_runs_without_the_peers_and_is_written_down(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    require_programs()
     page = tmp_path / "RESULTS.md"
     arguments = ["--quick", "--alone", "--folder", str(tmp_path), "--write", str(page)]
     outcomes = main(arguments)

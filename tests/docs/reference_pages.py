@@ -109,6 +109,22 @@ SCOPES = ReferencePage(
     ),
 )
 
+WEB = ReferencePage(
+    "web.md",
+    "Sessions for the web",
+    "The ASGI middleware and what requests hold. [Sessions for the web](../web.md) explains it\n"
+    "with examples.",
+    (
+        Listed("sojourn.web", ("SessionMiddleware", "Cookie", "Header", "Cap", "WebSession")),
+        Listed("sojourn.web.asgi", ("Policy",)),
+        Listed("sojourn.web", ("Auth", "Flash", "Devices", "DeviceSession", "Notice", "Source")),
+        Listed("sojourn.web.notices", ("Kind", "Listener", "Notices")),
+        Listed("sojourn.web", ("Admission",)),
+        Listed("sojourn.web.admission", ("Reply",)),
+        Listed("sojourn.web.tokens", ("Tokens", "Token")),
+    ),
+)
+
 BLOCKING = ReferencePage(
     "blocking.md",
     "The sync face",
@@ -243,6 +259,7 @@ REFERENCE = (
     CHECKPOINTS,
     DOCUMENTS,
     SCOPES,
+    WEB,
     BLOCKING,
     SETTINGS,
     TELEMETRY,
@@ -262,7 +279,24 @@ INTERNAL = {
         "set_temporary",
         "reload",
         "loaded_tier",
+        "changed",
+        "peek",
+        "take",
     },
+    "WebSession": {
+        "accessed",
+        "begun",
+        "erase",
+        "held",
+        "issued",
+        "leaving",
+        "mark_accessed",
+        "plan",
+        "source",
+        "token",
+    },
+    "Admission": {"begin", "change", "check_cap", "end", "notify", "settle", "unavailable"},
+    "Devices": {"keep_newest"},
     "Scope": {"begin", "leave", "live_around", "ends"},
     "Lease": {"keep"},
     "Job": {"run", "succeeded", "failed", "context"},

@@ -177,8 +177,17 @@ def test_modules_and_names_in_running_text_exist(page: Path) -> None:
 PUBLIC = ("sojourn", "sojourn.blocking", "sojourn.telemetry", "sojourn.testing", "sojourn.transfer")
 """The modules that say what of them is public."""
 
-ELSEWHERE = {"CollectorRegistry", "Deletion", "Logger", "MeterProvider", "Raw", "TracerProvider"}
-"""Types of other packages, and that of `DELETE`, which needs no words of its own."""
+ELSEWHERE = {
+    "App",
+    "Bearer",
+    "CollectorRegistry",
+    "Deletion",
+    "Logger",
+    "MeterProvider",
+    "Raw",
+    "TracerProvider",
+}
+"""Types of other packages, an ASGI application, the type of `DELETE`; and a word of HTTP."""
 
 
 @pytest.mark.parametrize("page", reference.FILES, ids=lambda page: page.name)

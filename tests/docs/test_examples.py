@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import apsw
@@ -126,15 +127,19 @@ def run(block: Block) -> None:
     code = compile(
         text, str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
     )
-    names: dict[str, object] = {"__name__": "example"}
-    made = eval(code, names)  # noqa: S307 - the examples are ours
-    if inspect.iscoroutine(made):
+    module = ModuleType("example")
+    sys.modules[module.__name__] = module  # frameworks look up what an annotation means there
+    try:
+        made = eval(code, vars(module))  # noqa: S307 - the examples are ours
+        if inspect.iscoroutine(made):
 
-        async def bounded() -> None:
-            async with asyncio.timeout(SECONDS):
-                await made
+            async def bounded() -> None:
+                async with asyncio.timeout(SECONDS):
+                    await made
 
-        asyncio.run(bounded())
+            asyncio.run(bounded())
+    finally:
+        del sys.modules[module.__name__]
 
 
 def test_a_wrong_example_would_be_found(tmp_path: Path) -> None:

@@ -115,20 +115,32 @@ async def kill_and_restart(frail: PostgresServer) -> None:
 
 @scaled
 def test_cut_lines_and_dropped_replies_double_nothing(postgres: PostgresServer) -> None:
-    asyncio.run(cut_and_drop(postgres))
+    asyncio.run(cut_and_drop(postgres, CUTS))
 
 
-async def cut_and_drop(postgres: PostgresServer) -> None:
+@scaled
+def test_commits_of_locked_rounds_are_cut_and_dropped_too(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a batch does that has met others often: read under locks, then written."""
+    monkeypatch.setattr("sojourn.stores.postgres.writer.HOPEFUL_ROUNDS", 0)
+    asyncio.run(cut_and_drop(postgres, CUTS // 2, at=(b"", b"COMMIT"), figure="_locked"))
+
+
+async def cut_and_drop(
+    postgres: PostgresServer, times: int, *, at: tuple[bytes, ...] = (b"",), figure: str = ""
+) -> None:
+    """Cut so many requests; those that hold one of `at`."""
     choice = random.Random(7)
     await emptied(postgres.url(schema="cut"))
-    progress = Progress("cut or dropped", CUTS)
+    progress = Progress("cut or dropped", times)
     async with Proxy(postgres.port) as proxy:
         url = f"{postgres.url_at(proxy.port)}?schema=cut&timeout=20"
         async with SessionManager.open(url) as sessions, asyncio.timeout(7200):
             session = await sessions.create(id="s", state={"n": 0})
             async with sessions.lease("s", ttl=7200):
-                for number in range(CUTS):
-                    proxy.fail(choice.choice(TROUBLES))
+                for number in range(times):
+                    proxy.fail(choice.choice(TROUBLES), choice.choice(at))
                     await sessions.append(
                         session,
                         Event(kind="note", body=number),
@@ -136,11 +148,11 @@ async def cut_and_drop(postgres: PostgresServer) -> None:
                         conflict="fail",
                     )
                     progress.at(number + 1)
-            assert proxy.failed == CUTS
+            assert proxy.failed == times
             events = await log_of(sessions, "s")
-            assert [event.body for event in events] == list(range(CUTS))
-            assert session.revision == CUTS + 1
-    progress.figure("postgres_cut", times=CUTS, doubled=0, false_conflicts=0)
+            assert [event.body for event in events] == list(range(times))
+            assert session.revision == times + 1
+    progress.figure(f"postgres_cut{figure}", times=times, doubled=0, false_conflicts=0)
 
 
 async def test_every_verb_is_done_once_though_its_reply_is_dropped(

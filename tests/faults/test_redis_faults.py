@@ -12,9 +12,18 @@ import msgspec
 import pytest
 from tests.faults.soak import Progress, count, scaled
 from tests.servers.proxy import TROUBLES, Proxy, Trouble
-from tests.servers.redis import Cluster, Servers, values_in
+from tests.servers.redis import Cluster, Servers, eventually, values_in
 
-from sojourn import Conflict, Event, Expiry, SessionManager, StorageFull, Unavailable, open_store
+from sojourn import (
+    Conflict,
+    Event,
+    Expiry,
+    ReadOnly,
+    SessionManager,
+    StorageFull,
+    Unavailable,
+    open_store,
+)
 from sojourn.store import (
     Acquire,
     Change,
@@ -151,6 +160,39 @@ async def test_a_restarted_server_has_all_that_was_acknowledged(server: Server) 
         assert [event.body for event in await log_of(sessions, "s")] == list(range(6))
 
 
+async def test_another_server_behind_the_same_name_is_found(server: Server) -> None:
+    """A master became a replica and kept our lines: they are left, whoever is master now is asked.
+
+    So it is where a name or an address is moved when a master is replaced.
+    """
+    servers = Servers()
+    try:
+        other = servers.add()
+        async with Proxy(server.port) as proxy:
+            url = f"redis://127.0.0.1:{proxy.port}/?prefix=moved&timeout=20"
+            async with SessionManager.open(url) as sessions:
+                session = await sessions.create(id="s", state={"n": 0})
+                other.ask("REPLICAOF", "127.0.0.1", server.port)
+                eventually(
+                    "copying",
+                    lambda: (
+                        other.info("replication")["master_sync_in_progress"] == 0
+                        and other.ask("DBSIZE") > 0
+                    ),
+                )
+                other.ask("REPLICAOF", "NO", "ONE")
+                server.ask("REPLICAOF", "127.0.0.1", other.port)
+                proxy.lead_to(other.port)
+                await sessions.append(session, Event(kind="note"), state={"n": 1}, conflict="fail")
+                assert (await sessions.require("s")).state["n"] == 1
+        async with SessionManager.open(f"{server.url}?timeout=1") as sessions:
+            with pytest.raises(ReadOnly):
+                await sessions.create(id="t")
+    finally:
+        server.ask("REPLICAOF", "NO", "ONE")
+        servers.stop()
+
+
 async def test_a_frozen_server_lets_every_call_end_in_time(server: Server) -> None:
     """Within twice the limit; half of it more is for the machine that this runs on."""
     limit = 1.0
@@ -277,6 +319,41 @@ async def test_a_full_server_says_so_and_keeps_nothing_by_halves(server: Server)
         assert [event.body for event in await log_of(sessions, "s")] == ["y"]
 
 
+async def test_a_server_whose_disk_is_full_says_so_and_goes_on_once_there_is_space() -> None:
+    servers = Servers()
+    try:
+        server = servers.add("--appendonly", "yes", "--appendfsync", "everysec")
+        async with SessionManager.open(f"{server.url}?timeout=5") as sessions:
+            session = await sessions.create(id="s", state={"n": 0})
+            server.let_files_grow(to=100_000)
+            written: list[int] = []
+
+            async def write() -> None:
+                for number in range(1, 1_000):
+                    event = Event(kind="note", body="x" * 10_000)
+                    await sessions.append(session, event, state={"n": number})
+                    written.append(number)
+
+            with pytest.raises(StorageFull, match="disk is full"):
+                await write()
+            assert (await sessions.require("s")).state["n"] == written[-1]
+            assert len(await log_of(sessions, "s")) == len(written)
+            server.let_files_grow()
+            eventually(
+                "writing again", lambda: server.info("persistence")["aof_last_write_status"] == "ok"
+            )
+            await sessions.append(session, Event(kind="note", body="y"), state={"n": -1})
+        server.ask("CONFIG", "SET", "appendfsync", "always")
+        server.ask("SET", "synced", "1")
+        server.kill()
+        server.start()
+        async with SessionManager.open(server.url) as sessions:
+            assert (await sessions.require("s")).state["n"] == -1
+            assert len(await log_of(sessions, "s")) == len(written) + 1
+    finally:
+        servers.stop()
+
+
 @pytest.mark.parametrize("remove", ["delete", "forget", "end", "reap"])
 async def test_nothing_is_left_of_what_was_removed(server: Server, remove: str) -> None:
     """No key has the id in its name or in what it holds, whatever the session had."""
@@ -289,13 +366,21 @@ async def leaves_nothing(url: str, servers: list[Server], remove: str) -> None:
         id, user = f"needle-{remove}", f"thread-{remove}"
         session = await sessions.create(
             id=id, user=user, labels={"name": f"{id}-label"}, exclusive=("name",),
-            state={"x": id, "user:y": user, "app:z": 1},
+            state={"x": id, "user:y": user, "app:z": 1}, expiry=Expiry(idle=3600, absolute=7200),
         )  # fmt: skip
+        await sessions.create(id=f"{id}-other", parent=id, user=user)
+        await sessions.delete(f"{id}-other")
+        left = [text for text in values_in(servers) if f"{id}-other".encode() in text]
+        assert not left, left[:3]
         child = await sessions.create(id=f"{id}-child", parent=id, user=user)
         await sessions.append(session, Event(kind=f"{id}-kind", body=id, id=f"{id}-event"))
         await sessions.truncate(session, after=0)
         await sessions.append(session, Event(kind=f"{id}-kind", body=id, id=f"{id}-event"))
-        await sessions.documents(id).put("files", f"{id}-key", id.encode() * 10_000)
+        docs = sessions.documents(id)
+        await docs.put("files", f"{id}-key", id.encode() * 10_000)
+        await docs.put("files", f"{id}-short", b"", ttl=3600)
+        async with sessions.lease(id, ttl=30) as lease:
+            await sessions.append(session, Event(kind="note", body=id), lease=lease)
         await sessions.append(child, Event(kind="note", body=id), state={"user:z": user})
         assert any(id.encode() in text for text in values_in(servers)), "it is there before"
         if remove == "forget":

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.manager.watched_store import watched
 
@@ -447,7 +447,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.behaviour(44)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(st.lists(JSON, min_size=1, max_size=10))
 def test_any_values_come_back_exactly(values: list[Any]) -> None:
     """The same for values nobody thought of, through a store and back."""

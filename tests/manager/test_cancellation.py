@@ -174,7 +174,13 @@ async def nothing_is_left(on: Bench) -> None:
     on.store.heal()
     for _ in range(10):
         await asyncio.sleep(0)
-    own = {"Store", "Batcher", "Watchers", "Keeper"}  # what a store keeps running while it is open
+    own = {
+        "Store",
+        "Batcher",
+        "Watchers",
+        "Keeper",
+        "Wire",
+    }  # what a store keeps running while it is open
     tasks = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
     names = {getattr(task.get_coro(), "__qualname__", "").partition(".")[0] for task in tasks}
     assert {name for name in names if name not in own} - {"bounded"} == set(), names

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: private, thrown away, on a free port of the loopback."""
+"""A PostgreSQL server for tests and benchmarks: private, thrown away, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import asyncpg
-import pytest
 
 from sojourn import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PLACES = Path("/usr/lib/postgresql")
 """Where Debian keeps a folder for each version that is installed."""
@@ -43,6 +45,8 @@ def folder_of_programs() -> Path | None:
 
 def require_programs() -> Path:
     """Return where the programs are; without them, skip, or with CI set fail."""
+    import pytest  # benchmarks have none, and look for the programs themselves
+
     found = folder_of_programs()
     if found is None and os.environ.get("CI"):
         pytest.fail("PostgreSQL's server is not installed: apt-get install postgresql")
@@ -73,10 +77,20 @@ def free_port() -> int:
 class PostgresServer:
     """One server with a cluster of its own."""
 
-    def __init__(self) -> None:
-        """Make the cluster; `start` starts the server."""
-        self.programs = require_programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="sojourn-postgres-"))
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+        inside: Path | None = None,
+    ) -> None:
+        """Make the cluster, in a folder or among temporary files; `start` starts the server.
+
+        It has these settings beside its own.
+        """
+        self.programs = require_programs() if programs is None else programs
+        self.folder = Path(tempfile.mkdtemp(prefix="sojourn-postgres-", dir=inside))
+        self._settings = settings or {}
         self.password = secrets.token_hex(8)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,6 +140,7 @@ class PostgresServer:
             "fsync": "on",
             "max_wal_size": "256MB",
             "log_min_messages": "warning",
+            **self._settings,
         }
         self._process = subprocess.Popen(
             [

@@ -29,6 +29,10 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed = 0
         """How many times it has failed as it was told to."""
+        self.refusing = False
+        """Whether new lines are cut at once, as if nobody listened."""
+        self.accepted = self.refused = 0
+        """How many lines have come, and how many of them were cut at once."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -55,6 +59,10 @@ class Proxy:
         self._trouble = trouble
         self._holding = holding
 
+    def lead_to(self, port: int) -> None:
+        """Have lines that are made from now on end at another server; those that are there stay."""
+        self._target = port
+
     def cut(self) -> None:
         """Cut every line."""
         for line in self._lines:
@@ -64,6 +72,11 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "a task serves"
+        self.accepted += 1
+        if self.refusing:
+            self.refused += 1
+            writer.transport.abort()
+            return
         self._tasks.add(task)
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -125,7 +126,12 @@ class Server:
         command += ["--dir", str(self.folder), "--repl-diskless-sync-delay", "0"]
         command += self._arguments
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([*dying_with_us(), *command], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*dying_with_us(), *command],
+                stdout=log,
+                stderr=log,
+                restore_signals=False,  # a file that may grow no more is an error, not its end
+            )
 
     def ask(self, *command: Any) -> Any:
         """Return what it answers to a command."""
@@ -150,6 +156,10 @@ class Server:
     def thaw(self) -> None:
         """Let it go on where it was."""
         os.kill(self.pid, signal.SIGCONT)
+
+    def let_files_grow(self, *, to: int = resource.RLIM_INFINITY) -> None:
+        """Have it fail to write more than so many bytes to a file, as on a disk that is full."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (to, resource.RLIM_INFINITY))
 
     def kill(self) -> None:
         """Kill it."""
@@ -229,8 +239,10 @@ class Cluster(Servers):
             if facts["role"] == "slave" and facts["master_link_status"] != "up":
                 return False
         roles = [server.info("replication") for server in self.servers]
-        attached = sum(facts.get("connected_slaves", 0) for facts in roles)
-        return bool(attached == len(self.servers) - MASTERS)
+        found = [fact for facts in roles for fact in facts.values() if isinstance(fact, dict)]
+        # Before it has said once what it has, a replica is sent nothing.
+        attached = [fact for fact in found if fact.get("state") == "online" and fact["offset"] > 0]
+        return len(attached) == len(self.servers) - MASTERS
 
     def revive(self) -> None:
         """Start and thaw whoever is not there."""

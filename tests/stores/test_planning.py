@@ -281,7 +281,8 @@ def same_state(store: PlannedStore, vault: Vault) -> None:
             map(without_place, expected), key=lambda item: item.key
         )
     for user in (None, "u1", "u2"):
-        text = vault._tiers.get((APP, user), b"{}")
+        shared = vault._tiers.get((APP, user))
+        text = b"{}" if shared is None else shared.text
         tier = store.tiers.get((APP, user), {})
         assert msgspec.json.decode(text) == {
             name: msgspec.json.decode(value) for name, value in tier.items()

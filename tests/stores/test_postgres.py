@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,22 @@ from sojourn import (
     open_store,
 )
 from sojourn.model import Draft
-from sojourn.store import Change, Query, SupportsLease, SupportsTransfer, SupportsWatch
+from sojourn.store import (
+    Acquire,
+    Change,
+    Query,
+    Renew,
+    SupportsLease,
+    SupportsTransfer,
+    SupportsWatch,
+)
 from sojourn.stores import OPTIONS
 from sojourn.stores.postgres import listing, schema
 from sojourn.stores.postgres.address import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.servers.postgres import PostgresServer
 
 
@@ -330,31 +341,96 @@ async def test_what_the_server_does_not_take_fails_alone(url: str) -> None:
         assert [len(await sessions.events(id)) for id in ("a", "b", "c")] == [1, 0, 1]
 
 
-@pytest.mark.parametrize("events", [1, 2])
-async def test_a_call_that_is_made_again_is_answered_and_not_applied(
-    url: str, monkeypatch: pytest.MonkeyPatch, events: int
+class Lost:
+    """Loses the connection of a pool's next call, before it was committed or after.
+
+    After it, `between` happens before the call is made again.
+    """
+
+    def __init__(self, pool: Any, when: str, between: Callable[[], Awaitable[None]]) -> None:
+        self.calls = 2
+        self._when = when
+        self._between = between
+        self._plain = pool._work
+
+    def next(self) -> None:
+        """Lose the next call."""
+        self.calls = 0
+
+    async def work(self, connection: Any, work: Any) -> Any:
+        self.calls += 1
+        if self.calls > 1:
+            return await self._plain(connection, work)
+        if self._when == "after":
+            await self._plain(connection, work)
+            await self._between()
+        else:
+            async with connection.transaction():
+                await self._plain(connection, work)
+                connection.terminate()
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("way", ["lone", "batch", "locked"])
+async def test_a_call_that_is_made_again_is_applied_once(
+    url: str, monkeypatch: pytest.MonkeyPatch, way: str, when: str
 ) -> None:
     """However many others wrote between the two: the server knows the call by its number."""
+    if way == "locked":
+        monkeypatch.setattr("sojourn.stores.postgres.writer.HOPEFUL_ROUNDS", 0)
     async with SessionManager.open(url) as sessions, SessionManager.open(url) as others:
-        session = await sessions.create(id="s")
-        writer = sessions.store._writer  # type: ignore[attr-defined]  # its own
-        answers: list[Any] = []
-        name = "_called_lone" if events == 1 else "_called"
-        plain = getattr(writer, name)
 
-        async def twice(db: Any, values: Any) -> Any:
-            answers.append(await plain(db, values))
+        async def crowd() -> None:
             for number in range(33):  # more than a session remembers
-                await others.append(await others.require("s"), Event(kind="other", body=number))
-            answers.append(await plain(db, values))
-            return answers[-1]
+                await others.append("s", Event(kind="other", body=number))
 
-        monkeypatch.setattr(writer, name, twice)
-        await sessions.append(session, *(Event(kind="n", body=n) for n in range(events)))
-        assert answers[0] == answers[1]
-        assert answers[1].moved == set()
-        assert await sessions.count() == 1
-        assert len(await sessions.events("s", kind="n")) == events
+        session = await sessions.create(id="s", user="u", labels={"x": "y"})
+        pool = sessions.store._writer._pool  # type: ignore[attr-defined]  # its own
+        lost = Lost(pool, when, crowd)
+        monkeypatch.setattr(pool, "_work", lost.work)
+        new = [Event(kind="n", body=number) for number in range(2 if way == "batch" else 1)]
+        lost.next()
+        await sessions.append(session, *new, state={"user:k": 1})
+        assert lost.calls == 2
+        assert len(await sessions.events("s", kind="n")) == len(new)
+        store = sessions.store
+        assert isinstance(store, SupportsLease)
+        lost.next()
+        acquire = Acquire(app="default", id="s", holder="me", now=1, until=1 << 60)
+        token = await store.acquire(acquire)
+        lost.next()
+        await store.renew(Renew(app="default", id="s", holder="me", now=1, until=None, token=token))
+        assert lost.calls == 2
+        assert await store.check() == []  # type: ignore[attr-defined]  # it can
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_call_that_was_given_up_and_comes_late_writes_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    """Its caller was told that it may have been done, and has gone on: to something else."""
+    async with SessionManager.open(url) as sessions:
+        await sessions.create(id="s")
+        await sessions.create(id="t")
+        pool = sessions.store._writer._pool  # type: ignore[attr-defined]  # its own
+        plain, held = pool._work, []
+
+        async def hold(_connection: Any, work: Any) -> Any:
+            held.append(work)
+            raise Unavailable("the server", "it did not answer in time")
+
+        monkeypatch.setattr(pool, "_work", hold)
+        with pytest.raises(Unavailable):
+            await sessions.append("s", *(Event(kind="n") for _ in range(events)))
+        monkeypatch.setattr(pool, "_work", plain)
+        await sessions.append("t", Event(kind="n"))
+        db = await connected(url)
+        with contextlib.suppress(Unavailable):
+            await held[0](db)
+        await db.close()
+        assert await sessions.events("s") == []
+        assert (await sessions.require("s")).revision == 1
 
 
 async def test_synchronous_commit_follows_the_durability_asked_for(url: str) -> None:

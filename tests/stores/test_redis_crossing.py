@@ -74,6 +74,32 @@ class Place:
             calls = [Call(box.route, ("HDEL", sent, "delivered"))]
             assert await client.run(calls, client.deadline(), lane="write") == [1]
 
+    async def shared_by(self, app: str) -> list[tuple[Call, Any]]:
+        """Return what the route of an app's tier holds, as its replica has it by now."""
+        keys, route = self.ours._tools.foreman.keys, routes.of_app(app)
+        calls = [
+            Call(route, ("DUMP", key)) for key in (keys.tier(route, app, None), keys.marks(route))
+        ]
+        client = self.ours._tools.client
+        return list(zip(calls, await client.ask(calls, client.deadline()), strict=True))
+
+    async def go_back_to(self, held: list[tuple[Call, Any]]) -> None:
+        """Have that route hold what it held then, as if its master had been lost."""
+        client = self.ours._tools.client
+        calls = [
+            Call(call.route, ("RESTORE", call.command[1], 0, value, "REPLACE"))
+            for call, value in held
+        ]
+        assert await client.run(calls, client.deadline(), lane="write") == [b"OK", b"OK"]
+
+    async def lose_the_note_of(self, id: str) -> None:
+        """Have its home not know where a session is, as if its master had been lost."""
+        home, client = routes.of_id("app", id), self.ours._tools.client
+        note = self.ours._tools.foreman.keys.note(home, "app", id)
+        assert await client.run(
+            [Call(home, ("UNLINK", note))], client.deadline(), lane="write"
+        ) == [1]
+
     async def reserve(self, job: Job) -> bool:
         tools = self.ours._tools
         (had,) = await tools.crossing.reserve([job], tools.client.deadline())
@@ -127,6 +153,23 @@ async def test_an_id_whose_creator_died_is_free_for_everybody(url: str) -> None:
             assert await place.send(job) != 0, "the late create of a session that is gone"
             assert await place.our.get("one") is None
             assert await place.our.ids() == []
+
+
+async def test_an_id_that_was_lost_to_somebody_who_is_gone_can_be_had(url: str) -> None:
+    """A create that others made impossible goes on as another one once the id is free again."""
+    (user,) = users_away_from("one", 1)
+    async for place in opened(Place(url)):
+        ours = create(place.our, user=user)
+        job = await place.job(ours)
+        assert await place.reserve(job)
+        await place.their.create("one", user=user)
+        assert await place.their.delete("one")
+        made = await place.ours.create(ours)
+        assert made.header.epoch != ours.header.epoch
+        assert (await place.their.read("one")).header.epoch == made.header.epoch
+        again = await place.ours.create(ours)
+        assert (again.repeated, again.header.epoch) == (True, made.header.epoch)
+        assert await place.send(job) != 0, "the late one is still impossible"
 
 
 async def test_an_id_that_is_being_created_is_created_once(url: str) -> None:
@@ -215,6 +258,41 @@ async def test_errands_are_done_once_however_many_run_them(url: str) -> None:
         assert await place.our.app_state() == dict.fromkeys(users, 19)
         for user in users:
             assert await place.our.user_state(user) == {"n": 19}
+
+
+async def test_errands_go_on_where_a_master_was_lost(url: str) -> None:
+    """Its replica was behind: what it lacks is done again, and nobody waits for what is gone."""
+    async for place in opened(Place(url)):
+        await place.our.create("one")
+        await place.our.commit("one", app_state={"k0": 0})
+        behind = await place.shared_by("app")
+        for number in (1, 2):
+            await place.our.commit("one", app_state={f"k{number}": number})
+        await place.go_back_to(behind)
+        assert await place.our.app_state() == {"k0": 0}
+        assert decoded((await place.their.read("one")).app_state) == {"k0": 0, "k1": 1, "k2": 2}
+        await place.their.commit("one", app_state={"k3": 3})
+        assert await place.our.app_state() == {"k0": 0, "k1": 1, "k2": 2, "k3": 3}
+        await place.go_back_to(behind)
+        await place.our.due(now=1)
+        await place.our.commit("one", app_state={"k3": 4})
+        assert await place.our.app_state() == {"k0": 0, "k1": 1, "k2": 2, "k3": 4}
+
+
+async def test_a_note_that_a_lost_master_had_is_written_again(url: str) -> None:
+    """A check tells of it; who wants to make the session finds that it is there."""
+    (user,) = users_away_from("one", 1)
+    async for place in opened(Place(url)):
+        await place.our.create("one", user=user, state={"by": "us"})
+        await place.lose_the_note_of("one")
+        assert await place.their.get("one") is None
+        problems = await place.theirs.check()
+        assert len(problems) == 1
+        assert "is not noted at its home" in problems[0]
+        with pytest.raises(AlreadyExists):
+            await place.their.create("one", user=user)
+        assert decoded((await place.their.read("one")).state) == {"by": "us"}
+        assert await place.theirs.check() == []
 
 
 async def test_a_child_is_where_its_parent_is(url: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import redis
+from rich.pretty import pretty_repr
 from tests.servers.redis import Cluster, Servers, values_in
 
 from sojourn import Closed, Corrupt, Event, SessionManager, Unavailable, open_store
@@ -18,6 +19,7 @@ from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
 from sojourn.store import Change, Delete, Due, Get, SupportsWatch
 from sojourn.stores.redis import RedisStore
+from sojourn.stores.redis.inspection import faults_of
 from sojourn.stores.redis.routes import ROUTES, TAGS, slot_of
 
 if TYPE_CHECKING:
@@ -108,7 +110,8 @@ def test_what_a_url_says_is_what_is_meant(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_password_is_in_no_name_and_no_text() -> None:
     store = options_of("redis://me:hunter2@h:1/?timeout=1")
-    for text in (store.name, repr(store), repr(store._options), str(store._options)):
+    options = store._options
+    for text in (store.name, repr(store), repr(options), str(options), pretty_repr(options)):
         assert "hunter2" not in text
 
 
@@ -126,9 +129,9 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 async def test_a_wrong_password_is_said_at_once(server: Server) -> None:
     """Without trying for as long as a server may be away, and without showing it."""
     server.ask("ACL", "SETUSER", "guest", "on", ">right", "~*", "&*", "+@all")
-    for url in (f"redis://guest:hunter2@127.0.0.1:{server.port}/?timeout=3600",):
-        store = open_store(url)
-        with pytest.raises(Unavailable) as caught:
+    for scheme in ("redis", "redis+cluster"):
+        store = open_store(f"{scheme}://guest:hunter2@127.0.0.1:{server.port}/?timeout=3600")
+        with pytest.raises(Unavailable, match="does not accept the user and password") as caught:
             await store.open()
         assert "hunter2" not in repr(caught.value) + repr(caught.value.__cause__)
         await store.close()
@@ -301,6 +304,27 @@ async def test_a_client_of_another_program_changes_nothing_by_its_keys(server: S
         assert client.get("other:{021}:session:default:s") == b"1"
 
 
+async def test_a_fork_bears_that_its_source_is_written_meanwhile(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is decided anew on what is there, not again and again on what was."""
+    place = f"{url}?prefix=forked&timeout=3600"
+    async with SessionManager.open(place) as one, SessionManager.open(place) as other:
+        source = await other.create(id="source", user="u", state={"n": 0})
+        store = one.store
+        assert isinstance(store, RedisStore)
+        fetch = store._tools.gatherer.fetch
+
+        async def late(*arguments: Any) -> None:
+            await fetch(*arguments)
+            monkeypatch.undo()
+            await other.append(source, Event(kind="note"), state={"n": 1})
+
+        monkeypatch.setattr(store._tools.gatherer, "fetch", late)
+        fork = await one.fork("source", new_id="fork")
+        assert (fork.state["n"], len(await one.events("fork"))) == (1, 1)
+
+
 # --------------------------------------------------------------------------- what was confirmed
 
 
@@ -344,6 +368,27 @@ async def test_a_doctor_says_what_is_wrong_with_the_servers(server: Server) -> N
     assert found["durability"].verdict == "warning"
     (gone,) = await findings.redis("redis://127.0.0.1:1/?timeout=0.3")
     assert gone.verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("release", "known"),
+    [
+        (("Redis", "6.2.20"), []),
+        (("Redis", "6.2.19"), ["CVE-2025-49844"]),
+        (("Redis", "7.0.15"), ["CVE-2025-49844", "CVE-2026-23631"]),
+        (("Redis", "7.2.14"), []),
+        (("Redis", "8.0.4"), ["CVE-2026-23631"]),
+        (("Redis", "8.4.2"), ["CVE-2026-23631"]),
+        (("Redis", "8.8.0"), []),
+        (("Valkey", "7.2.10"), ["CVE-2025-49844", "CVE-2026-23631"]),
+        (("Valkey", "8.1.7"), []),
+        (("Valkey", "9.0.3"), ["CVE-2026-23631"]),
+        (("Valkey", "9.1.0"), []),
+    ],
+)
+def test_releases_with_known_faults_are_known(release: tuple[str, str], known: list[str]) -> None:
+    """Those of a version that was given up have them for ever."""
+    assert [fault.partition(" ")[0] for fault in faults_of(*release)] == known
 
 
 async def test_an_index_that_does_not_agree_is_reported(server: Server) -> None:

@@ -123,17 +123,65 @@ def test_the_doctor_makes_no_store(
 ) -> None:
     assert sojourn("doctor", postgres.url(schema="nowhere"), "--json") == 1
     assert "there is no store" in capsys.readouterr().out
+    assert asyncio.run(schemas(postgres, "nowhere")) == 0
 
-    async def schemas() -> Any:
-        address = open_store(postgres.url())._address  # type: ignore[attr-defined]  # its own
-        db = await asyncpg.connect(**address.arguments())
-        try:
-            query = "SELECT count(*) FROM pg_namespace WHERE nspname = 'nowhere'"
-            return await db.fetchval(query)
-        finally:
-            await db.close()
 
-    assert asyncio.run(schemas()) == 0
+async def schemas(postgres: PostgresServer, name: str) -> Any:
+    """Return how many schemas have this name."""
+    address = open_store(postgres.url())._address  # type: ignore[attr-defined]  # its own
+    db = await asyncpg.connect(**address.arguments())
+    try:
+        return await db.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", name)
+    finally:
+        await db.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls",
+        "show s-1",
+        "tail s-1",
+        "end s-1 --yes",
+        "delete s-1 --yes",
+        "forget u-1 --yes",
+        "reap",
+        "fork s-1",
+        "export -",
+        "export there.jsonl",
+    ],
+)
+def test_no_command_makes_a_store_of_a_mistyped_url(
+    postgres: PostgresServer, command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    wrong = postgres.url(schema="mistyped")
+    words = command.replace("there", str(tmp_path / "there")).split()
+    assert sojourn(*words, "--url", wrong) == 5
+    shown = capsys.readouterr().err
+    assert "there is no store at postgresql://127.0.0.1" in shown
+    assert "try: check the URL" in shown
+    assert postgres.password not in shown
+    assert asyncio.run(schemas(postgres, "mistyped")) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_makes_its_target_and_never_its_source(
+    postgres: PostgresServer, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = postgres.url(schema="mistyped")
+    assert sojourn("copy", wrong, postgres.url(schema="fresh")) == 5
+    assert asyncio.run(schemas(postgres, "mistyped")) == 0
+    assert asyncio.run(schemas(postgres, "fresh")) == 0
+    assert sojourn("copy", url, f"{url}&timeout=9") == 2
+    assert "is the store to copy from" in capsys.readouterr().err
+
+
+def test_a_look_leaves_an_older_schema_as_it_is(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sojourn.stores.postgres.inspection.NEWEST_VERSION", 2)
+    assert sojourn("ls", "--url", url) == 5
+    assert "would make it 2" in capsys.readouterr().err
 
 
 def test_the_doctor_finds_what_does_not_agree(url: str, capsys: pytest.CaptureFixture[str]) -> None:

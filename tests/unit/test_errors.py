@@ -12,6 +12,7 @@ from sojourn import errors
 from sojourn.errors import (
     AlreadyBound,
     AlreadyExists,
+    AuthNeeded,
     CheckpointInUse,
     CheckpointMissing,
     Closed,
@@ -42,6 +43,7 @@ from sojourn.errors import (
     SummaryFailed,
     TailMismatch,
     TooLarge,
+    TooManySessions,
     Unavailable,
     Unbound,
     Unserializable,
@@ -199,6 +201,18 @@ EXAMPLES: list[Example] = [
         OutOfScope("carry()"),
         {"what": "carry()"},
         "carry() needs a session, and none is ambient here: use it inside a scope",
+        (SojournError,),
+    ),
+    (
+        AuthNeeded("nobody is logged in"),
+        {"reason": "nobody is logged in"},
+        "a login is needed: nobody is logged in",
+        (SojournError,),
+    ),
+    (
+        TooManySessions(5),
+        {"limit": 5},
+        "the user has 5 sessions, which is the most there may be",
         (SojournError,),
     ),
     (

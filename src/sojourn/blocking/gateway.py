@@ -53,14 +53,20 @@ class Bridge:
         """
         refuse_inside_a_loop()
         thread = self._running()
+        context = without_deadline(copy_context() if context is None else context)
+        return thread.run(lambda: self._opened(work), context)
 
-        async def call() -> T:
-            if not self._is_open:
-                await self.sessions.__aenter__()
-                self._is_open = True
-            return await work(self.sessions)
+    async def awaited(self, work: Callable[[SessionManager], Awaitable[T]]) -> T:
+        """Do the same for code that runs in an event loop of its own: that loop goes on."""
+        thread = self._running()
+        return await thread.awaited(lambda: self._opened(work), without_deadline(copy_context()))
 
-        return thread.run(call, without_deadline(copy_context() if context is None else context))
+    async def _opened(self, work: Callable[[SessionManager], Awaitable[T]]) -> T:
+        """Await `work`, with the store open; runs in the loop."""
+        if not self._is_open:
+            await self.sessions.__aenter__()
+            self._is_open = True
+        return await work(self.sessions)
 
     def ask(self, work: Callable[[SessionManager], T]) -> T:
         """Return `work(sessions)`, called in the loop: the manager is not for other threads."""
@@ -157,6 +163,10 @@ class Gateway:
     def run(self, work: Callable[[SessionManager], Awaitable[T]]) -> T:
         """Await `work(sessions)` in the loop and return the result; see `Bridge.run`."""
         return self.bridge().run(work)
+
+    async def awaited(self, work: Callable[[SessionManager], Awaitable[T]]) -> T:
+        """Do the same from an event loop of one's own; see `Bridge.awaited`."""
+        return await self.bridge().awaited(work)
 
     def ask(self, work: Callable[[SessionManager], T]) -> T:
         """Return `work(sessions)`, called in the loop; see `Bridge.ask`."""

@@ -42,10 +42,19 @@ def refuse_inside_a_loop() -> None:
 class Call(Generic[T]):
     """One coroutine on its way through the loop, and the thread that waits for its outcome."""
 
-    def __init__(self, start: Callable[[], Coroutine[Any, Any, T]], context: Context) -> None:
-        """`start` is called in the loop; the coroutine runs in `context`."""
+    def __init__(
+        self,
+        start: Callable[[], Coroutine[Any, Any, T]],
+        context: Context,
+        tell: Callable[[], object] | None = None,
+    ) -> None:
+        """`start` is called in the loop; the coroutine runs in `context`.
+
+        `tell` is called once the outcome is final, in the loop's thread or in the one that gave up.
+        """
         self.context = context
         self._start = start
+        self._tell = tell
         self._task: asyncio.Task[T] | None = None
         self._error: BaseException | None = None
         self._result: list[T] = []
@@ -70,7 +79,7 @@ class Call(Generic[T]):
         """Note that there will be no outcome, if there is none yet."""
         if not self._over.is_set():
             self._error = Closed("session manager", "closed while this call was under way")
-            self._over.set()
+            self._finish()
 
     def _end(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -79,7 +88,12 @@ class Call(Generic[T]):
         self._error = task.exception()
         if self._error is None:
             self._result.append(task.result())
+        self._finish()
+
+    def _finish(self) -> None:
         self._over.set()
+        if self._tell is not None:
+            self._tell()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until its outcome is final; return whether it is.
@@ -109,6 +123,13 @@ class Call(Generic[T]):
         finally:
             self._error = None  # else the error, by its traceback, would keep itself alive
             del self
+
+
+async def _until_set(over: asyncio.Event) -> None:
+    """Wait for an event, whoever cancels meanwhile; the first cancellation is raised anyway."""
+    while not over.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await over.wait()
 
 
 class LoopThread:
@@ -151,6 +172,30 @@ class LoopThread:
             self._give_up(call)
             if call.was_cancelled():
                 raise TimeoutError("the call took too long and was cancelled")
+        return call.outcome()
+
+    async def awaited(self, start: Callable[[], Coroutine[Any, Any, T]], context: Context) -> T:
+        """Run a coroutine in this loop for one that runs in another loop; return its result.
+
+        Whoever is cancelled meanwhile has it cancelled, and goes on once its outcome is final.
+        Raises `Closed` as `run` does.
+        """
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop of whoever waited is closed
+                loop.call_soon_threadsafe(over.set)
+
+        call = Call(start, context, tell)
+        self._submit(call)
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so the call is over
+                self._loop.call_soon_threadsafe(call.give_up, self._calls.discard)
+            await _until_set(over)
+            raise
         return call.outcome()
 
     def _submit(self, call: Call[Any]) -> None:

@@ -68,11 +68,16 @@ class Call:
         """The URL of the store. It may hold a password: do not show it, show `masked`."""
         return store_url(self.settings)
 
-    def check_there(self, *, version: bool = True) -> None:
+    async def check_there(self, *, version: bool = True) -> None:
         """Raise `Refusal` (exit code 5) if opening the store would make it.
 
-        With `version` also if opening it would change the version of its file.
+        With `version` also if opening it would change the version of its file, or its schema.
         """
+        self.check_kept(version=version)
+        await places.check_served(self.url, version=version)
+
+    def check_kept(self, *, version: bool = True) -> None:
+        """Raise `Refusal` as `check_there` does, but ask no server."""
         try:
             places.check_there(self.url)
         except Refusal as refusal:
@@ -96,7 +101,7 @@ class Call:
         whose file is of an older version: `Refusal`.
         """
         if not make:
-            self.check_there(version=not upgrade)
+            await self.check_there(version=not upgrade)
         async with open_sessions(self.settings) as sessions:
             yield sessions
 

@@ -18,6 +18,7 @@ from sojourn.limits import MAX_PAGE
 from sojourn.ports import SystemClock
 from sojourn.settings import masked
 from sojourn.store import Due, SupportsCheck
+from sojourn.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -62,7 +63,7 @@ def doctor(
 
 
 async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
-    call.check_there(version=False)
+    call.check_kept(version=False)  # what a server has not is a finding
     found = [findings.versions()]
     apps: list[dict[str, Any]] = []
     path, folder = path_of(call.url), folder_of(call.url)
@@ -82,6 +83,8 @@ async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
         _add_apps(path, apps, found)
     if usable and folder is not None:
         _add_apps(folder, apps, found)
+    if usable and findings.is_postgres(call.url):
+        await _add_apps_of_server(call.url, apps, found)
     _report(call, found, apps)
 
 
@@ -117,7 +120,7 @@ async def _store_findings(call: Call, *, quick: bool) -> AsyncIterator[Finding]:
             if not quick:
                 async for finding in _integrity(sessions):
                     yield finding
-            if not is_kept(call.url):
+            if not is_kept(call.url) and not findings.is_postgres(call.url):
                 yield await _counts(sessions)
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         yield findings.troubled("opening", error)
@@ -164,6 +167,24 @@ def _add_apps(path: Path, apps: list[dict[str, Any]], found: list[Finding]) -> N
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         found.append(findings.troubled("counting", error))
         return
+    _tell_apps(held, now, apps, found)
+
+
+async def _add_apps_of_server(url: str, apps: list[dict[str, Any]], found: list[Finding]) -> None:
+    """Add what a PostgreSQL database holds of each app."""
+    now = SystemClock().now()
+    try:
+        held = await open_store(url).summaries(now)  # type: ignore[attr-defined]  # it is PostgreSQL's
+    except Exception as error:  # noqa: BLE001 - the trouble is the finding
+        found.append(findings.troubled("counting", error))
+        return
+    _tell_apps(held, now, apps, found)
+
+
+def _tell_apps(
+    held: Sequence[Any], now: int, apps: list[dict[str, Any]], found: list[Finding]
+) -> None:
+    """Add what is held of each app, and whether a reaper seems to run."""
     for one in held:
         counted = ", ".join(f"{number} {phase}" for phase, number in sorted(one.phases.items()))
         found.append(Finding(f"app {one.app}", "ok", counted or "no sessions"))

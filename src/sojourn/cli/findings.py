@@ -6,10 +6,12 @@ import os
 import platform
 import shutil
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sojourn.cli.failures import answer, told
+from sojourn.cli.places import SCHEMA_SCHEMES
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
@@ -181,7 +183,7 @@ def log_size(path: Path) -> Finding:
 
 def is_postgres(url: str) -> bool:
     """Return whether a URL names a PostgreSQL server."""
-    return url.partition(":")[0] in ("postgres", "postgresql")
+    return url.partition(":")[0] in SCHEMA_SCHEMES
 
 
 async def postgres(url: str) -> list[Finding]:
@@ -191,7 +193,7 @@ async def postgres(url: str) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         return [troubled("schema", error)]
     text = f"PostgreSQL {found.release}, encoding {found.encoding}"
-    faults = "; ".join(found.faults)
+    faults = "; ".join(found.faults(datetime.now(UTC).date()))
     server = Finding("server", "ok", text)
     if faults:
         server = Finding("server", "warning", f"{text}: {faults}", "upgrade the server")
@@ -248,7 +250,9 @@ async def redis(url: str) -> list[Finding]:
     text = f"{found.release}, {found.masters} master{'s' * (found.masters > 1)}"
     server = Finding("server", "ok", text)
     if found.faults:
-        server = Finding("server", "warning", f"{text}: {'; '.join(found.faults)}", "upgrade it")
+        reason = f"{text}: {'; '.join(found.faults)}"
+        step = "upgrade it, unless your distribution has repaired it under this number"
+        server = Finding("server", "warning", reason, step)
     return [server, _kept(found), _evicted(found)]
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FILE_SCHEME = "sqlite"
 """The scheme of stores that are one file; what is said of files here and elsewhere is SQLite's."""
 
+SCHEMA_SCHEMES = ("postgres", "postgresql")
+"""The schemes of stores that are a schema of a server's database."""
+
 FOLDER_SCHEME = "file"
 """The scheme of stores that are a folder of plain files."""
 
@@ -73,6 +76,32 @@ def check_there(url: str) -> None:
             ExitCode.UNAVAILABLE,
             f"there is no store in {path}, it is empty",
             "check the path",
+        )
+
+
+async def check_served(url: str, *, version: bool) -> None:
+    """Raise `Refusal` if opening the store of a server would make it there.
+
+    With `version` also if opening it would bring its schema to a newer version. Raises what opening
+    would for a place that is not one of ours.
+    """
+    if urlsplit(url).scheme not in SCHEMA_SCHEMES:
+        return
+    store = open_store(url)
+    from sojourn.stores.postgres.inspection import NEWEST_VERSION
+
+    found: int = (await store.facts()).version  # type: ignore[attr-defined]  # it is PostgreSQL's
+    if not found:
+        raise Refusal(
+            ExitCode.UNAVAILABLE,
+            f"there is no store at {store.name}: its schema is missing, or empty",
+            "check the URL; the first application that opens it makes the store",
+        )
+    if version and found < NEWEST_VERSION:
+        raise Refusal(
+            ExitCode.UNAVAILABLE,
+            f"{store.name} has version {found}, and this Sojourn would make it {NEWEST_VERSION}",
+            "sojourn doctor --upgrade, when no older program uses it",
         )
 
 

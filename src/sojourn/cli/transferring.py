@@ -65,7 +65,7 @@ def export(
 async def _export(call: Call, file: str, apps: Sequence[str] | None) -> None:
     from sojourn.transfer import export_sessions
 
-    call.check_there()
+    await call.check_there()
     sink: Any = sys.stdout.buffer if file == STREAM else file
     async with _opened(call.url) as store:
         with Bars(call.output) as bars:
@@ -152,10 +152,8 @@ def copy(
 async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: bool) -> None:
     from sojourn.transfer import copy as copy_sessions
 
-    call.check_there()
-    ours_at = path_of(call.url) or folder_of(call.url)
-    theirs_at = path_of(target) or folder_of(target)
-    if ours_at is not None and theirs_at is not None and ours_at.resolve() == theirs_at.resolve():
+    await call.check_there()
+    if _place(call.url) == _place(target):
         reason = f"{masked(target)} is the store to copy from"
         raise Refusal(ExitCode.USAGE, reason, "another URL for DST")
     async with _opened(call.url) as ours, _opened(target) as theirs:
@@ -169,6 +167,12 @@ async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: b
     if copied.behind:
         reason = f"{copied.behind} sessions changed while they were compared"
         raise Refusal(ExitCode.FAILED, reason, "the same again, once SRC is quiet")
+
+
+def _place(url: str) -> Path | str:
+    """Return where the store of a URL is, the same for all its spellings."""
+    path = path_of(url) or folder_of(url)
+    return open_store(url).name if path is None else path.resolve()
 
 
 # --- what they share ---------------------------------------------------------------------------

@@ -377,12 +377,12 @@ class Vault:
 
     def _record(self, slot: Slot, entries: Iterable[Entry] = ()) -> Record:
         header = commit.apart(slot.header)
-        tiers = self.tiers(header.app, header.user)
+        user = header.user
         return Record(
             header=header,
             state=slot.kept.values(header.id),
-            user_state=tiers.user_state,
-            app_state=tiers.app_state,
+            user_state={} if user is None else self._tier(header.app, user),
+            app_state=self._tier(header.app, None),
             entries=tuple(entries),
         )
 

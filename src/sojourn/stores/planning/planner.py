@@ -90,7 +90,7 @@ class _Planner:
         return Plan(self._reads, outcomes, units + self._shared, later)
 
     def _check_turn(self, operation: Operation) -> None:
-        if _key_of(operation) in self._blocked:
+        if self._blocked and _key_of(operation) in self._blocked:
             raise _LaterError
 
     def _hang(self, number: int, operation: Operation) -> bool:
@@ -126,10 +126,12 @@ class _Planner:
 
     def _loaded(self, key: Key) -> Loaded | None:
         """Return a session as it was read. Raises `Corrupt` for one that can not be read."""
-        self._want(key)
-        self._check_read(key)
+        try:
+            found = self._known.sessions[key]
+        except KeyError:
+            self._want(key)
+            raise MissingError from None
         self._consulted.add(key)
-        found = self._known.sessions[key]
         if isinstance(found, Corrupt):
             raise found
         return found
@@ -148,6 +150,8 @@ class _Planner:
 
     def _read_log(self, change: Change, key: Key) -> None:
         """Ask, at once, for what a change has to know of the log of a session that was read."""
+        if _only_adds(change):
+            return
         missing = False
         work = self._works.get(key)
         if work is not None and work.base is None:
@@ -233,7 +237,9 @@ class _Planner:
         work.append(change.events, seqs, old.seq)
         new = commit.advance(old, change, appended)
         work.replace(new, change.now)
-        work.tiers += self._tiers.note(tiers)
+        if tiers:
+            self._tiers.note(tiers)
+            work.tiers += tiers
         work.documents += [DocumentChange(part, new.seq, change.now) for part in change.documents]
         if new.phase in OVER and old.phase not in OVER:
             self._free_claim(work, old)
@@ -280,7 +286,8 @@ class _Planner:
         commit.check_owner("", change.user, change.user_tier)
         tiers = self._tiers.changes(change.app, change.user, change.user_tier, change.app_tier)
         unit = Unit(key=None, app=change.app, old=None, header=None, now=change.now, op=change.op)
-        unit.tiers += self._tiers.note(tiers)
+        self._tiers.note(tiers)
+        unit.tiers += tiers
         unit.documents += [DocumentChange(part, 0, change.now) for part in change.documents]
         self._shared.append(unit)
         header = commit.shared_header(change)
@@ -330,7 +337,9 @@ class _Planner:
         header = commit.created(commit.apart(header), create.op, new)
         work.state = state
         work.append(create.events, seqs, 0)
-        work.tiers += self._tiers.note(tiers)
+        if tiers:
+            self._tiers.note(tiers)
+            work.tiers += tiers
         return self._add(work, header, seqs)
 
     def _want_new(self, header: Header) -> None:
@@ -497,6 +506,16 @@ class _Planner:
                 self._claims.add((item.header.app, claim))
         self._works[root] = work
         self._consulted.add(root)
+
+
+def _only_adds(change: Change) -> bool:
+    """Return whether nothing of the log matters to a change: it adds events of its own, or none."""
+    if change.expect_tail is not None or change.truncate_after is not None:
+        return False
+    for draft in change.events:  # noqa: SIM110 - one of a kind, and this is half the price
+        if not draft.fresh:
+            return False
+    return True
 
 
 def _not_stored(_draft: Draft) -> None:

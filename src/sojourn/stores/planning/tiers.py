@@ -25,7 +25,7 @@ class Tiers:
         self._known = known
         self._reads = reads
         self._order = 0
-        self._sizes: dict[Owner, dict[str, int]] = {}
+        self._noted: dict[Owner, list[TierChange]] = {}
 
     def changes(
         self, app: str, user: str | None, ours: TierDelta | None, everyones: TierDelta | None
@@ -36,36 +36,39 @@ class Tiers:
         """
         if ours is None and everyones is None:
             return []
-        changes = [
-            TierChange(app, owner, delta.set, delta.drop)
-            for owner, delta in ((user, ours), (None, everyones))
-            if delta is not None
-        ]
+        order = self._order + 1
+        changes = []
+        if ours is not None:
+            changes.append(TierChange(app, user, ours.set, ours.drop, order))
+        if everyones is not None:
+            changes.append(TierChange(app, None, everyones.set, everyones.drop, order))
         for change in changes:
             self._check(change)
         return changes
 
     def _check(self, change: TierChange) -> None:
-        added = _sizes(change)
-        if sum(added.values()) < CHECK_BYTES:
+        size = 0
+        for name, value in change.set.items():
+            size += len(name) + len(memoryview(value))
+        if size < CHECK_BYTES:
             return
         owner = Owner(change.app, change.user)
         known = self._known.sizes.get(owner)
         if known is None:
             self._reads.sizes.add(owner)
             raise MissingError
-        sizes = {**known, **self._sizes.get(owner, {}), **added}
+        sizes = dict(known)
+        for one in (*self._noted.get(owner, ()), change):
+            sizes.update(_sizes(one))
         total = sum(sizes.values())
         if total > MAX_STATE:
             raise TooLarge("bytes of state in one tier", total, MAX_STATE)
 
-    def note(self, changes: list[TierChange]) -> list[TierChange]:
-        """Count on with the changes of an operation that nothing refuses; return them in order."""
+    def note(self, changes: list[TierChange]) -> None:
+        """Count on with the changes of an operation that nothing refuses."""
         for change in changes:
-            noted = self._sizes.setdefault(Owner(change.app, change.user), {})
-            noted.update(_sizes(change))
-            self._order += 1
-        return [change._replace(order=self._order) for change in changes]
+            self._order = change.order
+            self._noted.setdefault(Owner(change.app, change.user), []).append(change)
 
 
 def _sizes(change: TierChange) -> dict[str, int]:

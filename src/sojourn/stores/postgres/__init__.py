@@ -236,6 +236,10 @@ class PostgresStore:
         """Return what the server is and how it is set; the store need not be open, nor be there."""
         return await inspection.facts(self._address)
 
+    async def summaries(self, now: int) -> Sequence[inspection.AppSummary]:
+        """Return what there is of each app; the store need not be open."""
+        return await inspection.summaries(self._address, now)
+
     async def check(self) -> Sequence[str]:
         """Return what is wrong, in words; it reads everything, and takes its time."""
         self._check_open()

@@ -65,13 +65,12 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             "password": self.password,
             "database": self.database,
             "server_settings": {"application_name": self.application_name},
-            # A revision must never be read from a replica, which may lag behind.
-            "target_session_attrs": "primary",
         }
-        if self.pooler:
+        # A revision must never be read from a replica, which may lag behind.
+        if self.pooler:  # it is asked for, see `pool.connect`
             found["statement_cache_size"] = 0
-        else:  # which a pooler refuses; the statements are short, and compiling them takes longer
-            found["server_settings"]["jit"] = "off"
+        else:
+            found["target_session_attrs"] = "primary"
         return {name: value for name, value in found.items() if value is not None}
 
 

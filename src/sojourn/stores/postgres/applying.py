@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sojourn.store import Put
 from sojourn.stores.planning import counted
 from sojourn.stores.postgres import rows
-from sojourn.stores.postgres.writing import PARAMETERS
+from sojourn.stores.postgres.writing import AS_TEXT, PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from sojourn.model import Header
     from sojourn.stores.planning import Loaded, Unit
 
-_NAMES = {
-    prefix: [name for name, _ in PARAMETERS if name.startswith(f"{prefix}_")]
+_AS_TEXT = {
+    prefix: [kind in AS_TEXT for name, kind in PARAMETERS if name.startswith(f"{prefix}_")]
     for prefix in ("u", "e", "c", "t", "d")
 }
+"""The columns of each list of rows: which of them are given as text."""
 
 
 class Arguments:
@@ -27,7 +28,7 @@ class Arguments:
 
     def __init__(self, units: Sequence[Unit]) -> None:
         """Lay out units that are numbered by their place."""
-        self._lists: dict[str, list[tuple[Any, ...]]] = {prefix: [] for prefix in _NAMES}
+        self._lists: dict[str, list[tuple[Any, ...]]] = {prefix: [] for prefix in _AS_TEXT}
         self._rare: dict[str, list[dict[str, Any]]] = {}
         self._tiers: list[tuple[int, tuple[Any, ...]]] = []
         self.created: list[Unit] = []
@@ -38,10 +39,13 @@ class Arguments:
         """Return the arguments in order."""
         values: list[Any] = [writer, batch, slot, relaxed]
         self._lists["t"] = [row for _, row in sorted(self._tiers, key=itemgetter(0))]
-        for prefix, names in _NAMES.items():
-            filled = self._lists[prefix]
-            columns = map(list, zip(*filled, strict=True)) if filled else [None] * len(names)
-            values += columns
+        for prefix, as_text in _AS_TEXT.items():
+            columns = zip(*self._lists[prefix], strict=True)
+            found: list[Any] = [
+                _array(column) if text else list(column)
+                for text, column in zip(as_text, columns, strict=False)
+            ]
+            values += found or [None] * len(as_text)
         values.append(rows.to_json(self._rare) if self._rare else None)
         return values
 
@@ -182,3 +186,8 @@ class Arguments:
 
     def _more(self, kind: str, **facts: Any) -> None:
         self._rare.setdefault(kind, []).append(facts)
+
+
+def _array(column: Sequence[int | None]) -> str:
+    """Return a list of numbers, or of truths, as the server writes one."""
+    return f"{{{str([*column])[1:-1]}}}".replace("None", "NULL")

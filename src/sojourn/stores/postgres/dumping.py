@@ -10,7 +10,7 @@ from sojourn.errors import Corrupt, InvalidCursor
 from sojourn.limits import DUMP_BYTES, PART_BYTES
 from sojourn.store import Dumped, Headers, Snapshot
 from sojourn.stores.postgres import rows
-from sojourn.stores.postgres.pool import connect, say_goodbye
+from sojourn.stores.postgres.pool import connect, one_moment, say_goodbye
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS, mapped
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Dumper:
 
     async def headers(self, db: Connection, walk: Walk) -> Headers:
         """Return a page of headers; see `SupportsTransfer.headers`."""
-        async with db.transaction(isolation="repeatable_read", readonly=True):
+        async with one_moment(db):
             position, numbers = await self._numbers(db, walk)
             read = await db.fetch(self._reader.sql(_HEADERS), numbers)
         by_number = {row["row"]: row for row in read}
@@ -116,7 +116,7 @@ class Dumper:
 
     async def dump(self, db: Connection, walk: Walk) -> Dumped:
         """Return a page of sessions; see `SupportsTransfer.dump`."""
-        async with db.transaction(isolation="repeatable_read", readonly=True):
+        async with one_moment(db):
             position, numbers = await self._numbers(db, walk)
             wholes, corrupt = await self._wholes(db, walk, numbers)
             kept: dict[int, _Whole] = {}
@@ -211,7 +211,7 @@ class Dumper:
             async with asyncio.timeout(self._address.timeout):
                 db = await connect(self._address)
             try:
-                async with db.transaction(isolation="repeatable_read", readonly=True):
+                async with one_moment(db):
                     async for part in self._parts(db, app, id, now):
                         yield part
             finally:

@@ -5,10 +5,11 @@ Nothing here makes or changes anything.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 from sojourn.stores.postgres import schema
-from sojourn.stores.postgres.pool import Pool
+from sojourn.stores.postgres.pool import Pool, one_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,16 @@ FAULTS: Sequence[tuple[int, int, str]] = (
 )
 """Versions of the server (from, up to but not including) with what is known against them."""
 
+LAST_FIXES = {
+    13: date(2025, 11, 13),
+    14: date(2026, 11, 12),
+    15: date(2027, 11, 11),
+    16: date(2028, 11, 9),
+    17: date(2029, 11, 8),
+    18: date(2030, 11, 14),
+}
+"""When the last release of a version with fixes comes, as its makers say."""
+
 SHOWN = 10
 """Things that are wrong of one kind are told up to this number."""
 
@@ -32,6 +43,13 @@ _FACTS = """SELECT current_setting('server_version_num')::int, current_setting('
     current_setting('fsync')::bool, current_setting('full_page_writes')::bool,
     current_setting('server_encoding'), current_setting('max_connections')::int,
     (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend')"""
+
+_APPS = """SELECT app FROM {s}.counts WHERE facet = 'all' UNION SELECT app FROM {s}.tiers
+    UNION SELECT app FROM {s}.apps ORDER BY 1"""
+_PHASES = """SELECT phase, sum(sessions)::bigint FROM {s}.counts
+    WHERE app = $1 AND facet = 'all' GROUP BY phase HAVING sum(sessions) > 0 ORDER BY phase"""
+_DUE = """SELECT count(*), min(due_at) FROM {s}.sessions
+    WHERE app = $1 AND wake_at <= $2 AND due_at <= $2"""
 
 _CHECKS = (
     (
@@ -108,10 +126,51 @@ class Facts(NamedTuple):
     connections: int
     version: int
 
+    def faults(self, today: date) -> list[str]:
+        """Return what is known against this release."""
+        found = [text for first, end, text in FAULTS if first <= self.number < end]
+        last = LAST_FIXES.get(self.number // 10_000)
+        if last is not None and last < today:
+            found.append(f"faults of this version are not fixed any more since {last}")
+        return found
+
+
+class AppSummary(NamedTuple):
+    """What there is of one app: sessions by phase, how many are due, and the first one since when.
+
+    `due_since` is in microseconds since 1970, `None` if nothing is due.
+    """
+
+    app: str
+    phases: dict[str, int]
+    due: int
+    due_since: int | None
+
     @property
-    def faults(self) -> list[str]:
-        """What is known against this release."""
-        return [text for first, end, text in FAULTS if first <= self.number < end]
+    def sessions(self) -> int:
+        """How many sessions there are, of all phases."""
+        return sum(self.phases.values())
+
+
+async def summaries(address: Address, now: int) -> list[AppSummary]:
+    """Return what there is of each app. Raises as `facts` does; there has to be a schema."""
+    pool = Pool(address, 1)
+    try:
+        return await pool.run(lambda db: _summaries(db, address, now), again=False)
+    finally:
+        await pool.close()
+
+
+async def _summaries(db: Connection, address: Address, now: int) -> list[AppSummary]:
+    found: list[AppSummary] = []
+    async with one_moment(db):
+        for (app,) in await db.fetch(schema.sql(_APPS, address)):
+            if app < " ":  # what a restore has not finished is under a name that no app can have
+                continue
+            phases = dict(await db.fetch(schema.sql(_PHASES, address), app))
+            due = await db.fetchrow(schema.sql(_DUE, address), app, now)
+            found.append(AppSummary(app, phases, *due))
+    return found
 
 
 async def facts(address: Address) -> Facts:
@@ -131,7 +190,7 @@ async def _facts(db: Connection, address: Address) -> Facts:
 async def check(db: Connection, address: Address) -> list[str]:
     """Return what is wrong, in words; empty when all is well."""
     found: list[str] = []
-    async with db.transaction(isolation="repeatable_read", readonly=True):
+    async with one_moment(db):
         for what, statement in _CHECKS:
             limited = f"{schema.sql(statement, address)} LIMIT {SHOWN + 1}"
             wrong = [name for (name,) in await db.fetch(limited)]

@@ -1,106 +1,66 @@
-"""The function that applies a lone commit: what most calls are while there is no crowd.
+"""The statement that applies a lone commit: what most calls are while there is no crowd.
 
 It does for one session, with at most one event and nothing rarer, what `write_1` does for a batch,
-without its lists. A session at its version needs no lock before the update: the update is one.
+without its lists and in one statement of the server, that is planned once for a connection. The
+session's row is compared and set; all else is written only if that was done.
+
+A call that was given up and comes late, behind a later one of its writer, writes nothing. Neither
+does one whose session had moved, and it leaves no trace of that. So where nothing was written
+though the call was made before, on a connection that was lost, the writer's row says whether that
+one was applied.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sojourn.stores.postgres import rows
+
 if TYPE_CHECKING:
     from sojourn.stores.planning import Unit
 
-OK, MOVED, STALE = range(3)
-"""What came of it: written, not as expected any more, overtaken by a later batch."""
+_SESSION = """WITH s AS (
+    UPDATE {s}.sessions AS s SET version = s.version + 1, revision = $6, seq = $7, active_at = $8,
+        expires_at = $9, due_at = $10,
+        wake_at = CASE WHEN $10::bigint IS NULL OR s.wake_at IS NULL OR $10 < s.wake_at
+            OR s.wake_at <= $11 OR NOT $12 THEN $10 ELSE s.wake_at END,
+        remembered = $13, peak = $14, state = coalesce($15, s.state)
+    WHERE s.row = $4 AND s.version = $5
+        AND NOT EXISTS (SELECT FROM {s}.writers AS w WHERE w.writer = $1 AND w.batch >= $2)
+    RETURNING s.row),
+activity AS (
+    UPDATE {s}.activity AS a SET active_at = $8 FROM s
+    WHERE a.row = s.row AND a.active_at <> $8),
+written AS (
+    INSERT INTO {s}.writers AS w (writer, batch, at) SELECT $1, $2, clock_timestamp() FROM s
+    ON CONFLICT (writer) DO UPDATE
+        SET batch = excluded.batch, at = excluded.at, moved = NULL, rows = NULL)"""
+_LABELS = """,
+labels AS (
+    UPDATE {s}.labels AS l SET active_at = $8 FROM s
+    WHERE l.row = s.row AND l.active_at <> $8)"""
+_EVENT = """,
+event AS (
+    INSERT INTO {s}.events(session, seq, id, kind, author, at, peak, changes, deleted, body)
+    SELECT s.row, $16, $17, $18, $19, $20, $21, $22, $23, $24 FROM s)"""
+_TIERS = """,
+shared AS (
+    INSERT INTO {{s}}.tiers AS k (app, owner, digest, name, value)
+    SELECT ${0}, t.* FROM s, unnest(${1}::text[], ${2}::bytea[], ${3}::text[], ${4}::text[]) AS t
+    ON CONFLICT (app, owner, digest) DO UPDATE SET value = excluded.value)"""
+_DONE = """
+SELECT s.row, CASE WHEN $3 THEN set_config('synchronous_commit', 'off', true)
+        WHEN current_setting('synchronous_commit') = 'off'
+        THEN set_config('synchronous_commit', 'on', true) END,
+    (SELECT {s}.notify_1(ARRAY[s.row]) WHERE EXISTS (
+        SELECT FROM {s}.listeners AS l WHERE l.until > clock_timestamp()))
+FROM s"""
 
-_PARAMETERS: tuple[tuple[str, str], ...] = (
-    ("named", "bytea"),
-    ("number", "bigint"),
-    ("relaxed", "boolean"),
-    ("of_row", "bigint"),
-    ("at_version", "bigint"),
-    ("new_revision", "bigint"),
-    ("new_seq", "bigint"),
-    ("new_active_at", "bigint"),
-    ("new_expires_at", "bigint"),
-    ("new_due_at", "bigint"),
-    ("at_now", "bigint"),
-    ("lazy", "boolean"),
-    ("labelled", "boolean"),
-    ("new_remembered", "bytea"),
-    ("new_peak", "bigint"),
-    ("new_state", "text"),
-    ("e_seq", "bigint"),
-    ("e_id", "text"),
-    ("e_kind", "text"),
-    ("e_author", "text"),
-    ("e_at", "bigint"),
-    ("e_peak", "bigint"),
-    ("e_changes", "text"),
-    ("e_deleted", "text"),
-    ("e_body", "text"),
-)
+_EVENT_FROM = 16
+"""The first parameter behind those of the session: of the event, or of the tiers without one."""
 
-_NO_EVENT = (None,) * sum(name.startswith("e_") for name, _ in _PARAMETERS)
-
-LONE = (
-    "CREATE FUNCTION {s}.write_lone_1("
-    + ", ".join(f"{name} {kind}" for name, kind in _PARAMETERS)
-    + """) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $body$
-DECLARE known record;
-BEGIN
-    IF relaxed THEN
-        PERFORM set_config('synchronous_commit', 'off', true);
-    ELSIF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
-    UPDATE {s}.writers AS w SET batch = number, at = clock_timestamp(), moved = NULL, rows = NULL
-        WHERE w.writer = named AND w.batch < number;
-    IF NOT FOUND THEN
-        INSERT INTO {s}.writers(writer, batch, at) VALUES (named, number, clock_timestamp())
-            ON CONFLICT DO NOTHING;
-        IF NOT FOUND THEN
-            SELECT w.batch, w.moved INTO known FROM {s}.writers AS w WHERE w.writer = named;
-            RETURN CASE WHEN known.batch <> number THEN 2 WHEN known.moved IS NULL THEN 0
-                ELSE 1 END;
-        END IF;
-    END IF;
-    UPDATE {s}.sessions AS s SET version = at_version + 1, revision = new_revision, seq = new_seq,
-        active_at = new_active_at, expires_at = new_expires_at, due_at = new_due_at,
-        wake_at = CASE WHEN new_due_at IS NULL OR s.wake_at IS NULL OR new_due_at < s.wake_at
-            OR s.wake_at <= at_now OR NOT lazy THEN new_due_at ELSE s.wake_at END,
-        remembered = new_remembered, peak = new_peak, state = coalesce(new_state, s.state)
-        WHERE s.row = of_row AND s.version = at_version;
-    IF NOT FOUND THEN
-        UPDATE {s}.writers AS w SET moved = '{0}' WHERE w.writer = named;
-        RETURN 1;
-    END IF;
-    UPDATE {s}.activity AS a SET active_at = new_active_at
-        WHERE a.row = of_row AND a.active_at <> new_active_at;
-    IF labelled THEN
-        UPDATE {s}.labels AS l SET active_at = new_active_at
-            WHERE l.row = of_row AND l.active_at <> new_active_at;
-    END IF;
-    IF e_seq IS NOT NULL THEN
-        INSERT INTO {s}.events(session, seq, id, kind, author, at, peak, changes, deleted, body)
-            VALUES (of_row, e_seq, e_id, e_kind, e_author, e_at, e_peak, e_changes, e_deleted,
-                e_body);
-    END IF;
-    IF EXISTS (SELECT FROM {s}.listeners AS l WHERE l.until > clock_timestamp()) THEN
-        PERFORM {s}.notify_1(ARRAY[of_row]);
-    END IF;
-    RETURN 0;
-END $body$;
-"""
-)
-
-CALL_LONE = (
-    "SELECT {s}.write_lone_1("
-    + ", ".join(f"${number}" for number in range(1, len(_PARAMETERS) + 1))
-    + ")"
-)
-"""How a lone commit is written."""
+_TIERS_FROM = 25
+"""The first parameter of the tiers where there is an event."""
 
 
 def is_lone(unit: Unit) -> bool:
@@ -110,30 +70,32 @@ def is_lone(unit: Unit) -> bool:
         and unit.header is not None
         and len(unit.entries) <= 1
         and unit.truncate_after is None
-        and not (unit.tiers or unit.documents or unit.guards)
+        and not (unit.documents or unit.guards)
+        and not any(tier.drop for tier in unit.tiers)
         and not unit.rest_changed
     )
 
 
-def values_of(unit: Unit, writer: bytes, batch: int, *, relaxed: bool) -> tuple[Any, ...]:
+def statement_of(unit: Unit) -> str:
+    """Return the statement for a lone commit: one text for each set of its parts."""
+    assert unit.header is not None, "it is no removal"
+    parts = [_SESSION]
+    if unit.header.labels:
+        parts.append(_LABELS)
+    if unit.entries:
+        parts.append(_EVENT)
+    if unit.tiers:
+        first = _TIERS_FROM if unit.entries else _EVENT_FROM
+        parts.append(_TIERS.format(*range(first, first + 5)))
+    return "".join([*parts, _DONE])
+
+
+def values_of(unit: Unit, writer: bytes, batch: int, *, relaxed: bool) -> list[Any]:
     """Return the arguments of a lone commit, in order."""
     old, header = unit.old, unit.header
     assert old is not None, "it is an update"
     assert header is not None, "it is no removal"
-    event: tuple[Any, ...] = _NO_EVENT
-    for entry, peak in zip(unit.entries, unit.peaks, strict=True):
-        event = (
-            entry.seq,
-            entry.id,
-            entry.kind,
-            entry.author,
-            entry.at,
-            peak,
-            entry.changes,
-            entry.deleted,
-            entry.body,
-        )
-    return (
+    values: list[Any] = [
         writer,
         batch,
         relaxed,
@@ -146,9 +108,35 @@ def values_of(unit: Unit, writer: bytes, batch: int, *, relaxed: bool) -> tuple[
         header.due_at,
         unit.now,
         header.live,
-        bool(header.labels),
         header.remembered,
         unit.peak,
         None if unit.state is None else unit.state.decode(),
-        *event,
-    )
+    ]
+    for entry, peak in zip(unit.entries, unit.peaks, strict=True):
+        values += (
+            entry.seq,
+            entry.id,
+            entry.kind,
+            entry.author,
+            entry.at,
+            peak,
+            entry.changes,
+            entry.deleted,
+            entry.body,
+        )
+    if unit.tiers:
+        values.append(unit.app)
+        values += _shared(unit)
+    return values
+
+
+def _shared(unit: Unit) -> list[list[Any]]:
+    """Return owners, digests, names and values of shared keys, in the order of their locks."""
+    keys: dict[tuple[str, bytes], tuple[str, str]] = {}
+    for tier in unit.tiers:
+        owner = rows.owner_of(tier.user)
+        for name, value in tier.set.items():
+            plain = rows.escaped(name)
+            keys[owner, rows.digest(plain)] = plain, bytes(value).decode()
+    found = sorted((*key, *pair) for key, pair in keys.items())
+    return [list(column) for column in zip(*found, strict=True)]

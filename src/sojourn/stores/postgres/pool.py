@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from sojourn.errors import Closed, SojournError, Unavailable
+from sojourn.errors import Closed, ReadOnly, SojournError, Unavailable
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sojourn.stores.postgres.address import Address
 
@@ -35,12 +36,17 @@ CLOSING_SECONDS = 2.0
 """Time for a connection to say goodbye; after that it is just dropped."""
 
 
+SETTINGS = "SET jit = off"
+"""The statements are short, and compiling them takes longer than running them."""
+
+
 class Pool:
     """Up to so many connections to one place."""
 
-    def __init__(self, address: Address, size: int) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, address: Address, size: int, *, settings: str = SETTINGS) -> None:
+        """Nothing is opened yet. Each connection begins with `settings`, see `connect`."""
         self._address = address
+        self._settings = settings
         self._free = asyncio.Semaphore(size)
         self._size = size
         self._idle: list[Connection] = []
@@ -122,7 +128,7 @@ class Pool:
             if not connection.is_closed():
                 self._used.add(connection)
                 return connection
-        connection = await connect(self._address)
+        connection = await connect(self._address, self._settings)
         self._used.add(connection)
         return connection
 
@@ -149,12 +155,43 @@ class Pool:
             self._free.release()
 
 
-async def connect(address: Address) -> Connection:
-    """Return a new connection. Raises what the driver does; the caller limits the time."""
+async def connect(address: Address, settings: str = SETTINGS) -> Connection:
+    """Return a new connection. Raises what the driver does; the caller limits the time.
+
+    `settings` are said once it is there: among the first words, a pooler refuses them. Behind a
+    transaction pooler they are left out, as they would be said to one connection of many.
+    """
     try:
-        return await asyncpg.connect(**address.arguments(), timeout=address.timeout)
+        connection = await asyncpg.connect(**address.arguments(), timeout=address.timeout)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise Unavailable(address.shown, f"it can not be connected to: {error}") from error
+    try:
+        if address.pooler:
+            await _check_primary(connection, address)
+        else:
+            await connection.execute(settings)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+async def _check_primary(connection: Connection, address: Address) -> None:
+    """Raise `ReadOnly` for a replica. The driver would ask outside of a transaction."""
+    async with connection.transaction():
+        if await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
+            raise ReadOnly(address.shown, "it is a replica, which can not be written")
+
+
+@asynccontextmanager
+async def one_moment(connection: Connection) -> AsyncIterator[None]:
+    """Have all reads of the block see one moment, also in a transaction that has just begun."""
+    if connection.is_in_transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+        return
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        yield
 
 
 async def say_goodbye(connection: Connection) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from sojourn.errors import Corrupt, ForeignFile, NewerSchema, Unavailable
-from sojourn.stores.postgres.lone import LONE
 from sojourn.stores.postgres.removing import FUNCTIONS
 from sojourn.stores.postgres.tables import TABLES
 from sojourn.stores.postgres.writing import NOTIFY, WRITE
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from sojourn.stores.postgres.address import Address
     from sojourn.stores.postgres.pool import Connection
 
-MIGRATIONS: Sequence[str] = (TABLES + NOTIFY + WRITE + LONE + FUNCTIONS,)
+MIGRATIONS: Sequence[str] = (TABLES + NOTIFY + WRITE + FUNCTIONS,)
 """Scripts in order: number n turns a schema of version n into one of version n + 1."""
 
 LOCK = 0x534A524E

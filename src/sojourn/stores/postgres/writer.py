@@ -17,11 +17,11 @@ from sojourn.store import Change, Create, Fork
 from sojourn.stores.planning import Known, Recent, durability_of, plan
 from sojourn.stores.postgres.applying import Arguments
 from sojourn.stores.postgres.fetching import Fetcher
-from sojourn.stores.postgres.lone import CALL_LONE, MOVED, STALE, is_lone, values_of
-from sojourn.stores.postgres.pool import Pool
+from sojourn.stores.postgres.lone import is_lone, statement_of, values_of
+from sojourn.stores.postgres.pool import SETTINGS, Pool
 from sojourn.stores.postgres.schema import sql
 from sojourn.stores.postgres.trouble import mapped, passes
-from sojourn.stores.postgres.writing import CALL
+from sojourn.stores.postgres.writing import CALL, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +45,11 @@ SLOTS = 16
 """Parts of the count of all sessions of an app, so that its writers do not queue for it."""
 
 
+ROWS_BY_INDEX = """SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"""
+"""Plan each statement once: planning costs more than running it. Few rows are meant, by index: a
+plan that was made while a table was empty would read all of it later."""
+
+
 class _Applied(NamedTuple):
     """What came of one call: units that had moved, numbers of new rows."""
 
@@ -63,11 +68,12 @@ class Writer:
     ) -> None:
         """`changed` is told which sessions were changed or removed."""
         self._address = address
-        self._pool = Pool(address, 1)
+        self._pool = Pool(address, 1, settings=f"{SETTINGS}; {ROWS_BY_INDEX}")
         self._changed = changed
         self._fetcher = Fetcher(address)
         self._call = sql(CALL, address)
-        self._lone = sql(CALL_LONE, address)
+        self._lone: dict[str, str] = {}
+        self._last = sql(LAST, address)
         self._recent = Recent()
         self._name = secrets.token_bytes(16)
         self._slot = secrets.randbelow(SLOTS)
@@ -155,6 +161,7 @@ class Writer:
                     lambda db: self._read_and_plan(db, operations, known, relaxed=relaxed),
                     until=until,
                 )
+                self._expect(made)
                 return made, await self._apply(made, until, relaxed=relaxed)
         self._expect(made)
         async with self._turn:
@@ -180,23 +187,30 @@ class Writer:
         raise Unavailable(self._address.shown, "a batch asked for more and more reads")
 
     async def _surely(self, operations: Sequence[Operation], until: float) -> tuple[Plan, set[int]]:
-        """Read with the sessions locked, plan and apply, in one transaction."""
+        """Read with the sessions locked, plan and apply, in one transaction.
+
+        Made again after its connection was lost, it first asks what became of the plans before.
+        """
         relaxed = self._is_relaxed(operations)
-        self._batch += 1
-        number = self._batch
+        tried: dict[int, tuple[Plan, Sequence[Unit]]] = {}
 
         async def work(db: Connection) -> tuple[Plan, Sequence[Unit], _Applied]:
-            known = Known()
             async with db.transaction():
+                if tried:
+                    batch, moved, rows = await db.fetchrow(self._last, self._name)
+                    if batch in tried:
+                        return *tried[batch], _Applied(set(moved), rows)
                 made = await self._read_and_plan(
-                    db, operations, known, relaxed=relaxed, locked=True
+                    db, operations, Known(), relaxed=relaxed, locked=True
                 )
                 arguments = Arguments(made.units)
-                values = arguments.values(self._name, number, self._slot, relaxed=relaxed)
+                self._batch += 1
+                tried[self._batch] = made, arguments.created
+                values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
                 return made, arguments.created, await self._called(db, values)
 
-        # Not made again: what was planned under the lock can not be told from a second plan.
-        made, created, applied = await self._pool.run(work, until=until, again=False)
+        made, created, applied = await self._pool.run(work, until=until)
+        self._expect(made)
         return made, set(made.later) | self._took(made.units, created, applied)
 
     async def _apply(self, made: Plan, until: float, *, relaxed: bool) -> set[int]:
@@ -223,9 +237,8 @@ class Writer:
         self._batch += 1
         created: Sequence[Unit] = ()
         try:
-            if len(units) == 1 and is_lone(units[0]):
-                one = values_of(units[0], self._name, self._batch, relaxed=relaxed)
-                applied = await self._pool.run(lambda db: self._called_lone(db, one), until=until)
+            if len(units) == 1 and is_lone(units[0]) and not self._address.pooler:
+                applied = await self._call_lone(units[0], until, relaxed=relaxed)
             else:
                 arguments = Arguments(units)
                 created = arguments.created
@@ -237,11 +250,23 @@ class Writer:
             raise
         return self._took(units, created, applied)
 
-    async def _called_lone(self, db: Connection, values: tuple[Any, ...]) -> _Applied:
-        outcome = await db.fetchval(self._lone, *values)
-        if outcome == STALE:
-            raise Unavailable(self._address.shown, "a later batch overtook this one")
-        return _Applied({0} if outcome == MOVED else set(), [])
+    async def _call_lone(self, unit: Unit, until: float, *, relaxed: bool) -> _Applied:
+        """Write a unit in a statement of its own."""
+        number, tried = self._batch, False
+        text = statement_of(unit)
+        statement = self._lone.get(text)
+        if statement is None:
+            statement = self._lone[text] = sql(text, self._address)
+        values = values_of(unit, self._name, number, relaxed=relaxed)
+
+        async def work(db: Connection) -> bool:
+            nonlocal tried
+            again, tried = tried, True
+            if await db.fetchval(statement, *values) is not None:
+                return True
+            return again and await db.fetchval(self._last, self._name) == number
+
+        return _Applied(set() if await self._pool.run(work, until=until) else {0}, [])
 
     async def _called(self, db: Connection, values: list[Any]) -> _Applied:
         moved, numbers, stale = await db.fetchrow(self._call, *values)
@@ -250,8 +275,7 @@ class Writer:
         return _Applied(set(moved), numbers)
 
     def _took(self, units: Sequence[Unit], created: Sequence[Unit], applied: _Applied) -> set[int]:
-        """Remember what was written, forget what had moved; return what to plan again."""
-        numbers = {id(unit): row for unit, row in zip(created, applied.rows, strict=True)}
+        """Remember what was made, forget what had moved; return what to plan again."""
         again: set[int] = set()
         changed: set[Key] = set()
         for place, unit in enumerate(units):
@@ -260,11 +284,11 @@ class Writer:
                 again.update(unit.operations)
             elif unit.key is not None:
                 changed.add(unit.key)
-                row = unit.old.row if unit.old is not None else numbers[id(unit)]
-                loaded = unit.written(row)
-                newer = self._recent.get(unit.key)
-                if loaded is not None and (newer is None or newer.version <= loaded.version):
-                    self._recent.keep(unit.key, loaded)
+        for unit, row in zip(created, applied.rows, strict=True):
+            loaded = unit.written(row)
+            # Nobody can have planned on it before it had its number.
+            if unit.key in changed and loaded is not None:
+                self._recent.keep(unit.key, loaded)
         if changed:
             self._changed(changed)
         return again

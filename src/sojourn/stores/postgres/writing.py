@@ -373,9 +373,21 @@ WRITE = (
     f"BEGIN{_BODY}END $body$;\n"
 )
 
+AS_TEXT = ("int[]", "bigint[]", "boolean[]")
+"""Types of lists that are given as their text: the driver looks long at each item of a list."""
+
 CALL = (
     "SELECT moved, rows, stale FROM {s}.write_1("
-    + ", ".join(f"${number}" for number in range(1, len(PARAMETERS) + 1))
+    + ", ".join(
+        f"${number}::text::{kind}" if kind in AS_TEXT else f"${number}"
+        for number, (_, kind) in enumerate(PARAMETERS, 1)
+    )
     + ")"
 )
 """How a batch is written."""
+
+LAST = """INSERT INTO {s}.writers AS w (writer, batch, at) VALUES ($1, 0, clock_timestamp())
+    ON CONFLICT (writer) DO UPDATE SET at = excluded.at
+    RETURNING w.batch, coalesce(w.moved, '{}'), coalesce(w.rows, '{}')"""
+"""What came of the last batch of a writer. It is an update, so it waits for the end of a call that
+is still under way on a connection that was lost, and none that comes late gets past it."""

@@ -7,12 +7,15 @@ written is then found in the session's header.
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from msgspec.structs import replace
+
 from sojourn.errors import SojournError, Unavailable
-from sojourn.store import Committed
+from sojourn.store import Committed, Create, Fork
 from sojourn.stores.planning import Known, durability_of, plan
 from sojourn.stores.redis.client import FIRST_REST, check
 from sojourn.stores.redis.purging import purge
@@ -63,7 +66,7 @@ class Batch:
         self.removed: set[Key] = set()
         """The sessions that this has removed, with those below."""
         self._deadline = tools.client.deadline()
-        self._operations = operations
+        self._operations = list(operations)
         self._outcomes: list[Any] = [None] * len(operations)
         self._known = known or Known()
         self._left = list(range(len(operations)))
@@ -123,6 +126,8 @@ class Batch:
             elif not result:
                 again.update(job.unit.operations)
                 self._reserved.update((numbers[number], job) for number in job.unit.operations)
+                if job.is_refused:
+                    self._renew(numbers[number] for number in job.unit.operations)
         for job, result in zip(jobs, results, strict=True):
             self._learn(job, result, go_on=bool(again))
         if self._replicas:
@@ -131,6 +136,17 @@ class Batch:
             if number not in again:
                 self._outcomes[numbers[number]] = outcome
         self._left = [numbers[number] for number in sorted(again)]
+
+    def _renew(self, numbers: Iterable[int]) -> None:
+        """Give new sessions another epoch: with the one that they had they can not be any more.
+
+        Somebody wanted the same id, and made sure of that. It may be free again by now.
+        """
+        for number in numbers:
+            operation = self._operations[number]
+            if isinstance(operation, Create | Fork):
+                header = replace(operation.header, epoch=secrets.token_hex(8))
+                self._operations[number] = replace(operation, header=header)
 
     async def _decide(self, operations: Sequence[Operation]) -> Plan:
         """Return what becomes of operations; what has to be known for that is read."""
@@ -166,6 +182,9 @@ class Batch:
                 self._known.forget(job.unit.key)
                 self._known.read(job.unit.key, written)
             return
+        for guard in job.unit.guards if result is False else ():  # it may be what moved on
+            recent.drop(guard.key)
+            self._known.forget(guard.key)
         for key in _keys_of(job):
             recent.drop(key)
             self._known.forget(key)
@@ -219,6 +238,7 @@ async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: in
     replies = await tools.client.run(calls, deadline, lane="write", replicas=replicas)
     for number, reply in zip(sent, replies, strict=True):
         results[number] = _result(jobs[number], reply)
+        jobs[number].is_refused = bool(reply and reply == jobs[number].refusal)
     for job, result in zip(jobs, results, strict=True):
         if result is False and job.note is not None:
             await tools.crossing.clear(job, deadline)

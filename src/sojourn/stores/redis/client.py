@@ -75,6 +75,8 @@ class Client:
         self._wires: dict[tuple[Lane, Address], Wire] = {}
         self._silent: set[Address] = set()
         self._refreshing: asyncio.Task[None] | None = None
+        self._unseen: Exception | None = None
+        """Why the last look for who serves what has seen nothing."""
         self._closed = False
         self.on_disk = False
         """Whether what a server acknowledges is on its disk."""
@@ -90,7 +92,8 @@ class Client:
             rest = FIRST_REST
             await self._refresh()
             while not self.topology.masters:
-                rest = await self.rest(rest, deadline, LostError("no server says who serves what"))
+                nobody = LostError("no server says who serves what")
+                rest = await self.rest(rest, deadline, self._unseen or nobody)
                 await self._refresh()
         else:
             self.topology.serve_all(self.options.servers[0])
@@ -152,6 +155,7 @@ class Client:
         left = list(range(len(calls)))
         asked: dict[int, Address] = {}
         rest = FIRST_REST
+        error: Exception | None = None
         while left:
             self._check_open()
             round_ = _Round(self, calls, asked, deadline, lane, replicas)
@@ -159,11 +163,12 @@ class Client:
             asked = round_.redirected
             if not left or round_.go_on_at_once:
                 continue
+            error = trouble.says_more(round_.error, error)
             try:
-                rest = await self.rest(rest, deadline, round_.error)
-            except Unavailable as error:
+                rest = await self.rest(rest, deadline, error)
+            except Unavailable as unavailable:
                 for number in left:
-                    replies[number] = error
+                    replies[number] = unavailable
                 break
             await self._refresh_within(deadline)
         return replies
@@ -202,6 +207,12 @@ class Client:
             wire = self._wires[lane, address] = Wire(address, self.options, patience)
         return wire
 
+    def leave(self, address: Address, error: Exception) -> None:
+        """Break every connection to a server, reads included: it is not in charge any more."""
+        for (_, server), wire in self._wires.items():
+            if server == address:
+                wire.drop(error)
+
     def answered(self, address: Address) -> None:
         """Note that a server speaks."""
         self._silent.discard(address)
@@ -235,7 +246,10 @@ class Client:
         while waiting:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for future in done:
-                if future.exception() is not None:
+                problem = future.exception()
+                if problem is not None:
+                    assert isinstance(problem, LostError), "a wire loses what it can not send"
+                    self._unseen = trouble.says_more(problem, self._unseen)
                     continue
                 (slots,) = future.result()
                 self.answered(asked[future])
@@ -355,6 +369,8 @@ class _Round:
             load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
             wire.send(load, self.client.options.attempt).add_done_callback(_ignore)
         else:
+            if kind is Kind.DEMOTED:
+                self.client.leave(wire.address, reply)
             self._pass_over(reply)
         return False
 

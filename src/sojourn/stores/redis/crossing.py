@@ -36,6 +36,10 @@ WITHDRAWN_MILLISECONDS = 60_000
 MOST_ERRANDS = 500
 """Errands that are run at a time."""
 
+DONE_AGAIN_MICROSECONDS = 60_000_000
+"""How old errands may be to be done again where a master was lost that had done them: an older
+write must not come back over newer ones, long after."""
+
 _NOT_YET = 2
 """What a delivery answers when the errand before it was not done yet: its second check."""
 
@@ -89,7 +93,10 @@ class Crossing:
         calls = [Call(route, ("GET", key)) for route, key, _ in wanted]
         replies = await self._client.ask(calls, deadline)
         for reservation, found in zip(wanted, replies, strict=True):
-            if found is None or found == reservation.value.encode():
+            ours = found == reservation.value.encode()
+            if ours and reservation == job.note:
+                await self._note_again(job, reservation, deadline)
+            if found is None or ours:
                 continue
             if reservation == job.note:
                 assert job.unit.key is not None, "only a session has a note"
@@ -98,6 +105,20 @@ class Crossing:
                 gone = await self._refuse_holder(job.app, found, deadline)
             if gone:
                 await self._strike(reservation.route, reservation.key, found, deadline)
+
+    async def _note_again(self, job: Job, ours: Reservation, deadline: float) -> None:
+        """Have the home of an id say again where its session is, if that was lost with a master.
+
+        The id seemed to be free, so the note says now what our session would be that can not be.
+        """
+        assert job.unit.key is not None, "only a session has a note"
+        session = self._keys.session(job.route, *job.unit.key)
+        (note,) = await self._client.ask([Call(job.route, ("HGET", session, "note"))], deadline)
+        if note and note != ours.value.encode():
+            request = Request(ours.route)
+            request.check("says", ours.key, ours.value)
+            request.do("SET", ours.key, note)
+            await self._run(request, deadline)
 
     async def _strike(self, route: Route, key: str, value: bytes | str, deadline: float) -> None:
         request = Request(route)
@@ -150,20 +171,22 @@ class Crossing:
     ) -> None:
         """Run what waits in outboxes; `wholly` has them forget at once what was done."""
         boxes = list(dict.fromkeys(boxes))
+        late: set[Box] = set()
         rest = FIRST_REST
         while boxes:
             calls = [call for box in boxes for call in self._look(box)]
             replies = await self._client.ask(calls, deadline)
             looks = [
-                _Look(self._keys, box, replies[2 * number], replies[2 * number + 1], wholly=wholly)
-                for number, box in enumerate(boxes)
+                _Look(self._keys, box, texts, done, wholly=wholly, again=box in late)
+                for box, texts, done in zip(boxes, replies[::2], replies[1::2], strict=True)
             ]
             for look in looks:
                 look.late = _NOT_YET in await self._write(look.deliveries, deadline)
             sweeps = [look.sweep() for look in looks if not look.late]
             await self._write([sweep for sweep in sweeps if sweep is not None], deadline)
             boxes = [look.box for look in looks if look.late or look.is_full]
-            if any(look.late for look in looks):  # a slot is on its way to another node
+            late = {look.box for look in looks if look.late}
+            if late:  # a slot is on its way to another node, or a master was lost
                 rest = await self._client.rest(rest, deadline, None)
 
     async def _write(self, calls: Sequence[Call], deadline: float) -> list[Reply]:
@@ -180,10 +203,21 @@ class Crossing:
 
 
 class _Look:
-    """What was found in an outbox, and what has to be done about it."""
+    """What was found in an outbox, and what has to be done about it.
+
+    `again` says that an errand came too early for its place: one before it is still on its way, or
+    was done by a master that was lost before its replica had heard of it. That one is done again.
+    """
 
     def __init__(
-        self, keys: Keys, box: Box, texts: list[bytes], done: bytes | None, *, wholly: bool
+        self,
+        keys: Keys,
+        box: Box,
+        texts: list[bytes],
+        done: bytes | None,
+        *,
+        wholly: bool,
+        again: bool,
     ) -> None:
         self.box = box
         self.late = False
@@ -195,12 +229,14 @@ class _Look:
         delivered = int(done or 0)
         new = self._last > delivered
         errands = [to_errand(text) for text in texts] if new else []
+        first = min(delivered, self._last - DONE_AGAIN_MICROSECONDS) if again else delivered
         before: dict[Route, int] = {}
         self.deliveries: list[Call] = []
         for errand in errands:
-            if errand.n > delivered:
+            if errand.n > first:
                 self.deliveries.append(self._delivery(errand, before.get(errand.to, 0)))
-            before[errand.to] = errand.n
+            if errand.n > first or not again:
+                before[errand.to] = errand.n
 
     def _delivery(self, errand: Errand, before: int) -> Call:
         """Return the call that does an errand once, and only behind the one before it."""

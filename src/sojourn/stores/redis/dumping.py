@@ -14,6 +14,7 @@ from sojourn.stores.planning import Loaded
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.keys import unescaped
+from sojourn.stores.redis.listing import Lister, position_by_creation
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.routes import ROUTES
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sojourn.stores.redis.client import Client
     from sojourn.stores.redis.finding import Finder
     from sojourn.stores.redis.keys import Keys, Owned
-    from sojourn.stores.redis.listing import Lister
     from sojourn.stores.redis.routes import Route
 
 AT_ONCE = 8
@@ -134,13 +134,18 @@ class Dumper:
         position = walk.position
         while len(snapshots) + len(corrupt) < walk.limit and size < DUMP_BYTES:
             most = min(AT_ONCE, walk.limit - len(snapshots) - len(corrupt))
-            found, position = await self._walk(walk, position, most)
-            for item in await self._dumped(found, walk):
+            before = position
+            found, position = await self._walk(walk, before, most)
+            dumped = await self._dumped(found, walk)
+            for number, item in enumerate(dumped, start=1):
                 if isinstance(item, Corrupt):
                     corrupt.append(item)
                 elif item is not None:
                     snapshots.append(item)
                     size += restoring.weight(item)
+                    if size >= DUMP_BYTES and number < len(dumped):  # the rest is for the next page
+                        position = _behind(walk, before, found[number - 1])
+                        break
             if position is None:
                 break
         return Dumped(snapshots, position, tuple(corrupt))
@@ -350,6 +355,14 @@ def _snapshot(id: str, piece: _Piece, part: int = 0) -> Snapshot | None:
         part=part,
         last=piece.complete,
     )
+
+
+def _behind(walk: Walk, before: str | None, item: Loaded | Corrupt) -> str:
+    """Return the position behind a session that was found behind another position."""
+    assert isinstance(item, Loaded), "it was dumped"
+    if walk.ids is None:
+        return position_by_creation(item)
+    return str(walk.ids.index(item.header.id, _number(before)) + 1)
 
 
 def _number(position: str | None) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sojourn.errors import Unavailable
 from sojourn.stores.planning import Loaded
-from sojourn.stores.redis import rows
+from sojourn.stores.redis import routes, rows
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.keys import escaped, unescaped
 from sojourn.stores.redis.routes import ROUTES, TAGS
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 SCANNED = 1_000
 """Keys that a server looks at before it answers other calls."""
 
-LUA_FAULT = {(6, 2): 20, (7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2}
-"""The first release of each version in which scripts of strangers can not take over the server
-(CVE-2025-49844). Distributions repair it without changing the number."""
+LOOKED_AT = 500
+"""Sessions that are compared at a time: what they hold is read with them."""
 
 OWNED = ("log", "ids", "kinds", "docs", "dockeys", "docplaces", "bodies", "children")
 """Kinds of keys that go with their session."""
@@ -35,6 +34,45 @@ ORDERS = ("list", "due", "overdue")
 """Kinds of keys that hold sessions by place and id."""
 
 _SPECIAL = re.compile(r"([*?\[\]\\^-])")
+
+Version = tuple[int, int]
+"""A version of a server, by which its releases are counted."""
+
+
+class Fault(NamedTuple):
+    """A fault that servers are known for: what it is called, what it lets happen, where it is not.
+
+    `repaired` says by program and version in which release it was; versions between these were
+    given up with it. `since` is the first version that has it.
+    """
+
+    name: str
+    what: str
+    since: Version
+    repaired: dict[str, dict[Version, int]]
+
+
+FAULTS = (
+    Fault(
+        "CVE-2025-49844",
+        "scripts of strangers can take over the server",
+        (0, 0),
+        {
+            "Redis": {(6, 2): 20, (7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2},
+            "Valkey": {(7, 2): 11, (8, 0): 6, (8, 1): 4},
+        },
+    ),
+    Fault(
+        "CVE-2026-23631",
+        "strangers can take over a replica that runs a slow script",
+        (7, 0),
+        {
+            "Redis": {(7, 2): 14, (7, 4): 9, (8, 2): 6, (8, 4): 3, (8, 6): 3},
+            "Valkey": {(7, 2): 13, (8, 0): 8, (8, 1): 7, (9, 0): 4},
+        },
+    ),
+)
+"""What a doctor warns of. Distributions repair it without changing the number."""
 
 
 class Facts(NamedTuple):
@@ -89,7 +127,7 @@ class Inspector:
             on_disk=self._client.on_disk,
             wanted=self._client.options.replicas,
             eviction=", ".join(sorted(found - {"noeviction"} or found)),
-            faults=_faults(name, release),
+            faults=faults_of(name, release),
         )
 
     async def check(self) -> list[str]:
@@ -126,16 +164,10 @@ class Inspector:
         """Return what is wrong with the keys of one route."""
         head = self._keys.head(route)
         sessions = [name for name in names if name.startswith("session:")]
-        calls = [Call(route, ("HMGET", head + n, *rows.FIELDS.split(","))) for n in sessions]
         expected: dict[str, set[str]] = {}
         problems: set[str] = set()
-        replies = await self._client.ask(calls, self._client.deadline(), lane="bulk")
-        for name, fields in zip(sessions, replies, strict=True):
-            item = rows.to_loaded(unescaped(name.rpartition(":")[2]), route, fields)
-            if isinstance(item, Loaded):
-                self._expect(item, expected)
-            elif item is not None:
-                problems.add(str(item))
+        for at in range(0, len(sessions), LOOKED_AT):
+            problems |= await self._compare(route, sessions[at : at + LOOKED_AT], expected)
         there = {name.partition(":")[2] for name in sessions}
         for name in names:
             kind, _, rest = name.partition(":")
@@ -147,6 +179,31 @@ class Inspector:
             extra = actual.get(name, set()) - expected.get(name, set())
             problems |= {f"{head}{name} misses {member}" for member in lost}
             problems |= {f"{head}{name} has {member} that is not so" for member in extra}
+        return problems
+
+    async def _compare(
+        self, route: Route, sessions: Sequence[str], expected: dict[str, set[str]]
+    ) -> set[str]:
+        """Note where some sessions of a route have to be listed; return what else is wrong."""
+        head, deadline = self._keys.head(route), self._client.deadline()
+        calls = [Call(route, ("HMGET", head + n, *rows.FIELDS.split(","))) for n in sessions]
+        replies = await self._client.ask(calls, deadline, lane="bulk")
+        problems: set[str] = set()
+        away: list[Loaded] = []
+        for name, fields in zip(sessions, replies, strict=True):
+            item = rows.to_loaded(unescaped(name.rpartition(":")[2]), route, fields)
+            if isinstance(item, Loaded):
+                self._expect(item, expected)
+                away += [item] if item.row.note else []
+            elif item is not None:
+                problems.add(str(item))
+        keys = [(item.header.app, item.header.id) for item in away]
+        homes = [routes.of_id(*key) for key in keys]
+        calls = [Call(h, ("GET", self._keys.note(h, *k))) for h, k in zip(homes, keys, strict=True)]
+        notes = await self._client.ask(calls, deadline)
+        for item, note in zip(away, notes, strict=True):
+            if note != item.row.note.encode():
+                problems.add(f"session {item.header.id!r} is not noted at its home")
         return problems
 
     def _expect(self, item: Loaded, expected: dict[str, set[str]]) -> None:
@@ -195,11 +252,18 @@ def _tag_of(head: str) -> str:
     return head.rpartition("{")[2].partition("}")[0]
 
 
-def _faults(name: str, release: str) -> tuple[str, ...]:
-    """Return the faults that a release is known for."""
+def faults_of(name: str, release: str) -> tuple[str, ...]:
+    """Return the faults that a release of `Redis` or `Valkey` is known for, in words."""
     major, minor, patch, *_ = [*map(int, re.findall(r"\d+", release)), 0, 0, 0]
-    first = LUA_FAULT.get((major, minor))
-    if name != "Redis" or first is None or patch >= first:
-        return ()
-    version = f"{major}.{minor}.{first}"
-    return (f"CVE-2025-49844, repaired in {version} and by distributions",)
+    version = (major, minor)
+    found: list[str] = []
+    for fault in FAULTS:
+        repaired = fault.repaired[name]
+        if version < fault.since or version > max(repaired):
+            continue
+        first = repaired.get(version)
+        if first is None:
+            found.append(f"{fault.name} ({fault.what}), not repaired in {major}.{minor}")
+        elif patch < first:
+            found.append(f"{fault.name} ({fault.what}), repaired in {major}.{minor}.{first}")
+    return tuple(found)

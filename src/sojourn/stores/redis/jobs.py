@@ -84,6 +84,10 @@ class Job:
     is_plain: bool = False
     once: int = 0
     """The check that fails only if the job was done before."""
+    refusal: int = 0
+    """The check that fails only if the new session was refused by others, and now is for good."""
+    is_refused: bool = False
+    """Whether that check has failed."""
 
     @property
     def reservations(self) -> list[Reservation]:
@@ -245,7 +249,7 @@ class _Making:
             self.main.do("SET", note, row.note)
         if self._cluster:
             refused = self._keys.refused(row.route, token_of(header))
-            self.main.check("absent", refused)
+            self._job.refusal = self.main.check("absent", refused)
         claim = self._unit.claim_taken
         if claim is not None:
             self._claim(header, row, claim)

@@ -382,6 +382,12 @@ def _position_of(entry: Entry) -> str:
     return f"{entry.score}.{entry.member}"
 
 
+def position_by_creation(item: Loaded) -> str:
+    """Return the position behind a session where they are listed as they were created."""
+    place = item.row.place
+    return _position_of(Entry(int(place, 16), place + item.header.id, item.row.route))
+
+
 def _parse_position(position: str | None) -> Entry | None:
     if position is None:
         return None

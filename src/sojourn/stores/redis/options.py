@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import msgspec
@@ -71,6 +71,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Options of {self.name}>"
 
     __str__ = __repr__
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what pretty-printed tracebacks show: msgspec's own would show the password."""
+        return [("name", self.name)]
 
 
 def parse(scheme: str, netloc: str, path: str, given: Mapping[str, str]) -> Options:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sojourn.expiry import is_past
 from sojourn.model import Record
-from sojourn.store import Tiers
+from sojourn.store import Ends, Tiers
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import Box, to_errand
@@ -177,7 +177,10 @@ class Reader:
                     return None, Tiers({}, {})
                 seen = again
             else:
-                flats |= await self._read_away(key, seen, late, deadline)
+                found = await self._read_away(key, seen, late, deadline)
+                if all(found[place] == flats[place] for place in late):
+                    break  # a master was lost that had done more
+                flats |= found
         app = seen.app_tier if app_away is None else _overlaid(seen, app_away, flats[app_away])
         mine = seen.user_tier if user_away is None else _overlaid(seen, user_away, flats[user_away])
         whose = f"tier of {key[0]}"
@@ -262,6 +265,7 @@ def _window_arguments(window: EventQuery | None) -> list[Any]:
     bounds = (window.after_seq, window.before_seq, window.since_instant)
     arguments = [mode, "" if limit is None else limit]
     arguments += ["" if bound is None else bound for bound in bounds]
+    arguments.append(window.opening if type(window) is Ends and mode == "last" else 0)
     if window.kinds is None:
         return [*arguments, ""]
     return [*arguments, len(window.kinds) or "0", *window.kinds]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from ssl import SSLError
 from typing import TYPE_CHECKING
 
 from redis.exceptions import (
@@ -17,6 +18,8 @@ from redis.exceptions import (
 from sojourn.errors import ReadOnly, StorageFull, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sojourn.stores.redis.wire import Address
 
 
@@ -26,6 +29,7 @@ class Kind(Enum):
     MOVED = "ask the server that it names, from now on"
     ASK = "ask the server that it names, this once"
     UNKNOWN_SCRIPT = "tell it the scripts, then ask again"
+    DEMOTED = "leave it: who is in charge may be found under the same name by now"
     PASSES = "wait a little and ask whoever is in charge then"
     FINAL = "asking again does not help"
 
@@ -34,7 +38,6 @@ _PASSING = (
     "TRYAGAIN",
     "CLUSTERDOWN",
     "MASTERDOWN",
-    "READONLY",
     "LOADING",
     "NOREPLICAS",
     "BUSY",
@@ -50,6 +53,8 @@ def kind_of(error: ResponseError) -> Kind:
     if isinstance(error, NoScriptError):
         return Kind.UNKNOWN_SCRIPT
     text = _text(error)
+    if "READONLY" in text:
+        return Kind.DEMOTED
     return Kind.PASSES if any(word in text for word in _PASSING) else Kind.FINAL
 
 
@@ -61,24 +66,66 @@ def address_in(error: ResponseError, asked: Address) -> Address:
 
 def is_hopeless(error: BaseException | None) -> bool:
     """Return whether a connection could not be made for a reason that trying again won't change."""
-    return isinstance(error, AuthenticationError | NoPermissionError)
+    return any(
+        isinstance(each, AuthenticationError | NoPermissionError | FileNotFoundError)
+        or (isinstance(each, SSLError) and any(word in str(each) for word in _UNTRUSTED))
+        for each in _causes(error)
+    )
+
+
+def says_more(error: Exception | None, than: Exception | None) -> Exception | None:
+    """Return the newer of two errors, unless it only says that something took too long."""
+    if than is not None and isinstance(error and error.__cause__, TimeoutError):
+        return than
+    return error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def mapped(error: BaseException, store: str) -> Unavailable:
     """Return what an error means to a caller."""
     text = _text(error)
-    if "OOM" in text:
-        return StorageFull(store, "the server's memory is full (maxmemory); nothing was written")
-    if "READONLY" in text:
-        return ReadOnly(store, "the server is a replica, which takes no writes")
-    if any(word in text for word in ("NOAUTH", "WRONGPASS", "invalid username-password")):
-        return Unavailable(store, "the server does not accept the user and password")
-    if "NOPERM" in text or "can't run this command" in text:
-        return Unavailable(store, "the user has not the rights that are needed")
-    if "NOREPLICAS" in text:
-        return Unavailable(store, "the server has fewer good replicas than it is told to write to")
+    if any(isinstance(each, FileNotFoundError) for each in _causes(error)):
+        return Unavailable(store, "a file for TLS is not there: see ca, certificate and key")
+    if "MISCONF" in text and any(word in text for word in _FULL):
+        return StorageFull(store, "the server's disk is full; nothing was written")
+    for words, kind, meaning in _MEANINGS:
+        if any(word in text for word in words):
+            return kind(store, meaning)
     return Unavailable(store, text or type(error).__name__)
 
+
+_MEANINGS: tuple[tuple[tuple[str, ...], type[Unavailable], str], ...] = (
+    (("OOM",), StorageFull, "the server's memory is full (maxmemory); nothing was written"),
+    (("READONLY",), ReadOnly, "the server is a replica, which takes no writes"),
+    (
+        ("NOAUTH", "WRONGPASS", "invalid username-password"),
+        Unavailable,
+        "the server does not accept the user and password",
+    ),
+    (
+        ("NOPERM", "can't run this command"),
+        Unavailable,
+        "the user has not the rights that are needed",
+    ),
+    (
+        ("NOREPLICAS",),
+        Unavailable,
+        "the server has fewer good replicas than it is told to write to",
+    ),
+)
+"""Words of errors, and what they mean."""
+
+_UNTRUSTED = ("CERTIFICATE", "UNKNOWN_CA", "X509", "ALERT")
+"""Words of errors of TLS that say that one side does not accept the other's certificate."""
+
+_FULL = ("No space left", "File too large", "Disk quota")
+"""What a disk says that takes no more: it is full, or a limit is reached."""
 
 _CODES = {
     "TryAgainError": "TRYAGAIN",

@@ -11,6 +11,6 @@ from __future__ import annotations
 from sojourn.testing.simulator.checker import Violation, check
 from sojourn.testing.simulator.ledger import History
 from sojourn.testing.simulator.loop import SimulatedLoop, Stuck
-from sojourn.testing.simulator.run import Run, simulate
+from sojourn.testing.simulator.run import Run, rehearse, simulate
 
-__all__ = ["History", "Run", "SimulatedLoop", "Stuck", "Violation", "check", "simulate"]
+__all__ = ["History", "Run", "SimulatedLoop", "Stuck", "Violation", "check", "rehearse", "simulate"]

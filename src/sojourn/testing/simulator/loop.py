@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import threading
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from selectors import DefaultSelector
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, TypeVarTuple
 
 from sojourn.errors import SojournError
 from sojourn.testing.simulator.draw import Draw
@@ -18,6 +20,7 @@ from sojourn.testing.simulator.draw import Draw
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+    from selectors import SelectorKey
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -26,6 +29,15 @@ STEP_SECONDS = 0.000_01
 
 MAX_STEPS = 300_000
 """Callbacks in one run: far beyond an honest one, so that one that never ends says so."""
+
+
+class Timed(Protocol):
+    """What tells the time of a run: `steps` counts what has run, if anybody counts."""
+
+    steps: int
+
+    def time(self) -> float:
+        """Return the time of the run in seconds since it began."""
 
 
 class Stuck(SojournError):
@@ -152,3 +164,34 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nothing: there is no selector to wake."""
+
+
+class HurriedLoop(asyncio.SelectorEventLoop):
+    """A real event loop, with sockets and threads, whose clock runs faster than the wall's.
+
+    Who waits for ten seconds waits for one; what a server does takes as long as it takes.
+    """
+
+    steps = 0
+    """Nobody counts."""
+
+    def __init__(self, speed: float) -> None:
+        """Make a loop at time 0, whose seconds are so many times shorter."""
+        self._speed = speed
+        self._begun = monotonic()
+        super().__init__(_HurriedSelector(speed))
+
+    def time(self) -> float:
+        """Return the time in hurried seconds since the loop was made."""
+        return (monotonic() - self._begun) * self._speed
+
+
+class _HurriedSelector(DefaultSelector):
+    """Waits for hurried seconds."""
+
+    def __init__(self, speed: float) -> None:
+        super().__init__()
+        self._speed = speed
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        return super().select(timeout and timeout / self._speed)

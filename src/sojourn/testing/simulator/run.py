@@ -1,4 +1,4 @@
-"""One simulation from its seed to its verdict: `simulate(seed)`."""
+"""One simulation from its seed to its verdict: `simulate(seed)`, and `rehearse` on real stores."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sojourn.store import EventQuery, Get, Query
 from sojourn.testing.fakes import SequenceIds
 from sojourn.testing.simulator.checker import Violation, check
 from sojourn.testing.simulator.draw import Draw
-from sojourn.testing.simulator.loop import SimulatedLoop, Stuck
+from sojourn.testing.simulator.loop import HurriedLoop, SimulatedLoop, Stuck
 from sojourn.testing.simulator.workload import Client, drawn_actions
 from sojourn.testing.simulator.world import APP, START, SkewedClock, World, seen_in
 from sojourn.timestamps import MICROSECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
     from sojourn.store import Store
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 LATER = 7 * 86_400
 """Seconds after which, at the latest, everything that can be due is due."""
+
+SPEED = 10.0
+"""How many times faster a rehearsal's clock is: what is a minute of waiting takes seconds, and what
+is a second of patience with a server is still a tenth of one."""
+
+PATIENCE = 120.0
+"""Seconds of the clock after which a rehearsal does not come to an end."""
 
 SWEEPS = 20
 """Sweeps until all that was begun has to be finished; failed ends are tried again in between."""
@@ -72,32 +79,71 @@ def simulate(seed: int, make_store: Callable[[], Store] | None = None) -> Run:
     """
     _check(seed)
     loop = SimulatedLoop(seed)
+    world = World(seed, make_store or _store_in_memory, loop)
+    return _played(world, loop, lambda: loop.unfinished)
+
+
+def rehearse(
+    seed: int, make_store: Callable[[], Store], *, speed: float = SPEED, patience: float = PATIENCE
+) -> Run:
+    """Do what `simulate` does in real time, on a store that has threads, sockets or a server.
+
+    What clients do and what goes wrong is drawn from the seed; who comes first is not, so that the
+    same seed can be a run again and again, and is never quite the same. `make_store` is called once
+    for each node, as if they were processes: every call returns a new way to the same place, which
+    is empty before. Each second is `speed` times shorter than the clock's; a run that takes more
+    than `patience` seconds of the clock is stuck. Raises what `simulate` raises.
+    """
+    _check(seed)
+    loop = HurriedLoop(speed)
+    world = World(seed, make_store, loop, apart=True)
+
+    async def bounded(story: Coroutine[Any, Any, History]) -> History:
+        try:
+            async with asyncio.timeout(patience * speed):
+                return await story
+        except TimeoutError as error:
+            raise Stuck(f"it goes on after {patience:g} s") from error
+
+    return _played(world, loop, lambda: list(asyncio.all_tasks(loop)), bounded)
+
+
+def _played(
+    world: World,
+    loop: SimulatedLoop | HurriedLoop,
+    unfinished: Callable[[], list[asyncio.Task[Any]]],
+    bounded: Callable[[Coroutine[Any, Any, History]], Coroutine[Any, Any, History]] | None = None,
+) -> Run:
+    """Run the story of a world, and check what came of it."""
     loop.set_exception_handler(lambda _loop, _context: None)  # what matters is in the ledger
-    world = World(seed, _store_in_memory() if make_store is None else make_store(), loop)
     violations: list[Violation] = []
+    story = _story(world, world.seed)
     with _quiet(), closing(loop):
         try:
-            violations += check(loop.run_until_complete(_story(world, seed)))
-            violations += [Violation("leaked", _name(task)) for task in loop.unfinished]
+            history = loop.run_until_complete(story if bounded is None else bounded(story))
+            violations += check(history)
+            violations += [Violation("leaked", _name(task)) for task in unfinished()]
         except Stuck as error:
             violations.append(Violation("stuck", str(error)))
-        _wind_up(loop)
+        _wind_up(loop, unfinished)
     violations += [Violation("surprise", surprise) for surprise in world.surprises]
     for violation in violations:
         world.trace.note("check", str(violation))
     lines = tuple(world.trace.lines)
     digest = sha256("\n".join(lines).encode()).hexdigest()
-    return Run(seed, lines, digest, tuple(violations), len(world.operations))
+    return Run(world.seed, lines, digest, tuple(violations), len(world.operations))
 
 
 def _name(task: asyncio.Task[Any]) -> str:
     return f"{getattr(task.get_coro(), '__qualname__', 'a task')} was left behind"
 
 
-def _wind_up(loop: SimulatedLoop) -> None:
+def _wind_up(
+    loop: SimulatedLoop | HurriedLoop, unfinished: Callable[[], list[asyncio.Task[Any]]]
+) -> None:
     """Cancel what is left, and what that begins, as far as it comes to an end."""
     with suppress(Stuck):
-        while tasks := loop.unfinished:
+        while tasks := unfinished():
             for task in tasks:
                 task.cancel()
             loop.run_until_complete(asyncio.wait(tasks))
@@ -139,7 +185,7 @@ def _quiet() -> Iterator[None]:
 async def _story(world: World, seed: int) -> History:
     """Let the clients do their work, wait for what they began, and look what there is."""
     draw = Draw(seed, "story")
-    await world.store.open()
+    await world.open()
     actions = drawn_actions(draw)
     clients = [
         Client(world, str(number), actions).run(draw.randrange(6, 15))
@@ -156,7 +202,7 @@ async def _story(world: World, seed: int) -> History:
     final = await _contents(world)
     await _sweep_all(world)
     left = await _contents(world)
-    await world.store.close()
+    await world.close()
     await asyncio.sleep(1)  # what was told to stop has stopped by now
     return world.history(final, left)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sojourn.session import Session
     from sojourn.store import Store
     from sojourn.testing.faults import Call, Fault
-    from sojourn.testing.simulator.loop import SimulatedLoop
+    from sojourn.testing.simulator.loop import Timed
 
 Reply = TypeVar("Reply")
 
@@ -39,7 +39,7 @@ _DOUBTFUL = (EndFailed, Unavailable)
 class Trace:
     """What happened, line by line: virtual time, step, who, what."""
 
-    def __init__(self, loop: SimulatedLoop) -> None:
+    def __init__(self, loop: Timed) -> None:
         """Write down what happens in `loop`."""
         self.lines: list[str] = []
         self._loop = loop
@@ -114,7 +114,7 @@ class Connection(FaultyStore):
 class SkewedClock:
     """Virtual time, off by a constant number of microseconds."""
 
-    def __init__(self, loop: SimulatedLoop, skew: int) -> None:
+    def __init__(self, loop: Timed, skew: int) -> None:
         """Follow `loop`."""
         self._loop = loop
         self._skew = skew
@@ -127,9 +127,10 @@ class SkewedClock:
 class Node:
     """A process: a manager, its connection, its clock."""
 
-    def __init__(self, world: World, name: str, skew: int) -> None:
-        """Come up."""
+    def __init__(self, world: World, name: str, skew: int, store: Store) -> None:
+        """Come up, with a way to the store that may be shared with others."""
         self.name = name
+        self.store = store
         self._world = world
         self._skew = skew
         self._lives = 0
@@ -139,7 +140,7 @@ class Node:
     def start(self) -> None:
         """Come up, or come up again: a new manager, and a new connection."""
         self._lives += 1
-        self.connection = Connection(self._world.store)
+        self.connection = Connection(self.store)
         self.connection.who = self.name
         self.connection.trace = self._world.trace
         self.connection.follow(self._world.weather)
@@ -163,10 +164,15 @@ class Node:
 class World:
     """Everything of one simulation that is not a client."""
 
-    def __init__(self, seed: int, store: Store, loop: SimulatedLoop) -> None:
-        """Draw the weather and bring the nodes up."""
+    def __init__(
+        self, seed: int, make_store: Callable[[], Store], loop: Timed, *, apart: bool = False
+    ) -> None:
+        """Draw the weather and bring the nodes up; `apart` gives each a store of its own to open.
+
+        `make_store` returns the same place each time then, as it would in several processes.
+        """
         self.seed = seed
-        self.store = store
+        self.store = make_store()
         self.loop = loop
         self._draw = Draw(seed, "world")
         self.trace = Trace(loop)
@@ -178,7 +184,23 @@ class World:
         self._hooked: set[str] = set()
         self._ticks = 0
         count = self._draw.randrange(2, 4)
-        self.nodes = [Node(self, f"n{number}", self._skew()) for number in range(1, count + 1)]
+        self.nodes = [
+            Node(self, f"n{number}", self._skew(), make_store() if apart else self.store)
+            for number in range(1, count + 1)
+        ]
+
+    async def open(self) -> None:
+        """Open the store, and those of nodes that have one of their own."""
+        for store in self._stores():
+            await store.open()
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        for store in self._stores():
+            await store.close()
+
+    def _stores(self) -> list[Store]:
+        return list({id(one): one for one in (self.store, *(n.store for n in self.nodes))}.values())
 
     def _skew(self) -> int:
         seconds = self._draw.choice((0.0, 0.5, 3.0, 30.0))

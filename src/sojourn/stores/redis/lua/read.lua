@@ -3,7 +3,8 @@
 -- KEYS: the session, its log, its kinds, the user's tier, the app's, the outbox, its numbers; a key
 -- that is of no interest is the session's again. ARGV: the names of fields, joined by commas; then,
 -- for a window: which end counts (`last`, `first` or `all`), how many, the bounds `after`, `before`
--- and `since` (empty for none), whether only some kinds count (empty: all do), and these.
+-- and `since` (empty for none), how many of its first ones come along in front of the last ones,
+-- whether only some kinds count (empty: all do), and these.
 -- Returns the fields, the two tiers, the outbox, its numbers, and the events.
 
 local session, log, kinds = KEYS[1], KEYS[2], KEYS[3]
@@ -95,8 +96,18 @@ local function matching(low, high, first, most, since, wanted)
   return found
 end
 
+-- Those of [low, high) that count, ascending.
+local function part(low, high, first, most, since, wanted)
+  if not wanted and not since then
+    if first then return redis.call('LRANGE', log, low, math.min(high, low + most) - 1) end
+    return redis.call('LRANGE', log, math.max(low, high - most), high - 1)
+  end
+  local found = matching(low, high, first, most, since, wanted)
+  return first and found or backwards(found)
+end
+
 local function window()
-  local first, limit = ARGV[2] == 'first', tonumber(ARGV[3])
+  local first, limit, opening = ARGV[2] == 'first', tonumber(ARGV[3]), tonumber(ARGV[7])
   local count = redis.call('LLEN', log)
   local low, high = 0, count
   if ARGV[4] ~= '' then low = first_behind(log, count, tonumber(ARGV[4])) end
@@ -104,18 +115,19 @@ local function window()
   local since = ARGV[6] ~= '' and tonumber(ARGV[6]) or nil
   if since then low = first_since(log, low, high, since) end
   if low >= high or limit == 0 then return {} end
-  local most = ARGV[2] == 'all' and high - low or limit
-  if ARGV[7] == '' and not since then
-    if first then return redis.call('LRANGE', log, low, math.min(high, low + most) - 1) end
-    return redis.call('LRANGE', log, math.max(low, high - most), high - 1)
-  end
   local wanted
-  if ARGV[7] ~= '' then
+  if ARGV[8] ~= '' then
     wanted = {}
-    for i = 8, #ARGV do wanted[ARGV[i]] = true end
+    for i = 9, #ARGV do wanted[ARGV[i]] = true end
   end
-  local found = matching(low, high, first, most, since, wanted)
-  return first and found or backwards(found)
+  local most = ARGV[2] == 'all' and high - low or limit
+  local found = part(low, high, first, most, since, wanted)
+  if opening == 0 or #found < most then return found end
+  local rest = first_behind(log, count, seq_of(found[1]) - 1)
+  if low >= rest then return found end
+  local both = part(low, rest, true, opening, since, wanted)
+  for _, entry in ipairs(found) do both[#both + 1] = entry end
+  return both
 end
 
 local names = {}

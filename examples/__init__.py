@@ -1,0 +1,1 @@
+"""A small shop, once for each web framework: `python -m examples.starlette` and so on."""

@@ -1,0 +1,124 @@
+"""WebSockets: a session for as long as the socket lives, stored as it goes, and ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from sojourn.context import completed
+from sojourn.errors import SojournError
+from sojourn.web.admission import NOTHING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from sojourn.web.admission import Admission
+    from sojourn.web.transports import Transport
+    from sojourn.web.websession import WebSession
+
+    Message = MutableMapping[str, Any]
+
+SOCKET_CHECK_SECONDS = 5.0
+"""How long an open socket may go on after its session was ended elsewhere."""
+
+SESSION_ENDED = 4401
+"""The code that such a socket is closed with: as 401 is for HTTP."""
+
+
+def close_code(status: int) -> int:
+    """Return the code that a socket is closed with where a request has this status: 401 is 4401.
+
+    For 503 it is 1013, which says "try again later".
+    """
+    return 1013 if status == 503 else 4000 + status  # noqa: PLR2004 - the numbers are names
+
+
+class Socket:
+    """Stands between an application and its socket."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        web: WebSession,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+        *,
+        check: float,
+    ) -> None:
+        """`check` is how often, in seconds, it is looked whether the session is still open."""
+        self._admission = admission
+        self._web = web
+        self._receive = receive
+        self._send = send
+        self._check = check
+        self._due = asyncio.get_running_loop().time() + check
+        self._coming: asyncio.Task[Message] | None = None
+        self._takes_headers = scope.get("asgi", {}).get("spec_version", "2.0") >= "2.1"
+        self._closed = False
+
+    async def receive(self) -> Message:
+        """Return the next message; before it waits, what changed is stored.
+
+        A session that was ended meanwhile ends the socket.
+        """
+        await self._store()
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._receive())
+        try:
+            while not await self._has_come(self._coming):
+                if not await self._is_open():
+                    return await self._close()
+            if asyncio.get_running_loop().time() >= self._due and not await self._is_open():
+                return await self._close()
+        except asyncio.CancelledError:
+            self._coming.cancel()
+            raise
+        coming, self._coming = self._coming, None
+        return coming.result()
+
+    async def _has_come(self, coming: asyncio.Task[Message]) -> bool:
+        left = max(0.0, self._due - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait([coming], timeout=left)
+        return bool(done)
+
+    async def _is_open(self) -> bool:
+        """Return whether the session is open as far as can be told; ask again later."""
+        self._due = asyncio.get_running_loop().time() + self._check
+        try:
+            return await self._admission.is_open(self._web)
+        except SojournError as error:
+            self._admission.notify("failed", reason=type(error).__name__)
+            return True  # trouble with the store logs nobody out
+
+    async def _close(self) -> Message:
+        """Close the socket for the client, and for the application."""
+        if self._coming is not None:
+            self._coming.cancel()
+            self._coming = None
+        self._admission.notify("ended", self._web.held, reason="its socket was closed")
+        self._closed = True
+        reason = "the session was ended"
+        await self._send({"type": "websocket.close", "code": SESSION_ENDED, "reason": reason})
+        return {"type": "websocket.disconnect", "code": SESSION_ENDED, "reason": reason}
+
+    def send(self, transport: Transport) -> Callable[[Message], Awaitable[None]]:
+        """Return the `send` of the application: what changed is stored before anything goes out."""
+
+        async def send(message: Message) -> None:
+            if self._closed:
+                return
+            reply = await self._store()
+            starts = message["type"] in ("websocket.accept", "websocket.http.response.start")
+            if starts and self._takes_headers:
+                told = transport.told(reply)
+                if told:
+                    message["headers"] = [*message.get("headers", ()), *told]
+            await self._send(message)
+
+        return send
+
+    async def _store(self) -> Any:
+        if not (self._web.modified or self._web.erase or self._web.issued):
+            return NOTHING
+        return await completed(self._admission.settle(self._web))

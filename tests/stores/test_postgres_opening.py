@@ -1,0 +1,277 @@
+"""`open_store("postgresql://…")`: what it takes, what it does when the server is not well."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from tests.servers.postgres import emptied
+from tests.servers.proxy import Proxy
+
+from sojourn import Event, Expiry, InvalidQuery, SessionManager, Unavailable, open_store
+from sojourn.cli.program import run
+from sojourn.stores import OPTIONS
+from sojourn.stores.postgres import inspection
+from sojourn.stores.postgres.pool import FIRST_PAUSE, LAST_PAUSE
+from sojourn.testing import FakeClock
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import PostgresServer
+
+SCHEMA = "opening"
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    """The URL of an empty store."""
+    asyncio.run(emptied(postgres.url(schema=SCHEMA)))
+    return postgres.url(schema=SCHEMA)
+
+
+# --- what a URL says ----------------------------------------------------------------------------
+
+
+def test_every_option_is_taken_and_used() -> None:
+    given = {
+        "application_name": "shop",
+        "durability": "relaxed",
+        "host": "/run/pg",
+        "pool_size": "7",
+        "pooler": "transaction",
+        "schema": "s",
+        "sslmode": "require",
+        "timeout": "2.5",
+    }
+    assert given.keys() | {"sslcert", "sslkey", "sslrootcert"} == set(OPTIONS["postgresql"])
+    query = "&".join(f"{name}={value}" for name, value in given.items())
+    address = open_store(f"postgresql:///db?{query}")._address  # type: ignore[attr-defined]  # its own
+    assert (address.durability, address.pool_size, address.pooler) == ("relaxed", 7, True)
+    assert (address.schema, address.timeout, address.hosts) == ("s", 2.5, ("/run/pg",))
+    arguments = address.arguments()
+    assert arguments["server_settings"] == {"application_name": "shop"}
+    assert arguments["dsn"] == "postgresql://?sslmode=require"
+
+
+@pytest.mark.parametrize("name", ["password", "user", "passfile", "sslpassword"])
+def test_a_secret_is_no_option_and_is_not_repeated(name: str) -> None:
+    with pytest.raises(InvalidQuery) as caught:
+        open_store(f"postgresql://host/db?{name}=hush-hush")
+    assert "known are: application_name, durability" in str(caught.value)
+    assert "hush" not in repr(caught.value)
+
+
+async def test_all_of_the_place_may_come_from_the_environment(
+    postgres: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(postgres.port),
+        "PGUSER": "tester",
+        "PGPASSWORD": postgres.password,
+        "PGDATABASE": "postgres",
+    }.items():
+        monkeypatch.setenv(name, value)
+    async with SessionManager.open(f"postgresql://?schema={SCHEMA}") as sessions:
+        assert await sessions.count() == 0
+        assert postgres.password not in f"{sessions.store!r} {sessions.store.name}"
+
+
+# --- a server that is not well ------------------------------------------------------------------
+
+
+async def test_a_probe_says_what_is_wrong_and_that_it_is_well_again(
+    postgres: PostgresServer, url: str
+) -> None:
+    """One read of an id that no session has: what the documentation calls a probe."""
+    async with Proxy(postgres.port) as proxy:
+        through = f"{postgres.url_at(proxy.port)}?schema={SCHEMA}&timeout=1"
+        async with SessionManager.open(through) as sessions:
+            assert await sessions.get("probe") is None
+            proxy.refusing = True
+            proxy.cut()
+            with pytest.raises(Unavailable) as caught:
+                await sessions.get("probe")
+            assert isinstance(caught.value.__cause__, OSError | asyncpg.PostgresError)
+            proxy.refusing = False
+            assert await sessions.get("probe") is None
+
+
+async def test_it_reconnects_with_pauses_that_grow_up_to_a_bound(
+    postgres: PostgresServer, url: str
+) -> None:
+    """However long the server is away, it is knocked at about once a second."""
+    seconds = 3.0
+    async with Proxy(postgres.port) as proxy:
+        through = f"{postgres.url_at(proxy.port)}?schema={SCHEMA}&timeout={seconds}"
+        async with SessionManager.open(through) as sessions:
+            await sessions.create(id="s")
+            proxy.refusing = True
+            proxy.cut()
+            before = proxy.accepted
+            with pytest.raises(Unavailable):
+                await sessions.get("s")
+            # Each pause is at least half of the one that doubling leads to.
+            attempts, pause, waited = 1, FIRST_PAUSE, 0.0
+            while waited < seconds:
+                pause = min(2 * pause, LAST_PAUSE)
+                waited += pause / 2
+                attempts += 1
+            assert 3 <= proxy.accepted - before <= attempts
+
+
+async def test_calls_of_a_time_of_need_are_all_answered(postgres: PostgresServer, url: str) -> None:
+    """The server is cut off under load, and comes back within the limit: nobody notices."""
+    async with Proxy(postgres.port) as proxy:
+        through = f"{postgres.url_at(proxy.port)}?schema={SCHEMA}&timeout=30"
+        async with SessionManager.open(through) as sessions:
+            session = await sessions.create(id="s")
+            calls: list[asyncio.Future[Any]] = [
+                asyncio.ensure_future(sessions.append(session, Event(kind="n", body=number)))
+                for number in range(40)
+            ]
+            calls += [asyncio.ensure_future(sessions.get("s", events=3)) for _ in range(40)]
+            proxy.refusing = True
+            proxy.cut()
+            while proxy.refused < 3:  # noqa: ASYNC110 - another task counts
+                await asyncio.sleep(0)
+            proxy.refusing = False
+            await asyncio.gather(*calls)
+            events = await sessions.events("s")
+            assert [event.seq for event in events] == list(range(1, 41))
+            assert sorted(event.body for event in events) == list(range(40))
+
+
+async def test_a_server_without_connections_left_says_so(
+    postgres: PostgresServer, url: str
+) -> None:
+    """Who has a connection goes on with it; who has none is told why, and served once there is."""
+    async with SessionManager.open(f"{url}&timeout=30") as sessions:
+        session = await sessions.create(id="s")
+        await sessions.get("s")
+        taken: list[Any] = []
+        with contextlib.suppress(asyncpg.TooManyConnectionsError):
+            while True:
+                taken.append(await asyncpg.connect(postgres.url()))
+        try:
+            with pytest.raises(Unavailable, match="too many clients") as caught:
+                await open_store(url).open()
+            assert isinstance(caught.value.__cause__, asyncpg.TooManyConnectionsError)
+            await asyncio.gather(*(sessions.get("s") for _ in range(20)))
+            await sessions.append(session, Event(kind="n"))
+        finally:
+            for connection in taken:
+                await connection.close()
+        store = open_store(f"{url}&timeout=30")
+        await store.open()
+        await store.close()
+
+
+# --- the doctor ---------------------------------------------------------------------------------
+
+
+def facts(number: int) -> inspection.Facts:
+    """Return the facts of a server that is well, but for its version."""
+    return inspection.Facts(
+        number=number,
+        release="x",
+        fsync=True,
+        full_page_writes=True,
+        encoding="UTF8",
+        most_connections=100,
+        connections=1,
+        version=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "today", "words"),
+    [
+        (140_003, date(2026, 1, 1), "REINDEX CONCURRENTLY"),
+        (140_004, date(2026, 1, 1), ""),
+        (120_022, date(2026, 1, 1), "too old"),
+        (130_023, date(2025, 11, 13), ""),
+        (130_023, date(2025, 11, 14), "not fixed any more since 2025-11-13"),
+        (180_001, date(2026, 1, 1), ""),
+        (990_000, date(2026, 1, 1), ""),
+    ],
+)
+def test_what_is_known_against_a_version_is_told(number: int, today: date, words: str) -> None:
+    found = facts(number).faults(today)
+    assert bool(found) == bool(words)
+    assert words in "; ".join(found)
+
+
+def examined(url: str, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    """Return what the doctor says, by check."""
+    run(["doctor", url, "--json", *more])
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    return {check["check"]: check for check in checks}
+
+
+def test_the_doctor_says_what_to_do_about_a_faulty_version(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(opened(url))
+    monkeypatch.setattr(inspection, "FAULTS", ((0, 1_000_000, "it forgets"),))
+    found = examined(url, capsys)["server"]
+    assert (found["verdict"], found["try"]) == ("warning", "upgrade the server")
+    assert "it forgets" in found["found"]
+
+
+async def opened(url: str) -> None:
+    """Make the store, if it is not there."""
+    store = open_store(url)
+    await store.open()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "step"),
+    [
+        ("postgresql://tester@127.0.0.1:1/postgres?timeout=2", "sojourn doctor"),
+        ("{url}&schema=missing_one", "check the URL"),
+    ],
+)
+def test_the_doctor_says_what_to_do_where_nothing_is(
+    postgres: PostgresServer, wrong: str, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = examined(wrong.format(url=postgres.url(timeout=5)), capsys)["schema"]
+    assert found["verdict"] == "wrong"
+    assert step in found["try"]
+
+
+def test_the_doctor_tells_of_all_apps_and_changes_nothing(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fill() -> None:
+        clock = FakeClock(datetime(2020, 1, 1, tzinfo=UTC))
+        for app in ("one", "two"):
+            async with SessionManager.open(url, app=app, clock=clock) as sessions:
+                await sessions.create(id="s")
+                await sessions.create(id="old", expiry=Expiry(absolute=60))
+                await sessions.documents("s").put("c", "k", b"x", ttl=60)
+
+    asyncio.run(fill())
+    before = asyncio.run(everything(url))
+    found = examined(url, capsys)
+    assert found["app one"]["found"] == found["app two"]["found"] == "2 OPEN"
+    assert "1 sessions wait" in found["due in two"]["found"]
+    assert asyncio.run(everything(url)) == before
+
+
+async def everything(url: str) -> list[Any]:
+    """Return every row of every table."""
+    db = await asyncpg.connect(**open_store(url)._address.arguments())  # type: ignore[attr-defined]  # its own
+    try:
+        tables = await db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1", SCHEMA)
+        return [
+            sorted(str(row) for row in await db.fetch(f'SELECT * FROM {SCHEMA}."{table}"'))  # noqa: S608 - our own names
+            for (table,) in sorted(tables)
+        ]
+    finally:
+        await db.close()
