@@ -67,14 +67,14 @@ def redis_server() -> Iterator[RedisServer]:
         servers.stop()
 
 
-ON_SERVERS = [pytest.param(name, marks=pytest.mark.soak) for name in ("postgres", "redis")]
+BY_THE_LAWS = [pytest.param(name, marks=pytest.mark.soak) for name in ("file", "postgres", "redis")]
 
 
-@pytest.fixture(params=["memory", "sqlite", "file", *ON_SERVERS])
+@pytest.fixture(params=["memory", "sqlite", *BY_THE_LAWS])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store of each kind; opened twice, it is the same store.
 
-    Those on servers only in the long run: the laws cover them in the short one.
+    Some only in the long run: in the short one the laws cover them, and their own tests.
     """
     if request.param == "memory":
         return f"memory://{tmp_path.name}"

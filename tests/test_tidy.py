@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "sojourn"
@@ -50,8 +50,23 @@ MAP_LINE = re.compile(r"^\s*(?:src/sojourn/)?([\w/]+\.py)\s{2,}(\S.*?)\s*$", re.
 MODULES = sorted(path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py"))
 TEST_FILES = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py"))
 
-every_module = pytest.mark.parametrize("module", MODULES)
-every_test_file = pytest.mark.parametrize("file", TEST_FILES)
+
+def for_each(paths: Iterable[str]) -> Callable[[Callable[[str], None]], Callable[[], None]]:
+    """Make one test of a check of each file: two thousand tests would cost more than the checks."""
+
+    def decorate(check: Callable[[str], None]) -> Callable[[], None]:
+        def test() -> None:
+            for path in paths:
+                check(path)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
+
+
+every_module = for_each(MODULES)
+every_test_file = for_each(TEST_FILES)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -198,9 +213,7 @@ def test_a_sleep_is_found_under_any_name(source: str) -> None:
 # ------------------------------------------------------------------------- reasons for exceptions
 
 
-@pytest.mark.parametrize(
-    "path", [f"src/sojourn/{m}" for m in MODULES] + [f"tests/{f}" for f in TEST_FILES]
-)
+@for_each([f"src/sojourn/{m}" for m in MODULES] + [f"tests/{f}" for f in TEST_FILES])
 def test_a_silenced_check_names_its_code_and_its_reason(path: str) -> None:
     for line, comment in comments(ROOT / path):
         assert excused(comment), f"{path}:{line} needs a code and a reason: {comment}"

@@ -125,7 +125,7 @@ class Saving:
                 raise AlreadyBound(session.id)
         if expiry is not None and not isinstance(expiry, Expiry):
             raise InvalidQuery("expiry", f"give an Expiry, not {type(expiry).__name__}")
-        if expiry is None and user == session.user:
+        if expiry is None and user in (None, session.user):
             return None
         return Anew(user, expiry)
 

@@ -56,6 +56,17 @@ async def test_a_clean_session_is_written_for_them(opened: Opened) -> None:
             await sessions.save(session, expiry=Expiry())
 
 
+async def test_a_clean_session_of_a_user_is_not_written(opened: Opened) -> None:
+    """Nor is one that is over refused where there is nothing to write."""
+    async with opened() as sessions:
+        session = await sessions.create(user="u", state={"n": 1})
+        await sessions.save(session)
+        assert session.revision == 1
+        assert (await sessions.require(session.id)).revision == 1
+        await sessions.delete(session.id)
+        await sessions.save(session)
+
+
 async def test_a_new_session_is_stored_so_at_once(opened: Opened) -> None:
     clock = FakeClock()
     async with opened(clock=clock) as sessions:
