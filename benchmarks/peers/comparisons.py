@@ -121,6 +121,64 @@ DJANGO_CACHED = "Django cached_db"
 ALIKE = "All files in WAL mode with synchronous=FULL: a sync at every commit."
 
 
+VISITS = (
+    "Raw ASGI calls (WSGI for Flask) of the same three pages, the framework's routing included. Of "
+    "20 requests of a visitor 17 read, 2 carry no cookie, 1 writes. Sessions are kept "
+)
+
+
+def visits(sizes: Sizes) -> Comparison:
+    """A small site with its sessions in the memory of the process."""
+    keywords = {"count": sizes.visits, "warm": sizes.warm}
+    sites = (
+        (f"{SOJOURN} on Starlette", "sojourn", None),
+        ("bare Starlette", "bare", None),
+        (STARLETTE_COOKIES, "cookies", "itsdangerous"),
+        (STARSESSIONS, "starsessions", "starsessions"),
+        (LITESTAR_SESSIONS, "litestar", "litestar"),
+        (FLASK_SESSION, "flask-session", "flask_session"),
+    )
+    contestants = [
+        _site(label, {"kind": kind, **keywords}, "memory", needs) for label, kind, needs in sites
+    ]
+    ours = f"{SOJOURN} on Starlette"
+    return Comparison(
+        "visits",
+        "requests of a visitor who is logged in, mostly reading, sessions in memory",
+        f"{VISITS}in the memory of the process; in the cookie itself by Starlette's own.",
+        contestants,
+        [
+            Target(ours, peer, 1)
+            for peer in (STARLETTE_COOKIES, STARSESSIONS, LITESTAR_SESSIONS, FLASK_SESSION)
+        ],
+    )
+
+
+def visits_durable(sizes: Sizes) -> Comparison:
+    """The same with sessions in a SQLite file."""
+    keywords = {"count": sizes.visits // 4, "warm": sizes.warm}
+    ours = f"{SOJOURN} on Starlette"
+    return Comparison(
+        "visits-sqlite",
+        "requests of a visitor who is logged in, mostly reading, sessions in a SQLite file",
+        f"{VISITS}in a SQLite file; Django's as it is shipped, with a rollback journal, cached_db "
+        "reads from the memory of the process.",
+        [
+            _site(ours, {"kind": "sojourn", **keywords}, "file"),
+            _site(DJANGO_DB, {"kind": "django-db", **keywords}, "file", "django"),
+            _site(DJANGO_CACHED, {"kind": "django-cached", **keywords}, "file", "django"),
+        ],
+        [Target(ours, DJANGO_DB, 5), Target(ours, DJANGO_CACHED, 1)],
+    )
+
+
+def _site(
+    label: str, keywords: dict[str, Any], place: Place, needs: str | None = None
+) -> Contestant:
+    beside = f"{SOJOURN} on Starlette"
+    return Contestant(label, "peers.visits.visit", keywords, place, needs, beside)
+
+
 def append(sizes: Sizes) -> Comparison:
     """One caller, one session."""
     keywords = {"count": sizes.appends, "warm": sizes.warm}
