@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import asyncpg
 from tests.servers.postgres import PostgresServer, folder_of_programs
-from tests.servers.redis import Servers
+from tests.servers.redis import Servers, installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +52,8 @@ class Places:
     def _emptied_redis(self) -> str:
         """Return the URL of a server that holds nothing."""
         if self._redis is None:
+            if installed() is None:
+                raise SystemExit("no redis-server is installed: apt-get install redis-server")
             self._redis = Servers()
             self._redis.add()
         (server,) = self._redis.servers
