@@ -15,7 +15,7 @@ from tests.faults.soak import SOAK, Progress, count, scaled
 from tests.faults.test_redis_faults import leaves_nothing
 from tests.servers.redis import Cluster, id_of
 
-from sojourn import Conflict, Event, SessionManager
+from sojourn import Conflict, Event, SessionManager, Unavailable
 from sojourn.stores.redis.routes import TAGS, of_user, slot_of
 
 if TYPE_CHECKING:
@@ -216,6 +216,34 @@ async def test_a_master_that_is_away_delays_nobody_but_its_own() -> None:
                 assert len(await sessions.events(id)) == 1, "what was begun is there"
             for id in others:
                 assert len(await sessions.events(id)) == 20
+    finally:
+        cluster.stop()
+
+
+async def test_a_master_that_never_answers_ends_every_call_and_the_closing() -> None:
+    """What was sent to it, what waits behind that, and what is cancelled; then the store."""
+    cluster = Cluster(replicas=0, node_timeout=60_000)
+    try:
+        sessions = SessionManager.open(f"{cluster.url}?timeout=1")
+        async with sessions:
+            by_port = await sessions_by_port(sessions)
+            victim = cluster.servers[0]
+            slow = by_port.pop(victim.port)
+            other = next(iter(by_port.values()))[0]
+            victim.freeze()
+            sent = [asyncio.ensure_future(sessions.append(id, Event(kind="note"))) for id in slow]
+            await sessions.append(other, Event(kind="note"))
+            behind = [asyncio.ensure_future(sessions.append(id, Event(kind="note"))) for id in slow]
+            await sessions.append(other, Event(kind="note"))
+            behind[0].cancel()
+            outcomes = await asyncio.gather(*sent, *behind, return_exceptions=True)
+            cancelled = outcomes.pop(len(sent))
+            assert isinstance(cancelled, asyncio.CancelledError)
+            assert {type(outcome) for outcome in outcomes} == {Unavailable}
+            last = [asyncio.ensure_future(sessions.append(id, Event(kind="note"))) for id in slow]
+            await sessions.append(other, Event(kind="note"))
+        assert all(task.done() for task in last), "a store that is closed owes nobody an answer"
+        assert {type(task.exception()) for task in last} == {Unavailable}
     finally:
         cluster.stop()
 

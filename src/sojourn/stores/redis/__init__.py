@@ -11,9 +11,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from sojourn.batcher import Batcher
 from sojourn.errors import Closed
-from sojourn.stores.planning import Recent, weight
+from sojourn.stores.planning import Recent
 from sojourn.stores.redis.batch import Tools
 from sojourn.stores.redis.client import Client
 from sojourn.stores.redis.crossing import Crossing
@@ -97,9 +96,6 @@ class RedisStore:
         self._dumper = Dumper(self._client, keys, finder, self._lister)
         self._remover = Remover(self._tools, keys, self._lister, self._restorer)
         self._dispatch = Dispatch(self._tools)
-        self._batcher: Batcher[Operation, Any] = Batcher(
-            self._dispatch.send, name=self.name, weigh=weight, patience=options.timeout / 2
-        )
 
     # --- opening and closing -------------------------------------------------------------------
 
@@ -131,7 +127,6 @@ class RedisStore:
 
     async def _shut(self) -> None:
         await self._watchers.close()
-        await self._batcher.drain()
         await self._dispatch.drain()
         await self._client.close()
 
@@ -145,14 +140,7 @@ class RedisStore:
 
     async def _write(self, operation: Operation) -> Any:
         self._check_open()
-        try:
-            outcome = await self._batcher.submit(operation)
-        except asyncio.CancelledError:
-            await self._dispatch.landed(operation)
-            raise
-        if isinstance(outcome, asyncio.Future):
-            return await self._dispatch.kept(outcome)
-        return outcome
+        return await self._dispatch.submit(operation)
 
     # --- the contract --------------------------------------------------------------------------
 
