@@ -23,7 +23,6 @@ from benchmarks.peers.timing import at_once, awaited_in_turn
 from sojourn.limits import OPERATIONS_REMEMBERED
 from sojourn.stores.redis import routes, scripts
 from sojourn.stores.redis.keys import Keys, user_facet
-from sojourn.stores.redis.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -156,13 +155,13 @@ async def script(path: str, *, callers: int, each: int, warm: int) -> Sample:
     """Append from many callers at once by Sojourn's own script, a call of redis-py for each."""
     keys = Keys("plain")
     async with redis.asyncio.Redis.from_url(path) as client:
-        await client.script_load(scripts.APPLY.text)  # type: ignore[no-untyped-call]  # the driver's own lack
+        await client.script_load(scripts.CHANGE.text)  # type: ignore[no-untyped-call]  # the driver's own lack
         for caller in range(callers):
             await client.hset(_names(keys, caller).session, mapping={"epoch": EPOCH, "v": 1})
 
         async def step(caller: int, number: int) -> None:
-            _, sha, *rest = _command(keys, caller, number)
-            assert await client.evalsha(sha, *rest) == 0
+            asked = _command(keys, caller, number)
+            assert await client.evalsha(scripts.CHANGE.sha, *asked) == 0
 
         measured = await at_once(step, callers=callers, each=each, warm=warm)
         for caller in range(callers):
@@ -174,11 +173,11 @@ def _names(keys: Keys, caller: int) -> Any:
     return keys.names(routes.of_user(APP, f"user-{caller}"), APP, f"session-{caller}")
 
 
-def _command(keys: Keys, caller: int, number: int) -> Any:
-    """Return what Sojourn would send for such an append, made by hand."""
+def _command(keys: Keys, caller: int, number: int) -> list[Any]:
+    """Return the keys and arguments that Sojourn would send for such an append, made by hand."""
     user, at, version = f"user-{caller}", 1_767_225_600_000_000 + number, number + 2
     route = routes.of_user(APP, user)
-    names, request = _names(keys, caller), Request(route)
+    names = _names(keys, caller)
     event_id, op = os.urandom(16).hex(), os.urandom(8)
     head = b'{"app":"bench","id":"session-%d","epoch":"%b","user":"%b","revision":%d,"seq":%d' % (
         caller, EPOCH.encode(), user.encode(), version, number + 1,
@@ -192,23 +191,17 @@ def _command(keys: Keys, caller: int, number: int) -> Any:
         change,
     )
     line += b'"id":"%b","author":"user","body":%b}' % (event_id.encode(), body)
-    request.check("session", names.session, EPOCH, number + 1)
-    request.do("wake", names.session, names.channel)
+    lists = [f"{names.lists}{facet}:OPEN:active" for facet in ("all", user_facet(user))]
+    touched = [*names[:5], keys.tier(route, APP, user), keys.users(route, APP), keys.apps(route)]
+    touched += lists
+    asked = [EPOCH, number + 1, names.channel, names.session, at, "", number, b"\x00", 1, 2]
     fields = {
         "head": head + b',"created_at":%d,"active_at":%d}' % (at, at),
-        "ops": op * REMEMBERED,
         "v": version,
+        "ops": op * REMEMBERED,
         "state": _state(number),
         "peak": at,
-        "kinds": b'["message"]',
     }
-    request.do("HSET", names.session, *(part for pair in fields.items() for part in pair))
-    request.do("RPUSH", names.log, line)
-    request.do("ids", names.ids, event_id, number + 1)
-    request.do("APPEND", names.kinds, b"\x00")
-    request.do("HSET", keys.tier(route, APP, user), "last", _json(number))
-    request.do("ZADD", keys.users(route, APP), 0, user)
-    request.do("SADD", keys.apps(route), APP)
-    for facet in ("all", user_facet(user)):
-        request.do("ZADD", keys.listed(route, APP, facet, "OPEN", "active"), at, names.session)
-    return request.call().command
+    shared = [user, APP, "last", _json(number)]
+    flat = [part for pair in fields.items() for part in pair]
+    return [len(touched), *touched, *asked, line, event_id, *shared, *flat]
