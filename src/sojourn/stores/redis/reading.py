@@ -82,7 +82,7 @@ class Reader:
             state=rows.to_state(get.id, seen.loaded.state),
             user_state=tiers.user_state,
             app_state=tiers.app_state,
-            entries=tuple(rows.to_entry(text, get.id) for text in seen.lines),
+            entries=tuple(rows.to_entries(seen.lines, get.id)),
         )
 
     async def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
@@ -91,7 +91,7 @@ class Reader:
         seen = await self._find((app, id), _asked(window), deadline, tiers=False)
         if seen is None or is_past(seen.loaded.header.expires_at, now):
             return None
-        return [rows.to_entry(text, id) for text in seen.lines]
+        return rows.to_entries(seen.lines, id)
 
     async def _find(
         self, key: Key, window: Asked, deadline: float, *, tiers: bool = True
