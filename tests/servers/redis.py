@@ -283,7 +283,7 @@ _READERS = {
     b"hash": ("HGETALL",),
     b"list": ("LRANGE", 0, -1),
     b"set": ("SMEMBERS",),
-    b"zset": ("ZRANGE", 0, -1),
+    b"zset": ("ZRANGE", 0, -1, "WITHSCORES"),
 }
 
 

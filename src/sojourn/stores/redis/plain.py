@@ -16,7 +16,7 @@ from sojourn.stores.redis.keys import label_facet, user_facet
 from sojourn.stores.redis.spots import overdue_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sojourn.model import Header
     from sojourn.stores.planning import TierChange, Unit
@@ -50,13 +50,14 @@ def is_plain(unit: Unit, old: Header, new: Header, route: Route) -> bool:
 
 def _are_near(changes: Sequence[TierChange], header: Header, route: Route) -> bool:
     """Return whether all that changes in tiers is keys set of the session's user, in its route."""
-    user = header.user
-    return (
-        user is not None
-        and all(each.user == user and not each.drop for each in changes)
-        and 0 < sum(len(each.set) for each in changes) <= MOST_EVENTS
-        and routes.of_user(header.app, user) == route
-    )
+    user, count = header.user, 0
+    if user is None or routes.of_user(header.app, user) != route:
+        return False
+    for _, whose, values, dropped, _ in changes:
+        if whose != user or dropped:
+            return False
+        count += len(values)
+    return 0 < count <= MOST_EVENTS
 
 
 def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tuple[str, ...]]:
@@ -66,13 +67,17 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
     names = keys.names(route, new.app, new.id)
     fields, kinds = _fields(unit, old, new, row)
     phase = f"{new.phase.value}:active"
-    shared = _shared(unit.tiers)
-    more = [f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}"]
+    more: list[str] = []
+    shared: list[str | bytes] = []
+    if unit.tiers and new.user is not None:
+        more += keys.shared(route, new.app, new.user)
+        shared += (new.user, new.app)
+        for change in unit.tiers:  # where a key is set twice the last value counts
+            for key, encoded in change.set.items():
+                shared += (key, bytes(encoded))
+    more += (f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}")
     for name, value in new.labels.items():
         more.append(f"{names.lists}{label_facet(name, value)}:{phase}")
-    if shared:
-        tier = keys.tier(route, new.app, new.user)
-        more = [tier, keys.users(route, new.app), keys.apps(route), *more]
     command = (
         "EVALSHA",
         scripts.CHANGE.sha,
@@ -92,23 +97,13 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
         entries[0].seq - 1 if entries else 0,
         rows.kind_bytes(kinds, entries),
         len(entries),
-        len(shared),
+        max(0, len(shared) - 2),
         *[rows.line(entry, peak) for entry, peak in zip(entries, unit.peaks, strict=True)],
         *[entry.id for entry in entries],
-        *((new.user or "", new.app, *shared) if shared else ()),
+        *shared,
         *fields,
     )
     return Call(route, command), kinds
-
-
-def _shared(changes: Iterable[TierChange]) -> list[str | bytes]:
-    """Return names and values of a tier's keys in turns; where one is set twice the last counts."""
-    return [
-        part
-        for each in changes
-        for name, value in each.set.items()
-        for part in (name, bytes(value))
-    ]
 
 
 def _fields(
