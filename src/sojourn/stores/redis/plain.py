@@ -66,15 +66,8 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
     old, entries, route = unit.old.header, unit.entries, row.route
     names = keys.names(route, new.app, new.id)
     fields, kinds = _fields(unit, old, new, row)
+    more, shared = _shared(keys, unit, route)
     phase = f"{new.phase.value}:active"
-    more: list[str] = []
-    shared: list[str | bytes] = []
-    if unit.tiers and new.user is not None:
-        more += keys.shared(route, new.app, new.user)
-        shared += (new.user, new.app)
-        for change in unit.tiers:  # where a key is set twice the last value counts
-            for key, encoded in change.set.items():
-                shared += (key, bytes(encoded))
     more += (f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}")
     for name, value in new.labels.items():
         more.append(f"{names.lists}{label_facet(name, value)}:{phase}")
@@ -104,6 +97,19 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
         *fields,
     )
     return Call(route, command), kinds
+
+
+def _shared(keys: Keys, unit: Unit, route: Route) -> tuple[list[str], list[str | bytes]]:
+    """Return the keys that a change of the user's tier takes, and user, app, names and values."""
+    if not unit.tiers:
+        return [], []
+    app, user = unit.tiers[0][:2]
+    assert user is not None, "a plain change leaves the app's tier alone"
+    values: list[str | bytes] = [user, app]
+    for change in unit.tiers:  # where a key is set twice the last value counts
+        for key, encoded in change.set.items():
+            values += (key, bytes(encoded))
+    return [*keys.shared(route, app, user)], values
 
 
 def _fields(
