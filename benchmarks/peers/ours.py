@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,6 +37,11 @@ def _event(number: int) -> Event:
     return Event(kind="message", author="user", body=body)
 
 
+def _given(number: int) -> tuple[Event, dict[str, Any]]:
+    """Return an event and the change that comes with it, made before the clock starts."""
+    return _event(number), material.change(number)
+
+
 async def _made(sessions: SessionManager, count: int) -> list[Session]:
     return [
         await sessions.create(user=f"user-{number}", state=dict(material.STATE))
@@ -63,9 +68,11 @@ async def append(path: str, *, count: int, warm: int) -> Sample:
     """Append to one session."""
     async with _manager(path) as sessions:
         (session,) = await _made(sessions, 1)
+        given = [_given(number) for number in range(warm + count)]
 
         async def step(number: int) -> None:
-            await sessions.append(session, _event(number), state=material.change(number))
+            event, state = given[number]
+            await sessions.append(session, event, state=state)
 
         measured = await awaited_in_turn(step, count=count, warm=warm)
         await _check(sessions, session, warm + count, warm + count - 1)
@@ -76,9 +83,11 @@ async def callers(path: str, *, callers: int, each: int, warm: int) -> Sample:
     """Append from many callers at once, each to a session of its own."""
     async with _manager(path) as sessions:
         held = await _made(sessions, callers)
+        given = [[_given(number) for number in range(warm + each)] for _ in held]
 
         async def step(caller: int, number: int) -> None:
-            await sessions.append(held[caller], _event(number), state=material.change(number))
+            event, state = given[caller][number]
+            await sessions.append(held[caller], event, state=state)
 
         measured = await at_once(step, callers=callers, each=each, warm=warm)
         for session in held:
@@ -126,10 +135,11 @@ async def log(path: str, *, events: int, sessions: int, each: int) -> Sample:
         held = await _made(manager, sessions + 1)
         for session in held:
             await _fill(manager, session, events)
+        given = [_given(number) for number in range(each * (sessions + 1))]
 
         async def step(number: int) -> None:
-            session = held[number // each]
-            await manager.append(session, _event(number), state=material.change(number))
+            event, state = given[number]
+            await manager.append(held[number // each], event, state=state)
 
         measured = await awaited_in_turn(step, count=each * sessions, warm=each)
         await _check(manager, held[-1], events + each, each * (sessions + 1) - 1)

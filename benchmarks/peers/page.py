@@ -51,9 +51,10 @@ rounds; the other numbers are medians too. Latencies are those of one operation;
 at once they contain the waiting.
 
 The raw floor is the least work that keeps the same data: plain statements on one connection, or
-plain dicts and lists, without checks, other writers or an event loop. Peers' event and checkpoint
-objects are made before the clock starts, Sojourn's within it. CPU is that of all threads of the
-process. The resident set includes imports, and what was made before the clock started.
+plain dicts and lists, without checks, other writers or an event loop. The objects of events and
+checkpoints are made before the clock starts, everybody's; what is stored is encoded within it. CPU
+is that of all threads of the process. The resident set includes imports, and what was made before
+the clock started.
 """
 
 

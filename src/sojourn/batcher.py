@@ -156,7 +156,20 @@ class Batcher(Generic[Operation, Result]):
 
     def _send(self, most: int) -> None:
         """Send the next batch off, of so many operations at most, if anything waits."""
-        most = min(most, BATCH_OPERATIONS)
+        waiting = self._waiting
+        if len(waiting) <= 1:  # nothing to weigh
+            futures, operations = list(waiting), list(waiting.values())
+            waiting.clear()
+        else:
+            futures, operations = self._chosen(min(most, BATCH_OPERATIONS))
+        if not futures:
+            return
+        flight = _Flight(futures)
+        self._flights.append(flight)
+        self._write(operations, partial(self._arrive, flight))
+
+    def _chosen(self, most: int) -> tuple[list[asyncio.Future[Result]], list[Operation]]:
+        """Take the first ones of those that wait: so many, and so many bytes, at the most."""
         futures: list[asyncio.Future[Result]] = []
         operations: list[Operation] = []
         size = 0
@@ -166,13 +179,9 @@ class Batcher(Generic[Operation, Result]):
                 break
             futures.append(future)
             operations.append(operation)
-        if not futures:
-            return
         for future in futures:
             del self._waiting[future]
-        flight = _Flight(futures)
-        self._flights.append(flight)
-        self._write(operations, partial(self._arrive, flight))
+        return futures, operations
 
     def _arrive(self, flight: _Flight[Result], outcomes: Sequence[Result | Exception]) -> None:
         """Hand out the outcomes of a flight that landed and send the next one off."""

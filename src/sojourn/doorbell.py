@@ -28,26 +28,32 @@ class Doorbell:
         """
         self._loop = loop
         self._calls: deque[Callable[[], object]] = deque()
-        self._bell: int | None = None
-        if sys.platform == "linux":
+        self._bell = self._hung()
+
+    def _hung(self) -> int | None:
+        """Return a bell that the loop listens to, `None` where there is none to be had."""
+        if sys.platform != "linux":
+            return None
+        try:
             bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            try:
-                # In a context of its own: who opens a store is not who is called for later.
-                Context().run(loop.add_reader, bell, self._hear)
-            except NotImplementedError:
-                os.close(bell)
-            else:
-                self._bell = bell
+        except OSError:  # no file is left for it: the usual way needs none
+            return None
+        try:
+            # In a context of its own: who opens a store is not who is called for later.
+            Context().run(self._loop.add_reader, bell, self._hear)
+        except NotImplementedError:
+            os.close(bell)
+            return None
+        return bell
 
     def ring(self, call: Callable[[], object]) -> None:
         """Have `call` called in the loop; from any thread. In a closed loop nobody hears it."""
-        if self._bell is None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(call)
-            return
-        self._calls.append(call)
-        if sys.platform == "linux":
+        if self._bell is not None and sys.platform == "linux":
+            self._calls.append(call)
             os.eventfd_write(self._bell, 1)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call)
 
     def _hear(self) -> None:
         """Answer the bell."""

@@ -104,14 +104,16 @@ def _is_marked(file: int) -> bool:
     """Return whether another process waits."""
     if _GET is None:
         return False
-    found = fcntl.fcntl(file, _GET, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
-    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
+    return not fcntl.fcntl(file, _GET, _QUESTION).startswith(_NOBODY)
 
 
 _SET: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 _GET: int | None = getattr(fcntl, "F_OFD_GETLK", None)
 _LOCK = struct.Struct("hhqqi4x")
 """`struct flock`: the kind, where the start counts from, start, length, and no process."""
+_QUESTION = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_NOBODY = struct.pack("h", fcntl.F_UNLCK)
+"""What is asked, whether there is a mark, and how an answer begins that there is none."""
 
 
 def _opened(path: str, suffix: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
+import os
 import sys
 import threading
 from functools import partial
@@ -100,6 +102,25 @@ def test_ringing_at_a_closed_loop_is_heard_by_nobody(
     run_in(kind(), main)
     bells[0].ring(lambda: pytest.fail("nobody is there"))
     bells[0].ring(lambda: pytest.fail("nobody is there"))
+
+
+def test_without_a_file_left_for_a_bell_calls_go_the_usual_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_arguments: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    heard: list[str] = []
+
+    async def main() -> None:
+        bell = Doorbell(asyncio.get_running_loop())
+        bell.ring(partial(heard.append, "here"))
+        await asyncio.sleep(0)
+        bell.close()
+
+    monkeypatch.setattr(os, "eventfd", refuse, raising=False)
+    run_in(asyncio.SelectorEventLoop(), main)
+    assert heard == ["here"]
 
 
 def test_taking_it_down_answers_what_nobody_has_heard_yet() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from sojourn import codec, commit
+from sojourn import codec, commit, repeats
 from sojourn.errors import NotFound, RoleTaken
 from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
@@ -68,12 +68,12 @@ class Vault:
         header = create.header
         found = self._slots.get((header.app, header.id))
         if found is not None:
-            return self._created_before(found, create)
+            return repeats.created_before(found.header, create, self.durability)
         commit.check_owner(header.id, header.user, create.user_tier)
         self._admit(header)
         session = EMPTY.merged(create.session, clear=False, key=header.id).text
         shared = self._shared_tiers(header.app, header.user, create.user_tier, create.app_tier)
-        seqs, new = commit.sequence(create.events, 0, _not_stored)
+        seqs, new = repeats.first_numbers(create.events)
         header = commit.created(commit.apart(header), create.op, new)
         slot = self._add(header, session)
         self._tiers.update(shared)
@@ -84,22 +84,6 @@ class Vault:
             revision=header.revision,
             seqs=seqs,
             durability=self.durability,
-        )
-
-    def _created_before(self, found: Slot, create: Create | Fork) -> Committed:
-        """Answer a repeated create with its first result, another one with `AlreadyExists`."""
-        known = commit.recall(found.header, create.op)
-        if known is None:
-            now = create.header.active_at
-            raise commit.exists(found.header, now)
-        events = create.events if isinstance(create, Create) else ()
-        seqs, _ = commit.sequence(events, 0, _not_stored)
-        return Committed(
-            header=commit.apart(found.header),
-            revision=known[0],
-            seqs=seqs,
-            durability=self.durability,
-            repeated=True,
         )
 
     def _admit(self, header: Header) -> None:
@@ -138,7 +122,7 @@ class Vault:
         header = fork.header
         found = self._slots.get((header.app, header.id))
         if found is not None:
-            return self._created_before(found, fork)
+            return repeats.created_before(found.header, fork, self.durability)
         source = self._slots.get((header.app, fork.source))
         if source is None or is_past(source.header.expires_at, header.created_at):
             raise NotFound(fork.source)
@@ -207,16 +191,8 @@ class Vault:
 
     def _repeat(self, slot: Slot, change: Change, known: tuple[int, int]) -> Committed:
         """Answer an operation that was applied before with what it led to."""
-        revision, before = known
-        seqs, _ = self._number(slot, change.events, top=before)
-        return Committed(
-            header=commit.apart(slot.header),
-            revision=revision,
-            seqs=seqs,
-            before=before,
-            durability=self.durability,
-            repeated=True,
-        )
+        seqs, _ = self._number(slot, change.events, top=known[1])
+        return repeats.committed_before(slot.header, known, seqs, self.durability)
 
     def _number(
         self, slot: Slot, drafts: tuple[Draft, ...], *, top: int, cut: int | None = None
@@ -449,7 +425,3 @@ class Vault:
 
 def _header(slot: Slot | None) -> Header | None:
     return None if slot is None else slot.header
-
-
-def _not_stored(_draft: Draft) -> None:
-    """Nothing is in the log of a new session."""

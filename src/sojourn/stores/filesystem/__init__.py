@@ -29,7 +29,7 @@ from sojourn.stores.filesystem.files import UnreadDocument
 from sojourn.stores.filesystem.keeper import Keeper
 from sojourn.stores.filesystem.log import Unread
 from sojourn.stores.filesystem.shard import Shard
-from sojourn.stores.filesystem.watch import Wakeup, Watchers
+from sojourn.stores.filesystem.watch import Watchers
 from sojourn.stores.filesystem.writer import Writer
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
     from sojourn.stores.filesystem.files import Files
     from sojourn.stores.filesystem.keeping import KeepingVault
+    from sojourn.wakeups import Wakeup
 
 SHORT_WINDOW = 50
 """Events that may be read on the event loop's thread: fewer microseconds than a thread hop."""

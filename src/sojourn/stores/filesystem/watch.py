@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
+
+from sojourn.wakeups import Wakeup, Wakeups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-Key = tuple[str, str]
+    from sojourn.wakeups import Key
 
 
 class Watchers:
@@ -16,7 +17,7 @@ class Watchers:
 
     def __init__(self, left: Callable[[], None]) -> None:
         """`left` is called when nobody waits any more."""
-        self._waiting: dict[Key, dict[Wakeup, None]] = {}
+        self._waiting = Wakeups()
         self._left = left
 
     def __bool__(self) -> bool:
@@ -24,61 +25,28 @@ class Watchers:
 
     def apps(self) -> set[str]:
         """Return the apps of which a session is watched."""
-        return {app for app, _ in self._waiting}
+        return {app for app, _ in self._waiting.sessions()}
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""
-        wakeup = Wakeup(self, key)
-        self._waiting.setdefault(key, {})[wakeup] = None
+        wakeup = Wakeup(key, self.leave)
+        self._waiting.add(wakeup)
         return wakeup
 
     def leave(self, wakeup: Wakeup) -> None:
         """Forget a subscription."""
-        group = self._waiting.get(wakeup.key)
-        if group is None:
-            return
-        group.pop(wakeup, None)
-        if not group:
-            del self._waiting[wakeup.key]
-            if not self._waiting:
-                self._left()
+        if self._waiting.discard(wakeup) and not self._waiting:
+            self._left()
 
     def wake(self, app: str, ids: Iterable[str]) -> None:
         """Wake whoever watches these sessions."""
         if self._waiting:
-            for id in ids:
-                for wakeup in self._waiting.get((app, id), ()):
-                    wakeup.changed.set()
+            self._waiting.wake((app, id) for id in ids)
 
     def wake_app(self, app: str) -> None:
         """Wake whoever watches a session of an app."""
-        self.wake(app, [id for name, id in self._waiting if name == app])
+        self._waiting.wake(key for key in self._waiting.sessions() if key[0] == app)
 
     def wake_all(self) -> None:
         """Wake everybody, to look for themselves."""
-        for group in self._waiting.values():
-            for wakeup in group:
-                wakeup.changed.set()
-
-
-class Wakeup:
-    """A subscription to one session."""
-
-    def __init__(self, watchers: Watchers, key: Key) -> None:
-        """Made by `Watchers.subscribe`."""
-        self.key = key
-        self.changed = asyncio.Event()
-        self._watchers = watchers
-
-    async def wait(self, seconds: float, /) -> None:
-        """Return after a change, or after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            return
-        self.changed.clear()
-
-    def close(self) -> None:
-        """Stop. Twice is fine."""
-        self._watchers.leave(self)
+        self._waiting.wake_all()

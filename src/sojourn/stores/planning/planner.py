@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from sojourn import codec, commit
+from sojourn import codec, commit, repeats
 from sojourn.errors import Corrupt, NotFound, RoleTaken, SojournError
 from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
@@ -270,16 +270,8 @@ class _Planner:
         self, work: Work, header: Header, change: Change, known: tuple[int, int]
     ) -> Committed:
         """Answer an operation that was applied before with what it led to."""
-        revision, before = known
-        seqs, _ = self._number(work, change.events, top=before)
-        return Committed(
-            header=commit.apart(header),
-            revision=revision,
-            seqs=seqs,
-            before=before,
-            durability=self._durability,
-            repeated=True,
-        )
+        seqs, _ = self._number(work, change.events, top=known[1])
+        return repeats.committed_before(header, known, seqs, self._durability)
 
     def _commit_shared(self, change: Change) -> Committed:
         """Decide a change that belongs to no session: shared tiers and the app's documents."""
@@ -333,7 +325,7 @@ class _Planner:
         self._admit(work, header)
         state = commit.merged_state(b"{}", create.session, clear=False, key=header.id)
         tiers = self._tiers.changes(header.app, header.user, create.user_tier, create.app_tier)
-        seqs, new = commit.sequence(create.events, 0, _not_stored)
+        seqs, new = repeats.first_numbers(create.events)
         header = commit.created(commit.apart(header), create.op, new)
         work.state = state
         work.append(create.events, seqs, 0)
@@ -366,17 +358,7 @@ class _Planner:
     def _created_before(self, found: Work, create: Create | Fork) -> Committed:
         """Answer a repeated create with its first result, another one with `AlreadyExists`."""
         assert found.header is not None  # one that is being removed is not looked at
-        known = commit.recall(found.header, create.op)
-        if known is None:
-            raise commit.exists(found.header, create.header.active_at)
-        events = create.events if isinstance(create, Create) else ()
-        return Committed(
-            header=commit.apart(found.header),
-            revision=known[0],
-            seqs=commit.sequence(events, 0, _not_stored)[0],
-            durability=self._durability,
-            repeated=True,
-        )
+        return repeats.created_before(found.header, create, self._durability)
 
     def _admit(self, work: Work, header: Header) -> None:
         """Note a new session's claim and parent. Raises `RoleTaken`, `NotFound` or `Ended`."""
@@ -516,10 +498,6 @@ def _only_adds(change: Change) -> bool:
         if not draft.fresh:
             return False
     return True
-
-
-def _not_stored(_draft: Draft) -> None:
-    """Nothing is in the log of a new session."""
 
 
 def _key_of(operation: Any) -> Key:

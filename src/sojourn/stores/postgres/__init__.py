@@ -21,7 +21,7 @@ from sojourn.stores.postgres.pool import Pool
 from sojourn.stores.postgres.reader import Reader
 from sojourn.stores.postgres.removal import Removal
 from sojourn.stores.postgres.restoring import Restoring
-from sojourn.stores.postgres.watch import Wakeup, Watchers
+from sojourn.stores.postgres.watch import Watchers
 from sojourn.stores.postgres.writer import Writer
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from sojourn.stores.planning import Operation
     from sojourn.stores.postgres.address import Address
     from sojourn.stores.postgres.pool import Connection
+    from sojourn.wakeups import Wakeup
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from sojourn.errors import SojournError
 from sojourn.stores.postgres.pool import connect
 from sojourn.stores.postgres.schema import channel, sql
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS
+from sojourn.wakeups import Wakeup, Wakeups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,15 +53,15 @@ class Watchers:
         self._address = address
         self._pool = pool
         self._name = secrets.token_bytes(16)
-        self._waiting: dict[Key, set[Wakeup]] = {}
+        self._waiting = Wakeups()
         self._by_digest: dict[str, Key] = {}
         self._known: dict[Key, tuple[Any, ...] | None] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""
-        wakeup = Wakeup(self, key)
-        self._waiting.setdefault(key, set()).add(wakeup)
+        wakeup = Wakeup(key, self.leave)
+        self._waiting.add(wakeup)
         self._by_digest[_digest(key)] = key
         if not self._tasks:
             loop = asyncio.get_running_loop()
@@ -71,12 +72,7 @@ class Watchers:
 
     def leave(self, wakeup: Wakeup) -> None:
         """Forget a subscription; the last one stops the tasks."""
-        group = self._waiting.get(wakeup.key)
-        if group is None:
-            return
-        group.discard(wakeup)
-        if not group:
-            del self._waiting[wakeup.key]
+        if self._waiting.discard(wakeup):
             self._by_digest.pop(_digest(wakeup.key), None)
             self._known.pop(wakeup.key, None)
         if not self._waiting:
@@ -86,13 +82,11 @@ class Watchers:
 
     def wake(self, keys: Iterable[Key]) -> None:
         """Wake whoever watches these sessions."""
-        for key in keys:
-            for wakeup in self._waiting.get(key, ()):
-                wakeup.changed.set()
+        self._waiting.wake(keys)
 
     def wake_all(self) -> None:
         """Wake whoever watches anything."""
-        self.wake(list(self._waiting))
+        self._waiting.wake_all()
 
     async def close(self) -> None:
         """Stop the tasks and wake everybody, to find the store closed."""
@@ -111,7 +105,7 @@ class Watchers:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            keys = list(self._waiting)
+            keys = self._waiting.sessions()
             try:
                 found = await self._pool.run(lambda db: self._versions(db, keys))  # noqa: B023 - run at once
             except SojournError:  # the watchers read by themselves, and meet it
@@ -152,29 +146,6 @@ class Watchers:
         self.wake(
             [self._by_digest[digest] for digest in payload.split() if digest in self._by_digest]
         )
-
-
-class Wakeup:
-    """A subscription to one session."""
-
-    def __init__(self, watchers: Watchers, key: Key) -> None:
-        """Made by `Watchers.subscribe`."""
-        self.key = key
-        self.changed = asyncio.Event()
-        self._watchers = watchers
-
-    async def wait(self, seconds: float, /) -> None:
-        """Return after a change, or after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            return
-        self.changed.clear()
-
-    def close(self) -> None:
-        """Stop. Twice is fine."""
-        self._watchers.leave(self)
 
 
 def _digest(key: Key) -> str:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     )
     from sojourn.stores.planning import Operation
     from sojourn.stores.redis.options import Options
-    from sojourn.stores.redis.watch import Wakeup
+    from sojourn.wakeups import Wakeup
 
 
 class RedisStore:

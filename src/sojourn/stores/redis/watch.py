@@ -18,6 +18,7 @@ from sojourn.stores.planning import Loaded
 from sojourn.stores.redis.client import LONGEST_REST
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.wire import connection
+from sojourn.wakeups import Wakeup, Wakeups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,30 +50,25 @@ class Watchers:
         self._client = client
         self._keys = keys
         self._finder = finder
-        self._waiting: dict[Key, set[Wakeup]] = {}
+        self._waiting = Wakeups()
         self._by_channel: dict[bytes, Key] = {}
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""
-        wakeup = Wakeup(self, key)
+        wakeup = Wakeup(key, self.leave)
         if key not in self._waiting:
             self._by_channel[self._keys.channel(*key).encode()] = key
             self._news.set()
-        self._waiting.setdefault(key, set()).add(wakeup)
+        self._waiting.add(wakeup)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._listen())
         return wakeup
 
     def leave(self, wakeup: Wakeup) -> None:
         """Forget a subscription; the last one stops the task."""
-        group = self._waiting.get(wakeup.key)
-        if group is None:
-            return
-        group.discard(wakeup)
-        if not group:
-            del self._waiting[wakeup.key]
+        if self._waiting.discard(wakeup):
             self._by_channel.pop(self._keys.channel(*wakeup.key).encode(), None)
             self._news.set()
         if not self._waiting and self._task is not None:
@@ -81,9 +77,7 @@ class Watchers:
 
     def wake(self, keys: Iterable[Key]) -> None:
         """Wake whoever watches these sessions."""
-        for key in keys:
-            for wakeup in self._waiting.get(key, ()):
-                wakeup.changed.set()
+        self._waiting.wake(keys)
 
     async def close(self) -> None:
         """Stop the task and wake everybody, to find the store closed."""
@@ -91,7 +85,7 @@ class Watchers:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        self.wake(list(self._waiting))
+        self._waiting.wake_all()
 
     # --- listening -----------------------------------------------------------------------------
 
@@ -102,7 +96,7 @@ class Watchers:
                 await self._listen_once()
             except Exception as error:  # noqa: BLE001 - whatever it is, the net holds until it is over
                 log.info("messages about changes are not heard for now: %s", type(error).__name__)
-            self.wake(list(self._waiting))
+            self._waiting.wake_all()
             await asyncio.sleep(LONGEST_REST * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
 
     async def _listen_once(self) -> None:
@@ -174,26 +168,3 @@ class Watchers:
         request = Request(route)
         request.do("seen", self._keys.session(route, *key), SEEN_SECONDS)
         return request.call()
-
-
-class Wakeup:
-    """A subscription to one session."""
-
-    def __init__(self, watchers: Watchers, key: Key) -> None:
-        """Made by `Watchers.subscribe`."""
-        self.key = key
-        self.changed = asyncio.Event()
-        self._watchers = watchers
-
-    async def wait(self, seconds: float, /) -> None:
-        """Return after a change, or after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            return
-        self.changed.clear()
-
-    def close(self) -> None:
-        """Stop. Twice is fine."""
-        self._watchers.leave(self)

@@ -25,7 +25,7 @@ from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.sqlite import connection, maintenance, schema, writer
 from sojourn.stores.sqlite.dumping import Dumper, Reading
 from sojourn.stores.sqlite.reader import SHORT_BYTES, Reader
-from sojourn.stores.sqlite.watch import Wakeup, Watchers
+from sojourn.stores.sqlite.watch import Watchers
 from sojourn.stores.sqlite.windows import TooLong
 from sojourn.stores.sqlite.writer import Writer
 
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Touch,
         Walk,
     )
+    from sojourn.wakeups import Wakeup
 
 SHORT_WINDOW = 50
 """Events that may be read on the event loop's thread: fewer microseconds than a thread hop."""

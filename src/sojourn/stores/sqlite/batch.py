@@ -10,7 +10,7 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sojourn import codec, commit
+from sojourn import codec, commit, repeats
 from sojourn.errors import Corrupt, NotFound, RoleTaken, SojournError
 from sojourn.expiry import is_past
 from sojourn.limits import MAX_SEQ
@@ -37,7 +37,7 @@ from sojourn.stores.sqlite.restoring import Restoring
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sojourn.model import Draft, Header
+    from sojourn.model import Header
     from sojourn.stores.sqlite.recent import Recent
     from sojourn.stores.sqlite.transaction import Transaction
 
@@ -111,29 +111,31 @@ class Batch:
         self, loaded: Loaded, change: Change, seqs: tuple[int, ...], appended: int
     ) -> Committed:
         """Gather the rows of a change that nothing refuses."""
-        old = loaded.header
+        gathered, old = self._gathered, loaded.header
         owner = rows.tier_owner(change.user or old.user)
-        self._gathered.check_tier(change.app, owner, change.user_tier)
-        self._gathered.check_tier(change.app, "", change.app_tier)
+        if change.user_tier is not None:
+            gathered.check_tier(change.app, owner, change.user_tier)
+        if change.app_tier is not None:
+            gathered.check_tier(change.app, "", change.app_tier)
         if change.session is not None or change.clear:
             key = f"session {old.id!r}"
             loaded.state = commit.merged_state(
                 loaded.state, change.session, clear=change.clear, key=key
             )
         if change.truncate_after is not None:
-            self._gathered.truncate(loaded, change.truncate_after)
-        self._gathered.append(loaded, change.events, seqs)
+            gathered.truncate(loaded, change.truncate_after)
+        gathered.append(loaded, change.events, seqs)
         new = commit.advance(old, change, appended)
         loaded.replace(new, change.now, rest=not _only_counters(change))
         if change.user_tier is not None:
-            self._gathered.write_tier(change.app, owner, change.user_tier)
+            gathered.write_tier(change.app, owner, change.user_tier)
         if change.app_tier is not None:
-            self._gathered.write_tier(change.app, "", change.app_tier)
+            gathered.write_tier(change.app, "", change.app_tier)
         if change.documents:
             self._apply_documents(change, loaded.row, new.seq)
         if loaded.rest:
-            self._gathered.restate(loaded, old, new)
-        self._gathered.changed.add((old.app, old.id))
+            gathered.restate(loaded, old, new)
+        gathered.changed.add((old.app, old.id))
         return Committed(
             header=commit.apart(new),
             revision=new.revision,
@@ -162,16 +164,8 @@ class Batch:
 
     def _repeat(self, loaded: Loaded, change: Change, known: tuple[int, int]) -> Committed:
         """Answer an operation that was applied before with what it led to."""
-        revision, before = known
-        seqs, _ = self._gathered.number(loaded, change.events, top=before)
-        return Committed(
-            header=commit.apart(loaded.header),
-            revision=revision,
-            seqs=seqs,
-            before=before,
-            durability=self._durability,
-            repeated=True,
-        )
+        seqs, _ = self._gathered.number(loaded, change.events, top=known[1])
+        return repeats.committed_before(loaded.header, known, seqs, self._durability)
 
     def _apply_documents(self, change: Change, row: int, seq: int) -> None:
         """Put and drop documents in order, straight away."""
@@ -217,11 +211,11 @@ class Batch:
         """Store a new session; see `Store.create`."""
         found = self._gathered.load(create.header.app, create.header.id)
         if found is not None:
-            return self._created_before(found, create)
+            return repeats.created_before(found.header, create, self._durability)
         commit.check_owner(create.header.id, create.header.user, create.user_tier)
         parent_row = self._admit(create.header)
         state = commit.merged_state("{}", create.session, clear=False, key=create.header.id)
-        seqs, new = commit.sequence(create.events, 0, _not_stored)
+        seqs, new = repeats.first_numbers(create.events)
         header = commit.apart(commit.created(create.header, create.op, new))
         owner = rows.tier_owner(header.user)
         self._gathered.check_tier(header.app, owner, create.user_tier)
@@ -240,20 +234,6 @@ class Batch:
             revision=header.revision,
             seqs=seqs,
             durability=self._durability,
-        )
-
-    def _created_before(self, found: Loaded, create: Create | Fork) -> Committed:
-        """Answer a repeated create with its first result, another one with `AlreadyExists`."""
-        known = commit.recall(found.header, create.op)
-        if known is None:
-            raise commit.exists(found.header, create.header.active_at)
-        events = create.events if isinstance(create, Create) else ()
-        return Committed(
-            header=commit.apart(found.header),
-            revision=known[0],
-            seqs=commit.sequence(events, 0, _not_stored)[0],
-            durability=self._durability,
-            repeated=True,
         )
 
     def _admit(self, header: Header) -> int | None:
@@ -278,7 +258,7 @@ class Batch:
         header = fork.header
         found = self._gathered.load(header.app, header.id)
         if found is not None:
-            return self._created_before(found, fork)
+            return repeats.created_before(found.header, fork, self._durability)
         source = self._gathered.load(header.app, fork.source)
         if source is None or is_past(source.header.expires_at, header.created_at):
             raise NotFound(fork.source)
@@ -399,10 +379,6 @@ class Batch:
         self._gathered.flush()
         for key in self._removal.remove(doomed):
             self._gathered.gone(key)
-
-
-def _not_stored(_draft: Draft) -> None:
-    """Nothing is in the log of a new session."""
 
 
 def _only_counters(change: Change) -> bool:

@@ -6,7 +6,6 @@ the end (`flush`), so a session that is written a hundred times in a batch is up
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from sojourn import commit
@@ -75,6 +74,11 @@ class Loaded:
         self.labels_at = header.active_at
         self.stored = header.revision
 
+    @property
+    def is_rare(self) -> bool:
+        """Whether it has changed in more than its counters."""
+        return self.dirty and (self.rest or self.wakes or bool(self.header.labels))
+
     def replace(self, header: Header, now: int, *, rest: bool) -> None:
         """Take over a new header, to be written; `rest` when more than the counters changed."""
         self.header = header
@@ -110,7 +114,7 @@ class Gathering:
         self._entries: list[tally.Row] = []
         self._by_id: dict[tuple[int, str], list[Entry]] = {}
         self._tiers: dict[tuple[str, str, str], str | None] = {}
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._counts: dict[tuple[str, str, str], int] = {}
 
     # --- reading what is there -----------------------------------------------------------------
 
@@ -297,7 +301,8 @@ class Gathering:
     def count_at(self, app: str, phase: str, facets: tuple[str, ...], by: int) -> None:
         """Gather a change of the kept counts of some facets."""
         for facet in facets:
-            self._counts[app, facet, phase] += by
+            key = (app, facet, phase)
+            self._counts[key] = self._counts.get(key, 0) + by
 
     def flush(self) -> None:
         """Write the rows gathered so far."""
@@ -318,11 +323,10 @@ class Gathering:
                 item.dirty = False
                 item.stored = item.header.revision
         taken += self._entries
-        taken += [
-            (tally.TIER, *key, value, None, None, None, None, None, None)
-            for key, value in self._tiers.items()
-            if value is not None
-        ]
+        for (app, owner, name), value in self._tiers.items():
+            if value is not None:
+                row = (tally.TIER, app, owner, name, value, None, None, None, None, None, None)
+                taken.append(row)
         self._entries = []
         self._by_id = {}
         self._tiers = {}
@@ -330,7 +334,9 @@ class Gathering:
 
     def _flush_rest(self) -> None:
         """Write what is rarer; dirty sessions stay dirty."""
-        self._flush_sessions([item for item in self._loaded.values() if item and item.dirty])
+        rare = [item for item in self._loaded.values() if item is not None and item.is_rare]
+        if rare:
+            self._flush_sessions(rare)
         dropped = [key for key, value in self._tiers.items() if value is None]
         if dropped:
             self._db.executemany(_DELETE_TIER, dropped)
@@ -341,6 +347,7 @@ class Gathering:
             self._counts.clear()
 
     def _flush_sessions(self, dirty: list[Loaded]) -> None:
+        """Write what changed beside the counters."""
         wakes = [(item.wake_at, item.row) for item in dirty if item.wakes]
         if wakes:
             self._db.executemany(_UPDATE_WAKE, wakes)

@@ -6,6 +6,7 @@ committed, when a transaction of its own failed, and when rows were changed behi
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ class Recent:
         for key, loaded in sessions.items():
             if loaded is not None and len(loaded.state) <= STATE_BYTES:
                 self._sessions[key] = loaded
-        for key in list(self._sessions)[: max(0, len(self._sessions) - SESSIONS)]:
-            del self._sessions[key]
+        surplus = len(self._sessions) - SESSIONS
+        if surplus > 0:
+            for key in list(islice(self._sessions, surplus)):
+                del self._sessions[key]
 
     def clear(self) -> None:
         """Forget all, and that anything was looked at: the next transaction looks again."""

@@ -64,11 +64,11 @@ END;
 
 _NUMBERED = {letter: f"?{number}" for number, letter in enumerate("abcdefghij", 1)}
 _ALONE = {
-    SESSION: (_UPDATE.format(**_NUMBERED), 10),
-    EVENT: (_INSERT.format(**_NUMBERED), 9),
-    TIER: (_UPSERT.format(**_NUMBERED), 4),
+    SESSION: (_UPDATE.format(**_NUMBERED), 11),
+    EVENT: (_INSERT.format(**_NUMBERED), 10),
+    TIER: (_UPSERT.format(**_NUMBERED), 5),
 }
-"""The statement for a single row of a kind, and how many of its values it takes."""
+"""The statement for a single row of a kind, and where in the row its values end."""
 
 
 def prepare(db: apsw.Connection) -> None:
@@ -76,20 +76,21 @@ def prepare(db: apsw.Connection) -> None:
     db.execute(_VIEW)
 
 
-def write(db: apsw.Connection, rows: Sequence[Row]) -> None:
+def write(cursor: apsw.Cursor, rows: Sequence[Row]) -> None:
     """Write rows, `MOST` in a statement."""
     if len(rows) <= FEW:
         for row in rows:
-            statement, count = _ALONE[row[0]]
-            db.execute(statement, row[1 : count + 1])
-            if row[0] == SESSION and not db.changes():  # as the trigger has it
+            kind = row[0]
+            statement, end = _ALONE[kind]
+            cursor.execute(statement, row[1:end])
+            if kind == SESSION and not cursor.connection.changes():  # as the trigger has it
                 raise apsw.ConstraintError(_CHANGED)
         return
     for first in range(0, len(rows), MOST):
         some = rows[first : first + MOST]
         size = _SIZES[bisect_left(_SIZES, len(some))]
         filled = (*some, *[_FILLER] * (size - len(some)))
-        db.execute(_statement(size), tuple(chain.from_iterable(filled)))
+        cursor.execute(_statement(size), tuple(chain.from_iterable(filled)))
 
 
 @cache

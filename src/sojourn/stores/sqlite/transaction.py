@@ -31,13 +31,15 @@ class Transaction:
     ) -> None:
         """Begin `at_once`, or if `recent` is not known to equal the file."""
         self._db = db
+        self._cursor = db.cursor()
+        """For what has no rows, or is read at once: making a cursor for each is dear."""
         self._recent = recent
         self._begun = at_once
         if at_once:
-            db.execute("BEGIN IMMEDIATE")
+            self._cursor.execute("BEGIN IMMEDIATE")
         if not self._is_current():
             if not at_once:
-                db.execute("BEGIN IMMEDIATE")
+                self._cursor.execute("BEGIN IMMEDIATE")
                 self._begun = True
                 self._is_current()  # what is not is forgotten
             # A newer Sojourn may have migrated the file while this one had it open.
@@ -61,7 +63,7 @@ class Transaction:
         """Write rows of sessions, events and tiers."""
         if rows:
             self._begin()
-            tally.write(self._db, rows)
+            tally.write(self._cursor, rows)
 
     def commit(self, rows: Sequence[tally.Row]) -> None:
         """Write the last rows and commit. Raises `Moved` if they were decided by what is old."""
@@ -69,20 +71,20 @@ class Transaction:
             self.write(rows)
         elif rows:
             try:
-                tally.write(self._db, rows)
+                tally.write(self._cursor, rows)
             except apsw.ConstraintError as error:
                 raise Moved from error
         if self._begun:
-            self._db.execute("COMMIT")
+            self._cursor.execute("COMMIT")
 
     def _begin(self) -> None:
         """Begin, unless it has. Raises `Moved` if the file is not any more what it was."""
         if self._begun:
             return
-        self._db.execute("BEGIN IMMEDIATE")
+        self._cursor.execute("BEGIN IMMEDIATE")
         self._begun = True
         if not self._is_current():
             raise Moved
 
     def _is_current(self) -> bool:
-        return self._recent.is_current(self._db.execute("PRAGMA data_version").get)
+        return self._recent.is_current(self._cursor.execute("PRAGMA data_version").get)

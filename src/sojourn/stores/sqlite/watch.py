@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from sojourn.wakeups import Wakeup, Wakeups
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sojourn.stores.sqlite.reader import Reader
+    from sojourn.wakeups import Key
 
 POLL_SECONDS = 0.025
 """How often the file is asked whether another process has committed, while somebody watches. The
@@ -18,8 +21,6 @@ POLL_SHARE = 20
 """Rest this many times as long as the last look took: with thousands of watched sessions, looking
 must not take the loop's time from everybody else."""
 
-Key = tuple[str, str]
-
 
 class Watchers:
     """Who waits for which session, and the task that looks for other processes' commits."""
@@ -27,28 +28,23 @@ class Watchers:
     def __init__(self, reader: Callable[[], Reader]) -> None:
         """`reader` returns the reader of the event loop's thread, or raises once it is closed."""
         self._reader = reader
-        self._waiting: dict[Key, set[Wakeup]] = {}
+        self._waiting = Wakeups()
         self._known: dict[Key, tuple[object, ...] | None] = {}
         self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""
-        wakeup = Wakeup(self, key)
+        wakeup = Wakeup(key, self.leave)
         if key not in self._waiting:
             self._known.update({key: self._reader().revisions([key]).get(key)})
-        self._waiting.setdefault(key, set()).add(wakeup)
+        self._waiting.add(wakeup)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._poll())
         return wakeup
 
     def leave(self, wakeup: Wakeup) -> None:
         """Forget a subscription; the last one stops the task."""
-        group = self._waiting.get(wakeup.key)
-        if group is None:
-            return
-        group.discard(wakeup)
-        if not group:
-            del self._waiting[wakeup.key]
+        if self._waiting.discard(wakeup):
             self._known.pop(wakeup.key, None)
         if not self._waiting and self._task is not None:
             self._task.cancel()
@@ -56,9 +52,7 @@ class Watchers:
 
     def wake(self, keys: Iterable[Key]) -> None:
         """Wake whoever watches these sessions."""
-        for key in keys:
-            for wakeup in self._waiting.get(key, ()):
-                wakeup.changed.set()
+        self._waiting.wake(keys)
 
     async def _poll(self) -> None:
         """Look for sessions that another process changed, as long as anybody watches."""
@@ -71,13 +65,13 @@ class Watchers:
                     version = seen
                     self._compare()
             except Exception:  # noqa: BLE001 - whatever it is, the watchers read and meet it
-                self.wake(list(self._waiting))
+                self._waiting.wake_all()
                 return
             took = asyncio.get_running_loop().time() - started
             await asyncio.sleep(max(POLL_SECONDS, took * POLL_SHARE))
 
     def _compare(self) -> None:
-        keys = list(self._waiting)
+        keys = self._waiting.sessions()
         found = self._reader().revisions(keys)
         moved = [key for key in keys if self._known.get(key) != found.get(key)]
         self._known = {key: found.get(key) for key in keys}
@@ -89,27 +83,4 @@ class Watchers:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        self.wake(list(self._waiting))
-
-
-class Wakeup:
-    """A subscription to one session."""
-
-    def __init__(self, watchers: Watchers, key: Key) -> None:
-        """Made by `Watchers.subscribe`."""
-        self.key = key
-        self.changed = asyncio.Event()
-        self._watchers = watchers
-
-    async def wait(self, seconds: float, /) -> None:
-        """Return after a change, or after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            return
-        self.changed.clear()
-
-    def close(self) -> None:
-        """Stop. Twice is fine."""
-        self._watchers.leave(self)
+        self._waiting.wake_all()

@@ -170,9 +170,10 @@ class Writer:
         self, job: _Job, outcomes: list[Outcome] | None, changed: set[tuple[str, str]]
     ) -> None:
         """Note what the callers of a batch are to be told, and tell those of the one before."""
-        self._tell()
+        if self._untold is not None:
+            self._tell()
         if outcomes is not None:
-            self._untold = partial(self._report, job, outcomes, changed)
+            self._untold = partial(self._arrived, job, outcomes, changed)
 
     def _next_job(self) -> _Job | None:
         """Return what is to be done next; nobody waits to be told while this thread waits."""
@@ -200,7 +201,7 @@ class Writer:
         """
         tell, self._untold = self._untold, None
         if tell is not None:
-            tell()
+            self._doorbell.ring(tell)
 
     def _refused(self, job: _Job, error: OSError) -> list[Outcome] | None:
         """Fail a batch whose turn could not be taken, unless it was given up."""
@@ -237,25 +238,24 @@ class Writer:
             changed |= touched
         return outcomes, changed
 
-    def _report(self, job: _Job, outcomes: list[Outcome], changed: set[tuple[str, str]]) -> None:
-        def arrive() -> None:
-            self._outstanding.pop(job, None)
-            job.done(outcomes)
-            if changed:
-                self._changed(changed)
-
-        self._doorbell.ring(arrive)
+    def _arrived(self, job: _Job, outcomes: list[Outcome], changed: set[tuple[str, str]]) -> None:
+        """Hand the outcomes of a batch to its callers; called in the loop."""
+        self._outstanding.pop(job, None)
+        job.done(outcomes)
+        if changed:
+            self._changed(changed)
 
     def _transact(
         self, operations: Sequence[Operation]
     ) -> tuple[list[Outcome] | None, set[tuple[str, str]]]:
         """Write operations in one transaction; `None` when they have to be tried one by one."""
-        durable = any(durability_of(op, self._durability) == "durable" for op in operations)
+        # A lone commit has few rows: they are written in a transaction anyway.
+        alone = len(operations) == 1
+        asked = [durability_of(operation, self._durability) for operation in operations]
+        durable = "durable" in asked
         try:
             self._set_synchronous("FULL" if durable else "NORMAL")
             try:
-                # A lone commit has few rows: they are written in a transaction anyway.
-                alone = len(operations) == 1
                 return self._attempt(operations, durable=durable, at_once=alone)
             except Moved:
                 self._recent.clear()
@@ -271,8 +271,9 @@ class Writer:
         """Decide and write operations. Raises `Moved` if what was known of the file is old."""
         transaction = Transaction(self._db, self._recent, self._name, at_once=at_once)
         batch = Batch(transaction, self._recent, durable=durable)
-        outcomes = [batch.apply(operation) for operation in operations]
-        self._tell()
+        outcomes = list(map(batch.apply, operations))
+        if self._untold is not None:
+            self._tell()
         batch.commit_all()
         return outcomes, batch.changed
 
