@@ -18,8 +18,9 @@ from sojourn.cli import findings
 from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
 from sojourn.store import Change, Delete, Due, Get, SupportsWatch
-from sojourn.stores.redis import RedisStore, jobs
+from sojourn.stores.redis import RedisStore
 from sojourn.stores.redis.inspection import faults_of
+from sojourn.stores.redis.plain import is_plain as really_plain
 from sojourn.stores.redis.routes import ROUTES, TAGS, slot_of
 from sojourn.testing import FakeClock, SequenceIds
 
@@ -281,14 +282,14 @@ async def test_the_short_way_of_a_write_leaves_what_the_long_one_does(
     """The same key by key, and nearly every write goes the short way."""
     kept: list[list[bytes]] = []
     monkeypatch.setattr("sojourn.stores.redis.spots.time", Stopped)
-    for way, is_plain in (("short", jobs.is_plain), ("long", lambda *_: False)):
+    for way, is_plain in (("short", really_plain), ("long", lambda *_: False)):
         went: list[bool] = []
 
         def asked(*about: Any, is_plain: Any = is_plain, went: list[bool] = went) -> bool:
             went.append(is_plain(*about))
             return went[-1]
 
-        monkeypatch.setattr(jobs, "is_plain", asked)
+        monkeypatch.setattr("sojourn.stores.redis.jobs.is_plain", asked)
         place = f"{server.url}?prefix={way}"
         async with SessionManager.open(place, clock=FakeClock(), ids=SequenceIds()) as sessions:
             mine = await sessions.create(user="u:%", labels={"a": "b"}, state={"n": 0})
