@@ -13,14 +13,16 @@ import redis
 from rich.pretty import pretty_repr
 from tests.servers.redis import Cluster, Servers, values_in
 
-from sojourn import Closed, Corrupt, Event, SessionManager, Unavailable, open_store
+from sojourn import Closed, Corrupt, Event, Expiry, SessionManager, Unavailable, open_store
 from sojourn.cli import findings
 from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
 from sojourn.store import Change, Delete, Due, Get, SupportsWatch
 from sojourn.stores.redis import RedisStore
 from sojourn.stores.redis.inspection import faults_of
+from sojourn.stores.redis.plain import is_plain as really_plain
 from sojourn.stores.redis.routes import ROUTES, TAGS, slot_of
+from sojourn.testing import FakeClock, SequenceIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,6 +274,48 @@ async def test_a_person_can_read_what_is_kept(server: Server) -> None:
     assert any(b"}:session:default:a%3Ab\n" in text and b'"user":"u%"' in text for text in kept)
     assert any(b'{"cart":["tea"]}' in text for text in kept)
     assert any('"body":{"text":"hé"}'.encode() in text for text in kept)
+
+
+async def test_the_short_way_of_a_write_leaves_what_the_long_one_does(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same key by key, and nearly every write goes the short way."""
+    kept: list[list[bytes]] = []
+    monkeypatch.setattr("sojourn.stores.redis.spots.time", Stopped)
+    for way, is_plain in (("short", really_plain), ("long", lambda *_: False)):
+        went: list[bool] = []
+
+        def asked(*about: Any, is_plain: Any = is_plain, went: list[bool] = went) -> bool:
+            went.append(is_plain(*about))
+            return went[-1]
+
+        monkeypatch.setattr("sojourn.stores.redis.jobs.is_plain", asked)
+        place = f"{server.url}?prefix={way}"
+        async with SessionManager.open(place, clock=FakeClock(), ids=SequenceIds()) as sessions:
+            mine = await sessions.create(user="u:%", labels={"a": "b"}, state={"n": 0})
+            nobody = await sessions.create(expiry=Expiry(idle=60))
+            for number in range(3):
+                state = {"n": number, "user:a": number, "user:b": [number]}
+                note = Event(kind=f"k{number}", body=number)
+                await sessions.append(mine, note, Event(kind="k0", id="same"), state=state)
+                await sessions.append(nobody, note, state={"n": number})
+            mine.state["user:a"] = "ü\x00"
+            await sessions.save(mine)
+        assert went == [way == "short"] * 7
+        head = f"{way}:".encode()
+        texts = [text.replace(head, b"") for text in values_in([server]) if text.startswith(head)]
+        kept.append(sorted(b"\n".join(sorted(text.split(b"\n"))) for text in texts))
+    assert kept[0]
+    assert kept[0] == kept[1]
+
+
+class Stopped:
+    """A clock for places that stands still: each is one behind the last."""
+
+    @staticmethod
+    def time_ns() -> int:
+        """Return the beginning."""
+        return 0
 
 
 async def test_the_largest_document_and_many_events_pass(server: Server) -> None:

@@ -87,7 +87,13 @@ class Client:
 
     async def open(self) -> None:
         """Reach a server and learn who serves what. Raises `Unavailable`."""
-        deadline = self.deadline()
+        try:
+            await self._reach(self.deadline())
+        except BaseException:
+            await self._hang_up()
+            raise
+
+    async def _reach(self, deadline: float) -> None:
         if self.cluster:
             rest = FIRST_REST
             await self._refresh()
@@ -127,8 +133,11 @@ class Client:
         return found[1::2] == [b"yes", b"always"]
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, for good."""
         self._closed = True
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         if self._refreshing is not None:
             self._refreshing.cancel()
         wires, self._wires = list(self._wires.values()), {}

@@ -350,7 +350,7 @@ def _snapshot(id: str, piece: _Piece, part: int = 0) -> Snapshot | None:
     return Snapshot(
         header=loaded.header,
         state=rows.to_state(id, loaded.state) if part == 0 and whole else {},
-        entries=tuple(rows.to_entry(text, id) for text in piece.lines),
+        entries=tuple(rows.to_entries(piece.lines, id)),
         documents=tuple(piece.documents),
         part=part,
         last=piece.complete,

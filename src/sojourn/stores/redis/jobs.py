@@ -132,9 +132,11 @@ class Foreman:
     def _plain(self, unit: Unit) -> Job | None:
         """Return the job of a unit that is like nearly all of them, else `None`."""
         old, new = unit.old, unit.header
-        if old is None or new is None or unit.key is None or not is_plain(unit, old.header, new):
+        if old is None or new is None or unit.key is None:
             return None
         row: Row = old.row
+        if not is_plain(unit, old.header, new, row.route):
+            return None
         call, kinds = plain_call(self._keys, unit, new, row)
         if kinds is not row.kinds:
             row = msgspec.structs.replace(row, kinds=kinds)

@@ -34,11 +34,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from sojourn.stores.redis.routes import ROUTES, TAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sojourn.stores.planning import Claim
     from sojourn.stores.redis.errands import Box
     from sojourn.stores.redis.routes import Route
+
+NAMES_REMEMBERED = 4_096
+"""Sessions whose keys are remembered, less than a kilobyte each: who writes once writes again."""
 
 ESCAPED_REMEMBERED = 4_096
 """Names whose escaped form is remembered: apps, users and labels come again and again."""
@@ -81,6 +84,14 @@ class Names(NamedTuple):
     channel: str
 
 
+class Shared(NamedTuple):
+    """The keys that a write to a user's tier takes."""
+
+    tier: str
+    users: str
+    apps: str
+
+
 class Keys:
     """The names of all keys of one store."""
 
@@ -88,13 +99,20 @@ class Keys:
         """`prefix` is what every key begins with, without braces."""
         self.prefix = prefix
         self._heads = [f"{prefix}:{{{TAGS[route]}}}:" for route in range(ROUTES)]
+        remembered = lru_cache(maxsize=NAMES_REMEMBERED)
+        self.names: Callable[[Route, str, str], Names] = remembered(self._names)
+        """Returns the keys that nearly every write of a session takes, of its route, app and id."""
+        self.shared: Callable[[Route, str, str], Shared] = remembered(self._shared)
+        """Returns the keys that a write to a user's tier takes, of its route, app and user."""
 
     def head(self, route: Route) -> str:
         """Return what every key of a route begins with."""
         return self._heads[route]
 
-    def names(self, route: Route, app: str, id: str) -> Names:
-        """Return the keys that nearly every write of a session takes."""
+    def _shared(self, route: Route, app: str, user: str) -> Shared:
+        return Shared(self.tier(route, app, user), self.users(route, app), self.apps(route))
+
+    def _names(self, route: Route, app: str, id: str) -> Names:
         head, app = self._heads[route], escaped(app)
         name = f":{app}:{escaped(id)}"
         return Names(

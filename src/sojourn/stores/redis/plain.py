@@ -1,5 +1,7 @@
 """The writes that nearly all writes are: events and state of a session that stays where it is.
 
+Keys of its user's tier may be among the state.
+
 They take a script of their own. What can be said in few words is packed, sent and run in a third of
 the time that the general way takes.
 """
@@ -8,22 +10,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sojourn.stores.redis import rows, scripts
+from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.keys import label_facet, user_facet
 from sojourn.stores.redis.spots import overdue_at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sojourn.model import Header
-    from sojourn.stores.planning import Unit
+    from sojourn.stores.planning import TierChange, Unit
     from sojourn.stores.redis.keys import Keys
+    from sojourn.stores.redis.routes import Route
     from sojourn.stores.redis.rows import Row
 
 MOST_EVENTS = 500
-"""Events of one write that Lua can hand on at once, with room to spare."""
+"""Events of one write, or keys of a tier, that Lua can hand on at once, with room to spare."""
 
 
-def is_plain(unit: Unit, old: Header, new: Header) -> bool:
+def is_plain(unit: Unit, old: Header, new: Header, route: Route) -> bool:
     """Return whether a change leaves alone where a session is listed, and what it owns besides."""
     return (
         new.labels is old.labels
@@ -31,7 +36,8 @@ def is_plain(unit: Unit, old: Header, new: Header) -> bool:
         and new.user is old.user
         and new.holder is old.holder
         and new.leased_until == old.leased_until
-        and not (unit.documents or unit.tiers or unit.guards)
+        and not (unit.documents or unit.guards)
+        and (not unit.tiers or _are_near(unit.tiers, new, route))
         and unit.truncate_after is None
         and unit.copy is None
         and unit.claim_taken is None
@@ -42,26 +48,39 @@ def is_plain(unit: Unit, old: Header, new: Header) -> bool:
     )
 
 
+def _are_near(changes: Sequence[TierChange], header: Header, route: Route) -> bool:
+    """Return whether all that changes in tiers is keys set of the session's user, in its route."""
+    user, count = header.user, 0
+    if user is None or routes.of_user(header.app, user) != route:
+        return False
+    for _, whose, values, dropped, _ in changes:
+        if whose != user or dropped:
+            return False
+        count += len(values)
+    return 0 < count <= MOST_EVENTS
+
+
 def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tuple[str, ...]]:
     """Return the call that writes a plain change, and the session's kinds of events after it."""
     assert unit.old is not None, "a new session is no change"
     old, entries, route = unit.old.header, unit.entries, row.route
     names = keys.names(route, new.app, new.id)
     fields, kinds = _fields(unit, old, new, row)
+    more, shared = _shared(keys, unit, route)
     phase = f"{new.phase.value}:active"
-    listed = [f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}"]
+    more += (f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}")
     for name, value in new.labels.items():
-        listed.append(f"{names.lists}{label_facet(name, value)}:{phase}")
+        more.append(f"{names.lists}{label_facet(name, value)}:{phase}")
     command = (
         "EVALSHA",
         scripts.CHANGE.sha,
-        5 + len(listed),
+        5 + len(more),
         names.session,
         names.log,
         names.ids,
         names.kinds,
         names.due,
-        *listed,
+        *more,
         old.epoch,
         unit.old.version,
         names.channel,
@@ -71,11 +90,26 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
         entries[0].seq - 1 if entries else 0,
         rows.kind_bytes(kinds, entries),
         len(entries),
+        max(0, len(shared) - 2),
         *[rows.line(entry, peak) for entry, peak in zip(entries, unit.peaks, strict=True)],
         *[entry.id for entry in entries],
+        *shared,
         *fields,
     )
     return Call(route, command), kinds
+
+
+def _shared(keys: Keys, unit: Unit, route: Route) -> tuple[list[str], list[str | bytes]]:
+    """Return the keys that a change of the user's tier takes, and user, app, names and values."""
+    if not unit.tiers:
+        return [], []
+    app, user = unit.tiers[0][:2]
+    assert user is not None, "a plain change leaves the app's tier alone"
+    values: list[str | bytes] = [user, app]
+    for change in unit.tiers:  # where a key is set twice the last value counts
+        for key, encoded in change.set.items():
+            values += (key, bytes(encoded))
+    return [*keys.shared(route, app, user)], values
 
 
 def _fields(

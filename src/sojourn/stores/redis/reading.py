@@ -8,7 +8,7 @@ which was read with the session, so that the whole is as of the session's moment
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from sojourn.expiry import is_past
 from sojourn.model import Record
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 LOOKS = 8
 """Looks at a session and the tiers it shares until they are of one moment; then what there is."""
+
+
+Asked: TypeAlias = "tuple[str | bytes | int, ...]"
+"""A script that reads, and its arguments."""
+
+_FIELDS = tuple(rows.FIELDS.split(","))
+_NO_BOUNDS = (None, None, None, None, None, 0)
 
 
 class Away(NamedTuple):
@@ -66,7 +73,7 @@ class Reader:
         """Return a session; see `Store.get`."""
         deadline = self._client.deadline()
         key = (get.app, get.id)
-        window = _window_arguments(get.window)
+        window = _asked(get.window)
         seen, tiers = await self._look(key, window, deadline)
         if seen is None or (is_past(seen.loaded.header.expires_at, get.now) and not get.expired):
             return None
@@ -75,20 +82,19 @@ class Reader:
             state=rows.to_state(get.id, seen.loaded.state),
             user_state=tiers.user_state,
             app_state=tiers.app_state,
-            entries=tuple(rows.to_entry(text, get.id) for text in seen.lines),
+            entries=tuple(rows.to_entries(seen.lines, get.id)),
         )
 
     async def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
         """Return a window of a log; see `Store.events`."""
         deadline = self._client.deadline()
-        arguments = _window_arguments(window)
-        seen = await self._find((app, id), arguments, deadline, tiers=False)
+        seen = await self._find((app, id), _asked(window), deadline, tiers=False)
         if seen is None or is_past(seen.loaded.header.expires_at, now):
             return None
-        return [rows.to_entry(text, id) for text in seen.lines]
+        return rows.to_entries(seen.lines, id)
 
     async def _find(
-        self, key: Key, window: list[Any], deadline: float, *, tiers: bool = True
+        self, key: Key, window: Asked, deadline: float, *, tiers: bool = True
     ) -> Seen | None:
         """Return a session from where it was seen last, or from home, or where a note says."""
         spot = self._finder.spots.get(key)
@@ -115,7 +121,7 @@ class Reader:
                 self._finder.spots.keep(key, spot_in(note))
         return seen
 
-    def _call(self, spot: Spot, key: Key, window: list[Any], tiers: bool) -> Call:  # noqa: FBT001 - it says what is read
+    def _call(self, spot: Spot, key: Key, window: Asked, tiers: bool) -> Call:  # noqa: FBT001 - it says what is read
         """Return the call that reads a session, and what tiers are in reach."""
         app = key[0]
         session = self._keys.session(spot.route, *key)
@@ -132,8 +138,8 @@ class Reader:
             if routes.of_app(app) == spot.route:
                 app_tier = self._keys.tier(spot.route, app, None)
         names = (session, log, kinds, user_tier, app_tier, outbox, sent)
-        sha = scripts.READ.sha
-        return Call(spot.route, ("EVALSHA", sha, len(names), *names, rows.FIELDS, *window))
+        sha, *arguments = window
+        return Call(spot.route, ("EVALSHA", sha, len(names), *names, *arguments))
 
     def _seen(self, spot: Spot, key: Key, reply: Reply) -> Seen | None:
         """Return what a reply says; remember where the session is."""
@@ -156,9 +162,7 @@ class Reader:
 
     # --- tiers beside it -----------------------------------------------------------------------
 
-    async def _look(
-        self, key: Key, window: list[Any], deadline: float
-    ) -> tuple[Seen | None, Tiers]:
+    async def _look(self, key: Key, window: Asked, deadline: float) -> tuple[Seen | None, Tiers]:
         """Return a session, and the tiers it shares as of the same moment."""
         seen = await self._find(key, window, deadline)
         if seen is None:
@@ -253,19 +257,22 @@ def _overlaid(seen: Seen, place: Away, tier: tuple[list[bytes], int]) -> list[by
     return [part for pair in values.items() for part in pair]
 
 
-def _window_arguments(window: EventQuery | None) -> list[Any]:
-    """Return a window as the script takes it."""
+def _asked(window: EventQuery | None) -> Asked:
+    """Return the script that reads a window, and the window as it takes it."""
     if window is None:
-        return []
+        return (scripts.LATEST.sha, 0, *_FIELDS)
+    bounds = (window.after_seq, window.before_seq, window.since_instant)
+    opening = window.opening if type(window) is Ends else 0
+    if (window.first, window.kinds, *bounds, opening) == _NO_BOUNDS and window.last is not None:
+        return (scripts.LATEST.sha, window.last, *_FIELDS)
     mode, limit = "all", window.last
     if window.first is not None:
         mode, limit = "first", window.first
     elif window.last is not None:
         mode = "last"
-    bounds = (window.after_seq, window.before_seq, window.since_instant)
-    arguments = [mode, "" if limit is None else limit]
+    arguments = [scripts.READ.sha, rows.FIELDS, mode, "" if limit is None else limit]
     arguments += ["" if bound is None else bound for bound in bounds]
-    arguments.append(window.opening if type(window) is Ends and mode == "last" else 0)
+    arguments.append(opening if mode == "last" else 0)
     if window.kinds is None:
-        return [*arguments, ""]
-    return [*arguments, len(window.kinds) or "0", *window.kinds]
+        return (*arguments, "")
+    return (*arguments, len(window.kinds) or "0", *window.kinds)

@@ -58,6 +58,9 @@ class _Head(Header, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A header as it is kept: what a fresh session has anyway is left out."""
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Line(msgspec.Struct, gc=False):
     """An event as it is kept."""
 
@@ -67,8 +70,8 @@ class _Line(msgspec.Struct, gc=False):
     author: str | None
     at: int
     body: msgspec.Raw
-    changes: msgspec.Raw = msgspec.Raw()
-    deleted: msgspec.Raw = msgspec.Raw()
+    changes: msgspec.Raw = _ABSENT
+    deleted: msgspec.Raw = _ABSENT
 
 
 class _Peak(msgspec.Struct, gc=False):
@@ -92,6 +95,7 @@ class _Facts(msgspec.Struct, gc=False):
 _encode = msgspec.json.Encoder().encode
 _head_decoder = msgspec.json.Decoder(Header)
 _line_decoder = msgspec.json.Decoder(_Line)
+_lines_decoder = msgspec.json.Decoder(list[_Line])
 _peak_decoder = msgspec.json.Decoder(_Peak)
 _facts_decoder = msgspec.json.Decoder(_Facts)
 _holder_decoder = msgspec.json.Decoder(tuple[str, str, int])
@@ -163,20 +167,34 @@ def line(entry: Entry, peak: int) -> bytes:
 def to_entry(text: bytes, id: str) -> Entry:
     """Return an event from its JSON. Raises `Corrupt`."""
     try:
-        found = _line_decoder.decode(text)
-        changes, deleted = bytes(found.changes), bytes(found.deleted)
-        return Entry(
-            found.seq,
-            found.id,
-            found.kind,
-            found.author,
-            found.at,
-            str(found.body, "utf-8"),
-            changes.decode() if changes else None,
-            deleted.decode() if deleted else None,
-        )
+        return _entry_of(_line_decoder.decode(text))
     except _UNREADABLE as error:
         raise Corrupt(f"an event of session {id!r}", str(error)) from error
+
+
+def to_entries(texts: Sequence[bytes], id: str) -> list[Entry]:
+    """Return events from their JSON, all at once if they can be read. Raises `Corrupt`."""
+    try:
+        found = _lines_decoder.decode(b"[%b]" % b",".join(texts))
+        if len(found) == len(texts):
+            return [_entry_of(line) for line in found]
+    except _UNREADABLE:
+        pass  # one by one, it is seen which
+    return [to_entry(text, id) for text in texts]
+
+
+def _entry_of(line: _Line) -> Entry:
+    changes, deleted = line.changes, line.deleted
+    return Entry(
+        line.seq,
+        line.id,
+        line.kind,
+        line.author,
+        line.at,
+        str(line.body, "utf-8"),
+        None if changes is _ABSENT else str(changes, "utf-8"),
+        None if deleted is _ABSENT else str(deleted, "utf-8"),
+    )
 
 
 def peak_in(text: bytes, id: str) -> int:

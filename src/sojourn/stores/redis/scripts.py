@@ -28,6 +28,9 @@ APPLY = _script("log", "apply")
 READ = _script("log", "read")
 """A session with its tiers and a window of its log."""
 
+LATEST = _script("latest")
+"""A session with its tiers and the last events of its log."""
+
 PAGE = _script("page")
 """The next entries of orders, behind a position."""
 
@@ -55,5 +58,5 @@ DUMP = _script("dump")
 CHANGE = _script("change")
 """What nearly every write does to a session."""
 
-ALL = (CHANGE, APPLY, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP)
+ALL = (CHANGE, APPLY, LATEST, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP)
 """What a server is told that does not know one of them."""

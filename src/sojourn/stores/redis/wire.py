@@ -13,11 +13,11 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hiredis import pack_command
+import hiredis
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,10 @@ Reply: TypeAlias = Any
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """Closing throws away what was not sent, instead of sending it whenever the network is back."""
+
+
+NOTHING = object()
+"""What stands for a reply that is not all there yet."""
 
 
 class LostError(Exception):
@@ -64,19 +68,26 @@ class _Flight:
             self.future.exception()  # its caller may be gone: that is no error of the program
 
 
-class Wire:
-    """A connection that is made when it is needed, once; a new one is a new `Wire`."""
+class Wire(asyncio.Protocol):
+    """A connection that is made when it is needed, once; a new one is a new `Wire`.
+
+    The driver connects and says hello. From then on replies come to here straight from the socket:
+    nobody has to be woken up to read them.
+    """
 
     def __init__(self, address: Address, options: Options, patience: float) -> None:
         """Name the server; nothing is sent yet. It gets `patience` seconds to say hello."""
         self.address = address
         self._patience = patience
         self._connection = connection(address, options)
-        self._ready: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._reader = hiredis.Reader()
         self._queue: list[_Flight] = []
         self._flights: deque[_Flight] = deque()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._wanted = asyncio.Event()
+        self._leaving = False
+        self._full = False
+        self._gone = asyncio.Event()
         self.broken: Exception | None = None
 
     def send(self, commands: Sequence[Command], seconds: float) -> asyncio.Future[list[Reply]]:
@@ -90,47 +101,77 @@ class Wire:
         if self.broken is not None:
             flight.land(LostError("the connection is broken"))
             return flight.future
-        if self._ready is None:
-            self._ready = loop.create_task(self._run())
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._connect())
         flight.timer = loop.call_later(seconds, self._time_out, seconds)
         self._queue.append(flight)
-        self._wanted.set()
+        self._leave_soon()
         return flight.future
 
-    async def _run(self) -> None:
-        """Connect, then send what is queued, until the connection breaks."""
+    async def _connect(self) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 await self._connection.connect()  # type: ignore[no-untyped-call]  # the driver's own lack
-            self._tasks.append(asyncio.get_running_loop().create_task(self._read()))
-            while True:
-                await self._wanted.wait()
-                self._wanted.clear()
-                flights, self._queue = self._queue, []
-                if not flights:
-                    continue
-                self._flights.extend(flights)
-                commands = [command for flight in flights for command in flight.commands]
-                packed = [_packed(command) for command in commands]
-                await self._connection.send_packed_command(packed, check_health=False)
+            self._transport, self._reader = self._connection.hand_over(self)
+            self._leave_soon()
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
 
-    async def _read(self) -> None:
-        """Hand out replies, in the order in which commands were sent, until there are no more."""
-        read = self._connection.read_response
+    def _leave_soon(self) -> None:
+        """Send what is queued: at once if nothing is under way, else at the turn's end."""
+        if not self._queue or self._leaving or self._full or self._transport is None:
+            return
+        if not self._flights:
+            self._leave()
+            return
+        self._leaving = True
+        asyncio.get_running_loop().call_soon(self._leave)
+
+    def _leave(self) -> None:
+        self._leaving = False
+        if self._transport is None or self.broken is not None or self._full:
+            return
+        flights, self._queue = self._queue, []
+        self._flights.extend(flights)
         try:
-            while True:
-                try:
-                    reply: Reply = await read()
-                except ResponseError as error:
-                    reply = error
+            packed = [_packed(command) for flight in flights for command in flight.commands]
+            self._transport.write(b"".join(packed))
+        except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
+            self.drop(error)
+
+    # --- what the transport calls --------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out replies, in the order in which commands were sent."""
+        if self.broken is not None:
+            return
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not NOTHING:
+                if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                    raise reply  # noqa: TRY301 - the server is about to close the connection
                 flight = self._flights[0]
                 flight.replies.append(reply)
                 if len(flight.replies) == len(flight.commands):
                     self._flights.popleft().land()
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Lose what is under way."""
+        self._gone.set()
+        self.drop(exc or ConnectionError("the server has closed the connection"))
+
+    def pause_writing(self) -> None:
+        """Let what is queued wait: the server does not take more now."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._full = False
+        self._leave_soon()
+
+    # --- the end -------------------------------------------------------------------------------
 
     def _time_out(self, seconds: float) -> None:
         self.drop(TimeoutError(f"no reply within {seconds:.3g} s"))
@@ -140,9 +181,8 @@ class Wire:
         if self.broken is not None:
             return
         self.broken = error
-        for task in (self._ready, *self._tasks):
-            if task is not None and task is not _current_task():
-                task.cancel()
+        if self._connecting is not None and self._connecting is not _current_task():
+            self._connecting.cancel()
         self._connection.abort()
         lost = LostError(str(error) or type(error).__name__)
         lost.__cause__ = error
@@ -152,16 +192,17 @@ class Wire:
         self._queue.clear()
 
     async def close(self) -> None:
-        """Break the connection and return once its tasks are over."""
+        """Break the connection and return once nothing is left of it."""
         self.drop(LostError("closed"))
-        tasks = [task for task in (self._ready, *self._tasks) if task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
+        if self._transport is not None:
+            await self._gone.wait()
 
 
 def _packed(command: Command) -> bytes:
     """Return a command as it is sent: as the driver would, in C."""
-    packed: bytes = pack_command(tuple(command))  # type: ignore[arg-type]  # it is typed as a pair's is
+    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # it is typed as a pair's is
     return packed
 
 
@@ -172,10 +213,25 @@ def _current_task() -> asyncio.Task[Any] | None:
         return None
 
 
-class _Abortable:
-    """A connection that can be thrown away at once."""
+class _Ours:
+    """A connection that can be taken over, and thrown away at once."""
 
+    _reader: asyncio.StreamReader | None
     _writer: asyncio.StreamWriter | None
+    _parser: Any
+
+    def hand_over(
+        self, protocol: asyncio.Protocol
+    ) -> tuple[asyncio.WriteTransport, hiredis.Reader]:
+        """Have all that comes go to a protocol; return where to write, and what to read it with."""
+        assert self._writer is not None, "it is connected"
+        transport = self._writer.transport
+        transport.set_protocol(protocol)
+        mapped = self._parser.parse_error
+        reader = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=mapped, notEnoughData=NOTHING
+        )
+        return transport, reader
 
     def abort(self) -> None:
         """Close without a farewell; what was not sent is not sent any more."""
@@ -187,13 +243,14 @@ class _Abortable:
             with suppress(OSError):  # closed already
                 endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         writer.transport.abort()
+        self._reader = self._writer = None  # else the driver thinks that it is open
 
 
-class PlainConnection(_Abortable, Connection):
+class PlainConnection(_Ours, Connection):
     """A connection in the clear."""
 
 
-class SecureConnection(_Abortable, SSLConnection):
+class SecureConnection(_Ours, SSLConnection):
     """A connection through TLS."""
 
 
