@@ -227,9 +227,10 @@ class State(MutableMapping[str, Any]):
     def applied(self, changes: Mapping[str, msgspec.Raw | Deletion], writes: int) -> None:
         """Take over changes that were committed with an event when `writes` was the count.
 
-        What the caller did to a key since then stays, for the next save.
+        What the caller did to a key since then stays, for the next save. So does a `clear`: it
+        removes what an event brought that was appended before it.
         """
-        if not (self._assigned or self._deleted or self._withdrawn):
+        if not (self._assigned or self._deleted or self._withdrawn or self._cleared_at):
             for key in changes if self._values else ():
                 self._values.pop(key, None)
             self._loaded.update(changes)  # type: ignore[arg-type]  # those to remove go next
@@ -237,6 +238,7 @@ class State(MutableMapping[str, Any]):
                 for key, value in changes.items():
                     self._set_loaded(key, value)
             return
+        cleared = self._cleared_at > writes
         for key, value in changes.items():
             self._set_loaded(key, value)
             if self._withdrawn.get(key, 0) > writes and key in self._loaded:
@@ -246,6 +248,8 @@ class State(MutableMapping[str, Any]):
                 self._assigned.pop(key, None)
                 self._deleted.pop(key, None)
                 self._withdrawn.pop(key, None)
+                if cleared and key in self._loaded and tier_of(key)[0] == "session":
+                    self._deleted[key] = self._cleared_at
             elif key not in self._loaded:
                 self._deleted.pop(key, None)
 

@@ -220,3 +220,31 @@ async def test_events_whose_fate_was_unknown_are_on_the_copy_before_the_next(url
         kinds = [event.kind for event in session.events]
         assert kinds == [event.kind for event in await sessions.events("s1")] == ["first", "second"]
         assert session.state["a"] == 1
+
+
+async def test_a_clear_after_an_append_that_nobody_knew_of_clears_what_it_brought(
+    url: str,
+) -> None:
+    """The append was found to be there only by the save that is to remove the session."""
+    async with faulty(url) as (store, sessions):
+        session = await sessions.create(id="s1", state={"old": 1})
+        store.lose("commit", "get", times=None)
+        with pytest.raises(Unavailable):
+            await sessions.append(session, Event(kind="a"), state={"new": 2})
+        store.heal()
+        session.state.clear()
+        await sessions.save(session)
+        assert await sessions.get("s1") is None
+
+
+async def test_an_append_that_nobody_knew_of_stays_after_a_clear_before_it(url: str) -> None:
+    """What is set after a clear keeps the session, with only that."""
+    async with faulty(url) as (store, sessions):
+        session = await sessions.create(id="s1", state={"old": 1})
+        session.state.clear()
+        store.lose("commit", "get", times=None)
+        with pytest.raises(Unavailable):
+            await sessions.append(session, Event(kind="a"), state={"new": 2})
+        store.heal()
+        await sessions.save(session)
+        assert dict((await sessions.require("s1")).state) == {"new": 2}

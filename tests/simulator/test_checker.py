@@ -516,6 +516,19 @@ def test_a_refused_value_is_never_seen() -> None:
     assert "values_are_the_last_ones" in story.broken()
 
 
+def test_what_a_save_sends_again_may_have_been_written_when_it_was_first_sent() -> None:
+    story = Story()
+    story.made()
+    story.did("save", epoch="e1", commits=True, writes={"k0": 2}, outcome="unknown")
+    story.did("save", epoch="e1", commits=True, writes={"k0": 3})
+    story.did("save", epoch="e1", commits=True, writes={"k0": 2, "k1": 4})
+    for value in (2, 3):
+        story.final = [seen(state={**S1.state, "k0": value, "k1": 4}, revision=4)]
+        assert story.broken() == set(), value
+    story.final = [seen(state={**S1.state, "k1": 4}, revision=4)]
+    assert "values_are_the_last_ones" in story.broken()
+
+
 def test_of_writes_at_the_same_time_either_may_be_last() -> None:
     story = Story()
     story.made()

@@ -359,9 +359,21 @@ def _stale(
             yield f"{what}: {key} is {value} before it was written"
         settled = [op for op in writes if op.done and op.ended < sighting.began]
         since = max((source.ended for source in sources), default=-1)
-        newer = [op for op in settled if op.writes[key] != value and op.began > since]
+        newer = [
+            op for op in settled if op.writes[key] != value and _tried(evidence, op, key) > since
+        ]
         if newer:
             yield f"{what}: {sighting.by} saw {value}, after {newer[-1]}"
+
+
+def _tried(evidence: Evidence, operation: Operation, key: str) -> int:
+    """Return when the value that an operation wrote was first tried.
+
+    A save sends again what came of an earlier one that nobody knows, unless it finds that it had
+    been written: it may have been written any time since then.
+    """
+    first = evidence.numbered(operation.writes[key])
+    return operation.began if first is None else min(operation.began, first.began)
 
 
 def leases_are_numbered(evidence: Evidence) -> Iterator[str]:
