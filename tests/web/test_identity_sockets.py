@@ -27,8 +27,9 @@ SOON = 0.001
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Keep each text in the session, and say how many there are."""
-    session = scope["identity"]
-    assert current_session() is session
+    session: Any = scope["identity"]
+    ambient: object = current_session()
+    assert ambient is session
     while True:
         message = await receive()
         if message["type"] == "websocket.connect":
@@ -57,7 +58,8 @@ def who(scope: Scope) -> str:
 
 def socket(sessions: SessionManager, app: App, **options: Any) -> Client:
     """Return a client of a socket in Ada's session."""
-    options = {"socket_check": SOON, "expiry": Expiry(idle=60)} | options
+    options.setdefault("expiry", Expiry(idle=60))
+    options.setdefault("socket_check", SOON)
     return Client(Browser(IdentityMiddleware(app, sessions=sessions, user=who, **options)))
 
 
