@@ -10,8 +10,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from benchmarks.peers import contest, page
-from benchmarks.peers.comparisons import QUICK, Sizes, all_of
+from benchmarks.peers.comparisons import QUICK, Sizes
 from benchmarks.peers.places import Places
+from benchmarks.peers.program import all_of
 from benchmarks.rounds import ROOT
 
 if TYPE_CHECKING:

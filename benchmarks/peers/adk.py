@@ -28,7 +28,8 @@ REFUSALS = ("database is locked", "QueuePool limit")
 logging.disable(logging.WARNING)  # a session service says where it is experimental
 
 
-def _event(number: int) -> Event:
+def an_event(number: int) -> Event:
+    """Return an event with its change of state."""
     part = types.Part(text=material.text(number))
     return Event(
         author="user",
@@ -61,7 +62,8 @@ async def _service(kind: str, path: str, journal: str) -> AsyncIterator[Any]:
         await service.close()
 
 
-async def _made(service: Any, count: int) -> list[Any]:
+async def made_sessions(service: Any, count: int) -> list[Any]:
+    """Make sessions, each of a user of its own."""
     return [
         await service.create_session(
             app_name=APP,
@@ -73,7 +75,8 @@ async def _made(service: Any, count: int) -> list[Any]:
     ]
 
 
-async def _read(service: Any, session: Any, last: int | None = None) -> Any:
+async def read_session(service: Any, session: Any, last: int | None = None) -> Any:
+    """Return a session anew, with its last events or with all."""
     return await service.get_session(
         app_name=APP,
         user_id=session.user_id,
@@ -82,8 +85,9 @@ async def _read(service: Any, session: Any, last: int | None = None) -> Any:
     )
 
 
-async def _check(service: Any, session: Any, events: int, last: int | None) -> None:
-    found = await _read(service, session)
+async def check_session(service: Any, session: Any, events: int, last: int | None) -> None:
+    """See that the log is as long as it has to be, and the last event and its state are there."""
+    found = await read_session(service, session)
     assert len(found.events) == events
     if last is not None:
         assert found.events[-1].content.parts[0].text == material.text(last)
@@ -93,14 +97,14 @@ async def _check(service: Any, session: Any, events: int, last: int | None) -> N
 async def append(path: str, *, kind: str, journal: str, count: int, warm: int) -> Sample:
     """Append to one session."""
     async with _service(kind, path, journal) as service:
-        (session,) = await _made(service, 1)
-        events = [_event(number) for number in range(warm + count)]
+        (session,) = await made_sessions(service, 1)
+        events = [an_event(number) for number in range(warm + count)]
 
         async def step(number: int) -> None:
             await service.append_event(session, events[number])
 
         measured = await awaited_in_turn(step, count=count, warm=warm)
-        await _check(service, session, warm + count, warm + count - 1)
+        await check_session(service, session, warm + count, warm + count - 1)
         return measured
 
 
@@ -109,8 +113,8 @@ async def callers(
 ) -> Sample:
     """Append from many callers at once, each to a session of its own."""
     async with _service(kind, path, journal) as service:
-        held = await _made(service, callers)
-        events = [[_event(number) for number in range(warm + each)] for _ in held]
+        held = await made_sessions(service, callers)
+        events = [[an_event(number) for number in range(warm + each)] for _ in held]
         stored = [0] * callers
 
         async def step(caller: int, number: int) -> None:
@@ -125,7 +129,7 @@ async def callers(
         measured = await at_once(step, callers=callers, each=each, warm=warm)
         for session, count in zip(held, stored, strict=True):
             last = warm + each - 1 if count == warm + each else None
-            await _check(service, session, count, last)
+            await check_session(service, session, count, last)
         return measured
 
 
@@ -134,11 +138,11 @@ async def tail(
 ) -> Sample:
     """Load a session with the last events of its log."""
     async with _service(kind, path, journal) as service:
-        (session,) = await _made(service, 1)
+        (session,) = await made_sessions(service, 1)
         await _fill(service, kind, path, session, events)
 
         async def step(_number: int) -> None:
-            found = await _read(service, session, window)
+            found = await read_session(service, session, window)
             assert len(found.events) == window
             assert found.events[-1].content.parts[0].text == material.text(events - 1)
 
@@ -147,7 +151,7 @@ async def tail(
 
 async def _fill(service: Any, kind: str, path: str, session: Any, events: int) -> None:
     """Write the rows that so many appends would have written, in one transaction."""
-    made = map(_event, range(events))
+    made = map(an_event, range(events))
     if kind == "database":
         schema = service._get_schema_classes()  # noqa: SLF001 - appends would take minutes
         async with service.database_session_factory() as sql:
@@ -174,17 +178,17 @@ async def _fill(service: Any, kind: str, path: str, session: Any, events: int) -
 async def memory(*, events: int, sessions: int, each: int) -> Sample:
     """Append to logs of so many events in memory, one session after the other."""
     service = InMemorySessionService()
-    held = await _made(service, sessions + 1)
+    held = await made_sessions(service, sessions + 1)
     for session in held:
         # Appending them would take the square of their number: each append searches all others.
         kept = service.sessions[APP][session.user_id][session.id]
-        kept.events.extend(map(_event, range(events)))
-    held = [await _read(service, session) for session in held]
-    made = [_event(number) for number in range(each * (sessions + 1))]
+        kept.events.extend(map(an_event, range(events)))
+    held = [await read_session(service, session) for session in held]
+    made = [an_event(number) for number in range(each * (sessions + 1))]
 
     async def step(number: int) -> None:
         await service.append_event(held[number // each], made[number])
 
     measured = await awaited_in_turn(step, count=each * sessions, warm=each)
-    await _check(service, held[-1], events + each, each * (sessions + 1) - 1)
+    await check_session(service, held[-1], events + each, each * (sessions + 1) - 1)
     return measured

@@ -1,4 +1,4 @@
-"""The comparisons: who does what beside whom, and what Sojourn has to reach."""
+"""The comparisons in files and in memory: who does what beside whom, and what has to be reached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 ADK = "google.adk"
 OPENAI = "agents"
 LANGGRAPH = "langgraph.checkpoint.sqlite"
-LANGGRAPH_POSTGRES = "langgraph.checkpoint.postgres"
 
 FLAT = 1.2
 """What counts as flat: an append to a log a hundred times as long costs at most so many times as
@@ -111,9 +110,6 @@ SQLITE_SESSION = "openai-agents SQLiteSession"
 SYNC_SAVER = "langgraph SqliteSaver"
 ASYNC_SAVER = "langgraph AsyncSqliteSaver"
 MEMORY_SAVER = "langgraph InMemorySaver"
-BARE = "raw floor, bare loop"
-POSTGRES_SAVER = "langgraph PostgresSaver"
-ASYNC_POSTGRES_SAVER = "langgraph AsyncPostgresSaver"
 SHIPPED = ", as shipped"
 STARLETTE_COOKIES = "Starlette SessionMiddleware"
 STARSESSIONS = "starsessions"
@@ -123,30 +119,6 @@ DJANGO_DB = "Django db"
 DJANGO_CACHED = "Django cached_db"
 
 ALIKE = "All files in WAL mode with synchronous=FULL: a sync at every commit."
-SERVED = (
-    "One server for all, started for this run, through TCP on the loopback, an empty database for "
-    "each contestant, synchronous_commit on."
-)
-
-
-def all_of(sizes: Sizes) -> list[Comparison]:
-    """Return every comparison, in the order of the page."""
-    return [
-        append(sizes),
-        callers(sizes),
-        tail(sizes),
-        memory(sizes),
-        chat(sizes),
-        chats(sizes),
-        checkpoints(sizes),
-        checkpoints_in_memory(sizes),
-        visits(sizes),
-        visits_durable(sizes),
-        postgres_append(sizes),
-        postgres_callers(sizes),
-        postgres_tail(sizes),
-        postgres_checkpoints(sizes),
-    ]
 
 
 VISITS = (
@@ -275,7 +247,7 @@ def memory(sizes: Sizes) -> Comparison:
             # A peer's cost grows with the log: few appends beyond the length that is meant.
             each = max(1, min(sizes.in_memory // 2, events // 10))
             keywords = {"events": events, "sessions": sizes.in_memory // each, "each": each}
-            name, beside = _at(label, events), _at(SOJOURN, events)
+            name, beside = at_length(label, events), at_length(SOJOURN, events)
             contestants.append(
                 Contestant(name, work, keywords, place="memory", needs=needs, beside=beside)
             )
@@ -288,14 +260,15 @@ def memory(sizes: Sizes) -> Comparison:
         "compares the event's id with that of every event in the log.",
         contestants,
         [
-            Target(_at(SOJOURN, short), _at(ADK_MEMORY, short), 1),
-            Target(_at(SOJOURN, middle), _at(ADK_MEMORY, middle), 5),
-            Target(_at(SOJOURN, long), _at(SOJOURN, short), 1 / FLAT),
+            Target(at_length(SOJOURN, short), at_length(ADK_MEMORY, short), 1),
+            Target(at_length(SOJOURN, middle), at_length(ADK_MEMORY, middle), 5),
+            Target(at_length(SOJOURN, long), at_length(SOJOURN, short), 1 / FLAT),
         ],
     )
 
 
-def _at(label: str, events: int) -> str:
+def at_length(label: str, events: int) -> str:
+    """Return the label of who appends to logs of this length."""
     return f"{label}, {events:,} events"
 
 
@@ -380,95 +353,6 @@ def checkpoints_in_memory(sizes: Sizes) -> Comparison:
         ],
         [],
     )
-
-
-def postgres_append(sizes: Sizes) -> Comparison:
-    """One caller, one session, on a server."""
-    keywords = {"count": sizes.appends, "warm": sizes.warm}
-    return Comparison(
-        "postgres-append",
-        "append of a 1 KB event with a change of session and user state, one caller, on PostgreSQL",
-        f"{SERVED} The floor is one prepared statement for each append: the session's row compared "
-        "and set, the user's row, the event. Sojourn also keeps the order of use for lists, and "
-        "what came of the call, for one that is made again.",
-        _on_postgres("append", keywords),
-        [Target(SOJOURN, FLOOR, 1 / 1.5), Target(SOJOURN, ADK_DATABASE, 12)],
-    )
-
-
-def postgres_callers(sizes: Sizes) -> Comparison:
-    """Many callers at once, on a server."""
-    keywords = {
-        "callers": sizes.callers,
-        "each": sizes.each,
-        "warm": max(1, sizes.warm * 4 // sizes.callers),
-    }
-    bare = Contestant(BARE, "peers.postgres_floor.bare", keywords, place="postgres")
-    return Comparison(
-        "postgres-callers",
-        f"the same by {sizes.callers} callers at once, each on a session of its own",
-        f"{SERVED} The floor has as many callers too: what came while one call was under way is "
-        "the next one, of arrays. In a bare loop, a round of the callers is one such call.",
-        [*_on_postgres("callers", keywords), bare],
-        [Target(SOJOURN, FLOOR, 1 / 1.6), Target(SOJOURN, ADK_DATABASE, 30)],
-    )
-
-
-def postgres_tail(sizes: Sizes) -> Comparison:
-    """The end of a long log, on a server."""
-    keywords = {
-        "events": sizes.log,
-        "window": sizes.window,
-        "count": sizes.reads,
-        "warm": sizes.warm,
-    }
-    return Comparison(
-        "postgres-tail",
-        f"load a session with the last {sizes.window} of its {sizes.log:,} events, on PostgreSQL",
-        f"{SERVED} The floor reads the session's state, the user's and the events' bodies in one "
-        "prepared statement, and decodes them.",
-        _on_postgres("tail", keywords),
-        [Target(SOJOURN, FLOOR, 1 / 1.6)],
-    )
-
-
-def postgres_checkpoints(sizes: Sizes) -> Comparison:
-    """Checkpoints on a server."""
-    keywords = {"count": sizes.checkpoints, "warm": sizes.warm}
-    saver = "peers.langgraph_savers"
-    needs = LANGGRAPH_POSTGRES
-    return Comparison(
-        "postgres-checkpoints",
-        "save a checkpoint of 6 KB that comes from the last one, then load the latest, on "
-        "PostgreSQL",
-        f"{SERVED} Everybody encodes and decodes the same values as MessagePack within the clock; "
-        "the savers keep each channel by its version, and this one changes all of them.",
-        [
-            Contestant(SOJOURN, "peers.ours.checkpoints", keywords, place="postgres"),
-            Contestant(FLOOR, "peers.postgres_floor.checkpoints", keywords, place="postgres"),
-            Contestant(
-                POSTGRES_SAVER, f"{saver}.sync_postgres", keywords, place="postgres", needs=needs
-            ),
-            Contestant(
-                ASYNC_POSTGRES_SAVER,
-                f"{saver}.async_postgres",
-                keywords,
-                place="postgres",
-                needs=needs,
-            ),
-        ],
-        [Target(SOJOURN, POSTGRES_SAVER, 1), Target(SOJOURN, ASYNC_POSTGRES_SAVER, 1)],
-    )
-
-
-def _on_postgres(work: str, keywords: dict[str, Any]) -> list[Contestant]:
-    """Return who does something with sessions on a server: ours, the floor, ADK by asyncpg."""
-    more = {**keywords, "kind": "database", "journal": ""}
-    return [
-        Contestant(SOJOURN, f"peers.ours.{work}", keywords, place="postgres"),
-        Contestant(FLOOR, f"peers.postgres_floor.{work}", keywords, place="postgres"),
-        Contestant(ADK_DATABASE, f"peers.adk.{work}", more, place="postgres", needs=ADK),
-    ]
 
 
 def _raw(work: str, keywords: dict[str, Any]) -> list[Contestant]:

@@ -117,7 +117,12 @@ async def _tail(
 
 async def memory(*, events: int, sessions: int, each: int) -> Sample:
     """Append to logs of so many events in memory, one session after the other."""
-    async with _manager("") as manager:
+    return await log("", events=events, sessions=sessions, each=each)
+
+
+async def log(path: str, *, events: int, sessions: int, each: int) -> Sample:
+    """Append to logs of so many events, one session after the other."""
+    async with _manager(path) as manager:
         held = await _made(manager, sessions + 1)
         for session in held:
             await _fill(manager, session, events)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "google-adk",
+    "google-adk-community",
     "openai-agents",
     "langgraph",
     "langgraph-checkpoint",
@@ -30,6 +31,7 @@ PACKAGES = (
     "aiosqlite",
     "asyncpg",
     "psycopg",
+    "redis",
     "sqlalchemy",
 )
 

@@ -1,4 +1,4 @@
-"""Where a run keeps what it writes: an empty file, an empty database, or nothing but memory."""
+"""Where a run keeps what it writes: an empty file, database or server, or nothing but memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import asyncpg
 from tests.servers.postgres import PostgresServer, folder_of_programs
+from tests.servers.redis import Servers, installed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Place: TypeAlias = Literal["memory", "file", "postgres"]
+Place: TypeAlias = Literal["memory", "file", "postgres", "redis"]
 
 SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "2GB"}
 """Of the server: so little would be no server that anybody runs, and its log be cut all the time.
@@ -26,13 +27,15 @@ class Places:
         """`folder` is where files are."""
         self._folder = folder
         self._server: PostgresServer | None = None
+        self._redis: Servers | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.stop()
+        for server in (self._server, self._redis):
+            if server is not None:
+                server.stop()
 
     def fresh(self, place: Place) -> dict[str, Any]:
         """Return the keyword that says where to write: `path`, a file or the URL of a database."""
@@ -42,7 +45,20 @@ class Places:
             return {"path": str(self._folder / "work.db")}
         if place == "postgres":
             return {"path": self._database()}
+        if place == "redis":
+            return {"path": self._emptied_redis()}
         return {}
+
+    def _emptied_redis(self) -> str:
+        """Return the URL of a server that holds nothing."""
+        if self._redis is None:
+            if installed() is None:
+                raise SystemExit("no redis-server is installed: apt-get install redis-server")
+            self._redis = Servers()
+            self._redis.add()
+        (server,) = self._redis.servers
+        server.ask("FLUSHALL")
+        return server.url
 
     def _database(self) -> str:
         """Return the URL of an empty database."""

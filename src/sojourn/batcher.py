@@ -94,6 +94,11 @@ class Batcher(Generic[Operation, Result]):
         self._patience = patience
         self._look: asyncio.TimerHandle | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is waiting or being written."""
+        return not self._waiting and not self._flights
+
     async def submit(self, operation: Operation) -> Result:
         """Return the operation's result, or raise what it was refused with.
 
@@ -123,7 +128,7 @@ class Batcher(Generic[Operation, Result]):
 
     async def drain(self) -> None:
         """Return once nothing is waiting or being written."""
-        while self._waiting or self._flights:
+        while not self.is_idle:
             if self._flights:
                 await self._flights[-1].landed()
             else:

@@ -10,9 +10,10 @@ from xml.etree import ElementTree as ET
 import pytest
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.chart import Bar, bars
-from benchmarks.peers.comparisons import QUICK, Comparison, Contestant, Target, all_of
+from benchmarks.peers.comparisons import QUICK, Comparison, Contestant, Target
 from benchmarks.peers.contest import Outcome, Standing, missing
 from benchmarks.peers.page import lines, surroundings, write
+from benchmarks.peers.program import all_of
 from benchmarks.rounds import Side, turns
 from tests.servers.postgres import require_programs
 

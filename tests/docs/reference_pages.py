@@ -222,7 +222,8 @@ TESTING = ReferencePage(
         Listed("sojourn.testing.conformance", ("Factory", "Again", "Verdict")),
         Listed("sojourn.testing", ("LAWS", "law_names")),
         Listed("sojourn.testing.plugin", ("StoreLaws",)),
-        Listed("sojourn.testing", ("simulate", "Run", "Violation", "SimulatedLoop", "Stuck")),
+        Listed("sojourn.testing", ("simulate", "rehearse", "Run", "Violation")),
+        Listed("sojourn.testing", ("SimulatedLoop", "Stuck")),
     ),
 )
 

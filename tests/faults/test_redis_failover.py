@@ -15,8 +15,8 @@ from tests.faults.soak import SOAK, Progress, count, scaled
 from tests.faults.test_redis_faults import leaves_nothing
 from tests.servers.redis import Cluster, id_of
 
-from sojourn import Conflict, Event, SessionManager
-from sojourn.stores.redis.routes import TAGS, slot_of
+from sojourn import Conflict, Event, SessionManager, Unavailable
+from sojourn.stores.redis.routes import TAGS, of_user, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,6 +184,80 @@ async def test_a_lost_master_loses_nothing_that_a_replica_confirmed(
     figures = await survive(safe_cluster, url, how, f"masters lost, replicas confirm: {how}")
     assert figures.lost == 0
     figures.keep(f"redis_{how}_confirmed")
+
+
+async def test_a_master_that_is_away_delays_nobody_but_its_own() -> None:
+    """While it is frozen, sessions elsewhere are written as ever; its own once it is back."""
+    cluster = Cluster(replicas=0, node_timeout=60_000)
+    try:
+        async with SessionManager.open(f"{cluster.url}?timeout=60") as sessions:
+            by_port = await sessions_by_port(sessions)
+            victim = cluster.servers[0]
+            slow, cancelled, *_ = by_port.pop(victim.port)
+            others = [id for ids in by_port.values() for id in ids]
+            victim.freeze()
+            try:
+                late = [
+                    asyncio.ensure_future(sessions.append(id, Event(kind="note")))
+                    for id in (slow, cancelled)
+                ]
+                for number in range(20):
+                    if number == 10:
+                        late[1].cancel()
+                    writes = (sessions.append(id, Event(kind="note")) for id in others)
+                    await asyncio.gather(*writes)
+                assert not any(task.done() for task in late), "they are not final yet"
+            finally:
+                victim.thaw()
+            await late[0]
+            with pytest.raises(asyncio.CancelledError):
+                await late[1]
+            for id in (slow, cancelled):
+                assert len(await sessions.events(id)) == 1, "what was begun is there"
+            for id in others:
+                assert len(await sessions.events(id)) == 20
+    finally:
+        cluster.stop()
+
+
+async def test_a_master_that_never_answers_ends_every_call_and_the_closing() -> None:
+    """What was sent to it, what waits behind that, and what is cancelled; then the store."""
+    cluster = Cluster(replicas=0, node_timeout=60_000)
+    try:
+        sessions = SessionManager.open(f"{cluster.url}?timeout=1")
+        async with sessions:
+            by_port = await sessions_by_port(sessions)
+            victim = cluster.servers[0]
+            slow = by_port.pop(victim.port)
+            other = next(iter(by_port.values()))[0]
+            victim.freeze()
+            sent = [asyncio.ensure_future(sessions.append(id, Event(kind="note"))) for id in slow]
+            await sessions.append(other, Event(kind="note"))
+            behind = [asyncio.ensure_future(sessions.append(id, Event(kind="note"))) for id in slow]
+            await sessions.append(other, Event(kind="note"))
+            behind[0].cancel()
+            outcomes = await asyncio.gather(*sent, *behind, return_exceptions=True)
+            cancelled = outcomes.pop(len(sent))
+            assert isinstance(cancelled, asyncio.CancelledError)
+            assert {type(outcome) for outcome in outcomes} == {Unavailable}
+            last = [asyncio.ensure_future(sessions.append(id, Event(kind="note"))) for id in slow]
+            await sessions.append(other, Event(kind="note"))
+        assert all(task.done() for task in last), "a store that is closed owes nobody an answer"
+        assert {type(task.exception()) for task in last} == {Unavailable}
+    finally:
+        cluster.stop()
+
+
+async def sessions_by_port(sessions: SessionManager) -> dict[int, list[str]]:
+    """Make sessions on every master, and return their ids by its port."""
+    topology = sessions.store._client.topology  # type: ignore[attr-defined]  # it is Redis's
+    found: dict[int, list[str]] = {}
+    for number in range(24):
+        user = f"u{number}"
+        _, port = topology.master_of(of_user("default", user))
+        await sessions.create(id=f"s{number}", user=user)
+        found.setdefault(port, []).append(f"s{number}")
+    return found
 
 
 @scaled

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from sojourn.testing.faults import Call, Fault, RandomFaults
     from sojourn.testing.faulty import Armed, FaultyStore
     from sojourn.testing.laws import LAWS, law_names
-    from sojourn.testing.simulator import Run, SimulatedLoop, Stuck, Violation, simulate
+    from sojourn.testing.simulator import (
+        Run,
+        SimulatedLoop,
+        Stuck,
+        Violation,
+        rehearse,
+        simulate,
+    )
 
 __all__ = [
     "LAWS",
@@ -34,6 +41,7 @@ __all__ = [
     "Violation",
     "check_store",
     "law_names",
+    "rehearse",
     "simulate",
 ]
 
@@ -54,6 +62,7 @@ _HOME = {
     "Violation": "sojourn.testing.simulator",
     "check_store": "sojourn.testing.conformance",
     "law_names": "sojourn.testing.laws",
+    "rehearse": "sojourn.testing.simulator",
     "simulate": "sojourn.testing.simulator",
 }
 """Which module each public name lives in."""

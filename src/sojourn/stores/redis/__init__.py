@@ -11,12 +11,12 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from sojourn.batcher import Batcher
 from sojourn.errors import Closed
-from sojourn.stores.planning import Recent, weight
-from sojourn.stores.redis.batch import Batch, Tools
+from sojourn.stores.planning import Recent
+from sojourn.stores.redis.batch import Tools
 from sojourn.stores.redis.client import Client
 from sojourn.stores.redis.crossing import Crossing
+from sojourn.stores.redis.dispatch import Dispatch
 from sojourn.stores.redis.documents import DocumentReader
 from sojourn.stores.redis.dumping import Dumper
 from sojourn.stores.redis.finding import Finder
@@ -31,7 +31,7 @@ from sojourn.stores.redis.restoring import Restorer
 from sojourn.stores.redis.watch import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
     from sojourn.store import (
@@ -95,10 +95,7 @@ class RedisStore:
         self._inspector = Inspector(self._client, keys)
         self._dumper = Dumper(self._client, keys, finder, self._lister)
         self._remover = Remover(self._tools, keys, self._lister, self._restorer)
-        self._batcher: Batcher[Operation, Any] = Batcher(
-            self._send, name=self.name, weigh=weight, patience=options.timeout / 2
-        )
-        self._batches: set[asyncio.Task[None]] = set()
+        self._dispatch = Dispatch(self._tools)
 
     # --- opening and closing -------------------------------------------------------------------
 
@@ -130,9 +127,7 @@ class RedisStore:
 
     async def _shut(self) -> None:
         await self._watchers.close()
-        await self._batcher.drain()
-        if self._batches:
-            await asyncio.wait(self._batches)
+        await self._dispatch.drain()
         await self._client.close()
 
     def _check_open(self) -> None:
@@ -145,23 +140,7 @@ class RedisStore:
 
     async def _write(self, operation: Operation) -> Any:
         self._check_open()
-        return await self._batcher.submit(operation)
-
-    def _send(self, operations: Sequence[Operation], done: Callable[[Sequence[Any]], None]) -> None:
-        """Start a batch on its way."""
-        task = asyncio.get_running_loop().create_task(self._carry(operations, done))
-        self._batches.add(task)
-        task.add_done_callback(self._batches.discard)
-
-    async def _carry(
-        self, operations: Sequence[Operation], done: Callable[[Sequence[Any]], None]
-    ) -> None:
-        outcomes: Sequence[Any]
-        try:
-            outcomes = await Batch(self._tools, operations).run()
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
-            outcomes = [error] * len(operations)
-        done(outcomes)
+        return await self._dispatch.submit(operation)
 
     # --- the contract --------------------------------------------------------------------------
 
@@ -177,8 +156,7 @@ class RedisStore:
 
     async def commit(self, change: Change, /) -> Committed:
         """Apply a change."""
-        self._check_open()
-        committed: Committed = await self._batcher.submit(change)
+        committed: Committed = await self._write(change)
         return committed
 
     async def get(self, get: Get, /) -> Record | None:

@@ -99,13 +99,24 @@ class Connection(FaultyStore):
     async def _call(
         self, verb: str, send: Callable[..., Awaitable[Reply]], *arguments: Any
     ) -> Reply:
+        answered = 0
+
+        async def counted(*asked: Any) -> Reply:
+            nonlocal answered
+            reply = await send(*asked)
+            answered += 1
+            return reply
+
         asked = arguments[0] if arguments else ""
         about = getattr(asked, "id", None) or getattr(getattr(asked, "header", ""), "id", "")
         self.trace.note(self.who, f"  {verb} {about} ...")
         try:
-            reply = await super()._call(verb, send, *arguments)
+            reply = await super()._call(verb, counted, *arguments)
         except BaseException as error:
             self.trace.note(self.who, f"  {verb} {about} !! {type(error).__name__}")
+            if answered and isinstance(error, SojournError) and not isinstance(error, Unavailable):
+                # It was sent twice, and somebody came in between: that is no refusal of the first.
+                raise Unavailable(self.name, f"done, then refused: {error}") from error
             raise
         self.trace.note(self.who, f"  {verb} {about} -> {_told(reply)}")
         return reply
