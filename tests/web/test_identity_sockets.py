@@ -28,8 +28,7 @@ SOON = 0.001
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Keep each text in the session, and say how many there are."""
     session: Any = scope["identity"]
-    ambient: object = current_session()
-    assert ambient is session
+    assert id(current_session()) == id(session)
     while True:
         message = await receive()
         if message["type"] == "websocket.connect":
