@@ -172,6 +172,23 @@ def visits_durable(sizes: Sizes) -> Comparison:
     )
 
 
+def visits_redis(sizes: Sizes) -> Comparison:
+    """The same with sessions on a Redis server."""
+    keywords = {"count": sizes.visits // 2, "warm": sizes.warm}
+    ours = f"{SOJOURN} on Starlette"
+    return Comparison(
+        "visits-redis",
+        "requests of a visitor who is logged in, mostly reading, sessions on Redis",
+        f"{VISITS}on one Redis server, reached through TCP on the loopback, whose file of commands "
+        "is synced every second, for both.",
+        [
+            _site(ours, {"kind": "sojourn", **keywords}, "redis"),
+            _site(STARSESSIONS, {"kind": "starsessions", **keywords}, "redis", "starsessions"),
+        ],
+        [Target(ours, STARSESSIONS, 2)],
+    )
+
+
 def _site(
     label: str, keywords: dict[str, Any], place: Place, needs: str | None = None
 ) -> Contestant:

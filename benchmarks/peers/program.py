@@ -23,6 +23,7 @@ def all_of(sizes: Sizes) -> list[Comparison]:
         comparisons.checkpoints_in_memory(sizes),
         comparisons.visits(sizes),
         comparisons.visits_durable(sizes),
+        comparisons.visits_redis(sizes),
         on_servers.postgres_append(sizes),
         on_servers.postgres_callers(sizes),
         on_servers.postgres_tail(sizes),

@@ -50,8 +50,13 @@ class Reading:
         self, id: str, *, events: int | EventQuery | None, touch: bool, expired: bool
     ) -> Session | None:
         """See `SessionManager.get`."""
+        context = self._context
+        now = context.now()
+        if not is_name(id):
+            return None
         window = None if events is None else window_of(events)
-        record = await self.record(id, window=window, expired=expired)
+        get = Get(app=context.app, id=id, now=now, window=window, expired=expired)
+        record = await context.store.get(get)  # as `record`, but for a step: what there is most of
         if record is None:
             return None
         session = session_from(record)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from sojourn import codec
-from sojourn.errors import InvalidQuery, Unbound
+from sojourn.errors import Corrupt, InvalidQuery, Unbound
 from sojourn.events import events_from
 from sojourn.model import DELETE, Deletion, Encoded, Event, Header
 from sojourn.state import check_key, merge, tier_of
@@ -47,9 +47,24 @@ class State(MutableMapping[str, Any]):
     is malformed.
     """
 
-    def __init__(self, session: Session, loaded: Encoded) -> None:
-        """Made by `Session`."""
-        self._session = session
+    __slots__ = (
+        "__weakref__",
+        "_assigned",
+        "_cleared_at",
+        "_deleted",
+        "_header",
+        "_loaded",
+        "_values",
+        "_withdrawn",
+        "_writes",
+    )
+
+    def __init__(self, header: Header, loaded: Encoded) -> None:
+        """Made by `Session`, which tells of each new header.
+
+        It is not known here: of a cycle nothing is freed until the garbage collector comes.
+        """
+        self._header = header
         self._loaded = loaded
         self._values: dict[str, Any] = {}
         self._assigned: dict[str, int] = {}
@@ -58,16 +73,36 @@ class State(MutableMapping[str, Any]):
         self._writes = 0
         self._cleared_at = 0
 
+    def belongs_to(self, header: Header) -> None:
+        """Note what its session's header is by now."""
+        self._header = header
+
     def __getitem__(self, key: str) -> Any:
         """Return the value of `key`; `KeyError` when it is not there."""
+        values = self._values
+        if key in values:
+            return values[key]
+        if key in self._deleted or key not in self._loaded:
+            raise KeyError(key)
+        return self._decoded(key)
+
+    def _decoded(self, key: str) -> Any:
+        """Return the value that was loaded under a key, from now on decoded."""
         try:
-            return self._values[key]
-        except KeyError:
-            if key in self._deleted or key not in self._loaded:
-                raise
-        value = codec.decode(self._loaded[key], f"state {key!r} of session {self._session.id!r}")
-        self._values[key] = value
+            value = self._values[key] = codec.decode(self._loaded[key], key)
+        except Corrupt as error:
+            what = f"state {key!r} of session {self._header.id!r}"
+            raise Corrupt(what, error.reason) from error.__cause__
         return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        values = self._values
+        if key in values:
+            return values[key]
+        if key in self._deleted or key not in self._loaded:
+            return default
+        return self._decoded(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set a key. `Unbound` for a `user:` key without a user, `InvalidId` for a bad one.
@@ -76,8 +111,8 @@ class State(MutableMapping[str, Any]):
         """
         check_key(key)
         tier = tier_of(key)[0]
-        if tier == "user" and self._session.user is None:
-            raise Unbound(self._session.id, key)
+        if tier == "user" and self._header.user is None:
+            raise Unbound(self._header.id, key)
         self._values[key] = value
         self._deleted.pop(key, None)
         self._withdrawn.pop(key, None)
@@ -112,7 +147,7 @@ class State(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         """Show the keys, not the values: these may be private."""
-        return f"<State of {self._session.id!r}: {', '.join(self) or 'empty'}>"
+        return f"<State of {self._header.id!r}: {', '.join(self) or 'empty'}>"
 
     def text(self, key: str, default: str = "") -> str:
         """Return the value of `key` if it is a string, else `default`."""
@@ -142,18 +177,17 @@ class State(MutableMapping[str, Any]):
         """Whether a save would write. Values that cannot be saved count as changed."""
         if self._cleared_at or self._assigned or self._deleted:
             return True
+        loaded = self._loaded
         for key, value in self._values.items():
-            if type(value) in _CHANGEABLE and self._differs(key):
+            # That the text is the same is what is found nearly always, and quick to see.
+            if type(value) not in _CHANGEABLE or key not in loaded:
+                continue
+            if not codec.is_text_of(value, loaded[key]) and self._differs(key):
                 return True
         return False
 
     def _differs(self, key: str) -> bool:
         """Return whether a value that was looked at was changed inside."""
-        value = self._values[key]
-        if type(value) not in _CHANGEABLE or key not in self._loaded:
-            return False
-        if codec.is_text_of(value, self._loaded[key]):  # as nearly always, and quick to see
-            return False
         try:
             return self._encoded_if_changed(key) is not None
         except Exception:  # noqa: BLE001 - what cannot be encoded is not what was loaded
@@ -310,7 +344,7 @@ class Session:
         self._header = header
         self._revision = header.revision if stored else 0
         self._stored = stored
-        self.state = State(self, loaded)
+        self.state = State(header, loaded)
         """What it holds, as a mapping: see `State`."""
         self.events: list[Event] = []
         """The window of its log that was asked for when it was loaded; empty if none was."""
@@ -409,24 +443,28 @@ class Session:
         """Whether a save would write."""
         return self.state.modified
 
+    def _take(self, header: Header) -> None:
+        self._header = header
+        self.state.belongs_to(header)
+
     def committed(self, header: Header, revision: int) -> None:
         """Take over the outcome of a commit made through this copy.
 
         The revision moves only if nobody else committed in between: else a later strict save has
         to conflict, until `refresh`.
         """
-        self._header = header
+        self._take(header)
         if revision == self._revision + 1 or not self._stored:
             self._revision = revision
         self._stored = True
 
     def bound(self, user: str) -> None:
         """Bind a copy that is not stored yet."""
-        self._header = msgspec.structs.replace(self._header, user=user)
+        self._take(msgspec.structs.replace(self._header, user=user))
 
     def seen(self, header: Header) -> None:
         """Take over a header that says nothing on state: deadlines, phase, labels."""
-        self._header = header
+        self._take(header)
 
     def logged(self, events: Sequence[Event]) -> None:
         """Add events that were stored, each once."""
@@ -441,7 +479,7 @@ class Session:
 
     def reloaded(self, record: Record) -> None:
         """Take over all of a record."""
-        self._header = record.header
+        self._take(record.header)
         self._revision = record.header.revision
         self._stored = True
         self.state.reload(merged_tiers(record))
@@ -461,7 +499,9 @@ def check_session(value: object) -> None:
 
 def session_from(record: Record) -> Session:
     """Return a working copy of a record, with the window of events that it came with."""
-    session = Session(record.header, merged_tiers(record), stored=True)
+    shared = record.user_state or record.app_state
+    loaded = merged_tiers(record) if shared else dict(record.state)
+    session = Session(record.header, loaded, stored=True)
     if record.entries:
         session.events = events_from(record.entries)
     return session

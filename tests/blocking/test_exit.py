@@ -60,6 +60,33 @@ def test_a_program_that_does_not_close_ends(tmp_path: Path, ending: str) -> None
         assert list(sessions.store.check()) == []
 
 
+@pytest.mark.parametrize("scheme", ["sqlite", "file"])
+@pytest.mark.parametrize("first", [True, False], ids=["used before", "used for the first time"])
+def test_what_is_closed_at_exit_is_closed(tmp_path: Path, scheme: str, first: bool) -> None:
+    """Python has ended its executors by then: nobody takes what blocks."""
+    url = f"{scheme}:///{tmp_path}/kept"
+    program = f"""
+    sessions = SessionManager.open(url)
+    if {first}:
+        sessions.count()
+
+    def last():
+        session = sessions.create(id="s", events=[Event(kind="k")])
+        sessions.append("s", Event(kind="k"))
+        assert len(sessions.events("s")) == 2
+        assert list(sessions.store.check()) == []
+        sessions.close()
+        sessions.close()
+        print("closed")
+
+    atexit.register(last)
+    at_last.append(lambda: print([thread.name for thread in threading.enumerate()]))
+    """
+    assert printed_by(program, url) == "closed\n['MainThread']\n"
+    with SessionManager.open(url) as sessions:
+        assert len(sessions.events("s")) == 2
+
+
 def test_the_thread_is_stopped_at_exit() -> None:
     """It is not left to be cut off in the middle of something."""
     program = """

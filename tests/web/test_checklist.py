@@ -850,3 +850,54 @@ def test_an_admission_has_defaults() -> None:
 
     assert (DEFAULT_EXPIRY.idle, DEFAULT_EXPIRY.absolute) == (1_800, 43_200)
     assert Admission is not None
+
+
+# --- what code around expects of a mapping ------------------------------------------------------
+
+
+async def test_a_session_is_true_while_it_holds_a_key_or_a_login(make: Make) -> None:
+    """Code around asks `if request.session:`: a login without any key is something."""
+    told: list[tuple[bool, int, dict[str, object]]] = []
+
+    async def look(session: WebSession) -> object:
+        told.append((bool(session), len(session), dict(session)))
+        return None
+
+    async def forget(session: WebSession) -> object:
+        session.pop("n", None)
+        return None
+
+    async with make(pages={"look": look, "forget": forget}) as shop:
+        browser = shop.browser()
+        await browser.get("/look")  # nothing at all
+        await browser.get("/write")
+        await browser.get("/look")  # a key
+        await browser.get("/forget")
+        await browser.get("/look")  # stored, and empty
+        await browser.get("/login")
+        await browser.get("/look")  # a login
+        await browser.get("/logout")
+        await browser.get("/look")
+    assert told == [
+        (False, 0, {}),
+        (True, 1, {"n": 1}),
+        (False, 0, {}),
+        (True, 0, {}),
+        (False, 0, {}),
+    ]
+
+
+async def test_a_session_is_true_from_its_login_on(make: Make) -> None:
+    told = []
+
+    async def enter(session: WebSession) -> object:
+        told.append(bool(session))
+        await session.login("ada")
+        told.append(bool(session))
+        await session.logout()
+        told.append(bool(session))
+        return None
+
+    async with make(pages={"enter": enter}) as shop:
+        await shop.browser().get("/enter")
+    assert told == [False, True, False]

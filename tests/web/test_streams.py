@@ -339,6 +339,26 @@ async def test_a_closing_socket_writes_nothing_over_a_later_change() -> None:
         assert await stored(sessions, browser) == {"opened": True, "n": 1, "closed": 1000}
 
 
+async def test_a_socket_that_only_sends_is_closed_when_its_session_is_over() -> None:
+    async def ticker(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "tick"})
+            await asyncio.sleep(0)
+
+    async with SessionManager.open("memory://") as sessions:
+        browser = await logged_in(sessions, ticker, socket_check=0.001)
+        client = Client(browser)
+        await client.next()
+        await sessions.end(browser.token.split(".")[0], reason="logout")
+        message = await client.next()
+        while message["type"] == "websocket.send":
+            message = await client.next()
+        assert (message["type"], message["code"]) == ("websocket.close", 4401)
+        await client.done()
+
+
 async def test_trouble_with_the_store_closes_no_socket() -> None:
     store = FaultyStore(MemoryStore())
     await store.open()

@@ -10,7 +10,7 @@ from sojourn.errors import Conflict, Ended, InvalidQuery, NotFound, TooManySessi
 from sojourn.expiry import Expiry, is_past, touch_is_due
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
-from sojourn.web.bounded import Bounded
+from sojourn.web.bounded import bounded, rest
 from sojourn.web.devices import Devices
 from sojourn.web.facts import Device, TokenFacts
 from sojourn.web.notices import NOWHERE, Notice, Notices, Source
@@ -122,7 +122,14 @@ class Admission:
 
     async def _open(self, token: Token, source: Source) -> WebSession | None:
         """Return the session of a token, `None` where it does not open one."""
-        session = await self._bounded(self.sessions.get(token.id, expired=True))
+        session: Session | None
+        work = self.sessions.get(token.id, expired=True)
+        try:  # as `_bounded`, but for a step: what there is most of
+            first = work.send(None)
+        except StopIteration as done:
+            session = done.value
+        else:
+            session = await rest(first, work, self._timeout, self.sessions.store)
         kept = None if session is None else facts.read(session.state, facts.TOKEN, TokenFacts)
         now = self.sessions.now()
         if session is None or kept is None or not kept.accepts(token, now):
@@ -428,7 +435,7 @@ class Admission:
         )
 
     def _bounded(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        return Bounded(work, self._timeout, self.sessions.store.name)
+        return bounded(work, self._timeout, self.sessions.store)
 
 
 def _replaced(kept: TokenFacts, token: Token, plan: Plan, now: int) -> TokenFacts:

@@ -23,7 +23,7 @@ from sojourn.web.admission import (
 from sojourn.web.cookies import Cookie, PlainWarning
 from sojourn.web.notices import Listener, Notices, Source
 from sojourn.web.policies import FAILURE, REFUSAL, RETRY_AFTER, UNAVAILABLE, Policies, Policy
-from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket
+from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket, SocketClosed, WebSitting
 from sojourn.web.tokens import Tokens
 from sojourn.web.transports import CookieTransport, Header
 from sojourn.web.websession import WebSession
@@ -230,9 +230,12 @@ class SessionMiddleware:
                 await completed(self._flush(web))
 
     async def _socket(self, web: WebSession, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = Socket(self.admission, web, scope, receive, send, check=self._socket_check)
+        sitting = WebSitting(self.admission, web)
+        socket = Socket(sitting, scope, receive, send, check=self._socket_check)
         try:
             await self.app(scope, socket.receive, socket.send(self._transport))
+        except SocketClosed:
+            pass  # an application that only sends has learned so that it is over
         finally:
             await completed(self._flush(web))
 

@@ -21,18 +21,20 @@ from sojourn.errors import (
     RoleTaken,
     Unavailable,
 )
-from sojourn.web.admission import DEFAULT_EXPIRY, TIMEOUT_SECONDS
+from sojourn.web.admission import DEFAULT_EXPIRY, NOTHING, TIMEOUT_SECONDS
 from sojourn.web.asgi import refuse
 from sojourn.web.policies import FAILURE
-from sojourn.web.sockets import close_code
+from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket, SocketClosed, close_code
 from sojourn.web.websession import WebSession
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from sojourn.errors import SojournError
     from sojourn.expiry import Expiry
     from sojourn.manager import SessionManager
     from sojourn.session import Session
+    from sojourn.web.admission import Reply
     from sojourn.web.asgi import App, Message, Receive, Scope, Send
 
     Told = str | None
@@ -120,13 +122,15 @@ class IdentityMiddleware:
         expiry: Expiry = DEFAULT_EXPIRY,
         timeout: float = TIMEOUT_SECONDS,
         name: str = "identity",
+        socket_check: float = SOCKET_CHECK_SECONDS,
     ) -> None:
         """Wrap `app`; `sessions` is opened and closed by whoever made it.
 
         `user(scope)` says who is authenticated. `api_key(text)` says whose an API key is, `None`
         for nobody's; only a hash of it is kept. `key(scope)` returns a name of your own, such as
         the number of an order. Each may be async. Paths at or below one of `bypass` are passed on
-        untouched. `timeout` bounds the calls of the store, in seconds. Raises `InvalidSetting`.
+        untouched. `timeout` bounds the calls of the store, in seconds. An open socket learns within
+        `socket_check` seconds that its session was ended. Raises `InvalidSetting`.
         """
         if strangers not in ("none", "refuse", "own"):
             raise InvalidSetting("strangers", "IdentityMiddleware", "give none, refuse or own")
@@ -142,6 +146,7 @@ class IdentityMiddleware:
         self._expiry = expiry
         self._timeout = timeout
         self._name = name
+        self._socket_check = socket_check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection. What is neither HTTP nor WebSocket passes through."""
@@ -202,43 +207,55 @@ class IdentityMiddleware:
         except InvalidId as error:
             raise Refused(400, f"this can not name a session: {error.reason}") from error
         except TimeoutError as error:
-            reason = f"it did not answer within {self._timeout:g} s"
-            raise Unavailable(self.sessions.store.name, reason) from error
+            raise self._too_late() from error
 
     # --- working -------------------------------------------------------------------------------
 
     async def _work(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection inside a scope of the session."""
         scope[self._name] = session
-        failed = begun = False
-
-        async def send_saved(message: Message) -> None:
-            nonlocal failed, begun
-            if not begun and message["type"] == "http.response.start":
-                failed, begun = message["status"] >= FAILURE, True
-            if not failed:
-                await self._save(session)
-            await send(message)
-
-        async def receive_saved() -> Message:
-            if scope["type"] == "websocket":
-                await self._save(session)
-            return await receive()
-
         own = not session.stored
+        serve = self._http if scope["type"] == "http" else self._socket
+        begun: list[bool] = []
         try:
             async with self.sessions.scope(session, end=own):
-                await self.app(scope, receive_saved, send_saved)
-                if failed:
-                    raise _Failed  # noqa: TRY301 - it leaves the scope, and nothing else
-        except _Failed:
+                await serve(session, scope, receive, send, begun)
+        except (_Failed, SocketClosed):
             pass
         except (Ended, NotFound) as error:
             if not begun or error.id != session.id:
                 raise
             log.info("a late write was dropped: its session was ended")
 
-    async def _save(self, session: Session) -> None:
+    async def _http(
+        self, session: Session, scope: Scope, receive: Receive, send: Send, begun: list[bool]
+    ) -> None:
+        """Serve a request; raises `_Failed` after one that failed."""
+        failed = False
+
+        async def send_saved(message: Message) -> None:
+            nonlocal failed
+            if not begun and message["type"] == "http.response.start":
+                failed = message["status"] >= FAILURE
+                begun.append(True)
+            if not failed:
+                await self.save(session)
+            await send(message)
+
+        await self.app(scope, receive, send_saved)
+        if failed:
+            raise _Failed
+
+    async def _socket(
+        self, session: Session, scope: Scope, receive: Receive, send: Send, begun: list[bool]
+    ) -> None:
+        """Serve a socket, and close it when the session was ended."""
+        begun.append(True)
+        sitting = _Sitting(self, session)
+        socket = Socket(sitting, scope, receive, send, check=self._socket_check)
+        await self.app(scope, socket.receive, socket.send())
+
+    async def save(self, session: Session) -> None:
         """Store what changed; what comes after the session was ended is dropped."""
         if not session.modified:
             return
@@ -248,8 +265,45 @@ class IdentityMiddleware:
         except NotFound:
             log.info("a late write was dropped: its session was ended")
         except TimeoutError as error:
-            reason = f"it did not answer within {self._timeout:g} s"
-            raise Unavailable(self.sessions.store.name, reason) from error
+            raise self._too_late() from error
+
+    async def is_open(self, session: Session) -> bool:
+        """Return whether a session is live, and still of the same user."""
+        if not session.stored:
+            return True
+        try:
+            async with asyncio.timeout(self._timeout):
+                fresh = await self.sessions.get(session.id)
+        except TimeoutError as error:
+            raise self._too_late() from error
+        if fresh is None or fresh.epoch != session.epoch or not fresh.header.live:
+            return False
+        return fresh.user == session.user
+
+    def _too_late(self) -> Unavailable:
+        reason = f"it did not answer within {self._timeout:g} s"
+        return Unavailable(self.sessions.store.name, reason)
+
+
+class _Sitting:
+    """The sitting of an identity's session: there is nothing to tell a browser."""
+
+    def __init__(self, identity: IdentityMiddleware, session: Session) -> None:
+        self._identity = identity
+        self._session = session
+
+    async def store(self) -> Reply:
+        await self._identity.save(self._session)
+        return NOTHING
+
+    async def is_open(self) -> bool:
+        return await self._identity.is_open(self._session)
+
+    def note(self, error: SojournError | None) -> None:
+        if error is None:
+            log.info("a socket was closed: its session was ended")
+        else:
+            log.error("the session of a socket can not be asked: %s", error)
 
 
 async def _told(answer: Any) -> str | None:

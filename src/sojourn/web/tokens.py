@@ -97,7 +97,7 @@ class Tokens:
 
 def digest(secret: str) -> str:
     """Return what is kept of a secret: its SHA-256. It is random, so it needs no salt."""
-    return _text(hashlib.sha256(secret.encode()).digest())
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def derived(kept: str, purpose: str) -> str:

@@ -38,10 +38,14 @@ class CookieTransport:
     def __init__(self, cookie: Cookie) -> None:
         """Make and read that cookie."""
         self.cookie = cookie
+        self._start = f"{cookie.name}=".encode()
 
     def presented(self, headers: Headers) -> list[str]:
         """Return the values of the cookie, from however many lines."""
-        lines = [value.decode("latin-1") for name, value in headers if name == b"cookie"]
+        lines: list[str] = []
+        for name, value in headers:
+            if name == b"cookie" and self._start in value:
+                lines.append(value.decode("latin-1"))
         return self.cookie.values(lines) if lines else []
 
     def told(self, reply: Reply) -> list[tuple[bytes, bytes]]:

@@ -116,6 +116,14 @@ class WebSession(MutableMapping[str, Any]):
             raise KeyError(key)
         return self.held.state[key]
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        self.accessed = True
+        held = self.held
+        if held is None or key[:1] == facts.RESERVED:
+            return default
+        return held.state.get(key, default)
+
     def __setitem__(self, key: str, value: Any) -> None:
         """Set a key. `InvalidId` for a bad or reserved one, `Unavailable` without a store.
 
@@ -198,7 +206,8 @@ class WebSession(MutableMapping[str, Any]):
         """Whether a save would write."""
         if self.plan is not None or self.leaving is not None:
             return True
-        return self.held is not None and (self.expiry is not None or self.held.modified)
+        held = self.held
+        return held is not None and (self.expiry is not None or held.state.modified)
 
     @property
     def auth(self) -> Auth | None:

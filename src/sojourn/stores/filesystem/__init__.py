@@ -20,6 +20,7 @@ import msgspec
 
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed, InvalidQuery, Unavailable
+from sojourn.exiting import off_loop
 from sojourn.gate import Gate
 from sojourn.mounts import refuse_unsafe_place
 from sojourn.operations import FindDue, Forget, Reap, weight
@@ -130,7 +131,7 @@ class FilesystemStore:
             if self._state == "closed":
                 raise Closed(self.name)
             loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(None, self._prepare)
+            work = off_loop(None, self._prepare)
             try:
                 gate = await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -207,7 +208,7 @@ class FilesystemStore:
             await self._keeper.close()
         if self._pool is not None:
             pool = self._pool
-            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
+            await off_loop(None, pool.shutdown)
         if self._writer is not None:
             await self._writer.stop()
         if self._gate is not None:
@@ -247,18 +248,17 @@ class FilesystemStore:
 
     async def _follow_there(self, shard: Shard) -> None:
         """Read the files of an app in the pool, once for all who ask."""
-        loop = asyncio.get_running_loop()
         work = self._loading.get(shard.app)
         if work is None:
-            work = asyncio.ensure_future(self._load(loop, shard))
+            work = asyncio.ensure_future(self._load(shard))
             self._loading[shard.app] = work
             work.add_done_callback(lambda _: self._loading.pop(shard.app, None))
         await asyncio.shield(work)
 
-    async def _load(self, loop: asyncio.AbstractEventLoop, shard: Shard) -> None:
+    async def _load(self, shard: Shard) -> None:
         assert self._writer is not None  # the store is open
         first = shard.replica is None
-        await loop.run_in_executor(self._pool, _guarded, shard.follow, shard.folder)
+        await off_loop(self._pool, _guarded, shard.follow, shard.folder)
         if first:
             await self._writer.call(shard.settle_in_turn)
 
@@ -283,8 +283,7 @@ class FilesystemStore:
 
     async def _there(self, work: Callable[[], T]) -> T:
         """Do something on a reader thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, _guarded, work, self.name)
+        return await off_loop(self._pool, _guarded, work, self.name)
 
     async def _look(self, app: str, look: Callable[[KeepingVault], T]) -> tuple[T, Files]:
         """Return what `look` finds in the vault, and the files that its places are in."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sojourn.errors import SojournError, StorageFull
+from sojourn.exiting import off_loop
 from sojourn.stores.filesystem.compacting import Compaction
 from sojourn.stores.filesystem.disk import mapped
 
@@ -103,7 +104,7 @@ class Keeper:
         """Read what others have published. Whoever watches reads and meets what is wrong."""
         try:
             if shard.is_behind():
-                await self._loop.run_in_executor(self._pool, shard.follow)
+                await off_loop(self._pool, shard.follow)
                 self._moved(shard)
         except Exception:  # noqa: BLE001 - whatever it is, the watchers read and meet it
             if self._watchers is not None:
@@ -122,10 +123,10 @@ class Keeper:
         if shard.replica is None or shard.is_broken:
             return
         if shard.is_behind():
-            await self._loop.run_in_executor(self._pool, shard.follow)
+            await off_loop(self._pool, shard.follow)
             self._moved(shard)
         if shard.is_outdated:
-            await self._loop.run_in_executor(self._pool, shard.reload)
+            await off_loop(self._pool, shard.reload)
             self._moved(shard)
         now = self._loop.time()
         if now < self._rest_until.get(shard.app, 0.0):
@@ -163,7 +164,7 @@ class Keeper:
 
     async def _there(self, work: Callable[[], object]) -> object:
         try:
-            return await self._loop.run_in_executor(self._pool, work)
+            return await off_loop(self._pool, work)
         except OSError as error:
             raise mapped(error, "the files of an app") from error
 

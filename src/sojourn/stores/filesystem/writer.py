@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sojourn.errors import SojournError, Unavailable
+from sojourn.exiting import off_loop
 from sojourn.operations import app_of, durability_of
 from sojourn.stores.filesystem.deciding import ALONE, Deciding
 from sojourn.stores.filesystem.disk import mapped
@@ -138,7 +139,7 @@ class Writer:
         """Let the thread finish, unless its turn does not come."""
         self._stopping.set()
         self._jobs.put(None)
-        await self._loop.run_in_executor(None, self._thread.join, GATE_SECONDS)
+        await off_loop(None, self._thread.join, GATE_SECONDS)
 
     # --- in the thread -------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ WHOLE_LOG = MAX_SEQ
 """The place in a log behind its last event, for reads that mean all of it."""
 
 
-class Loaded(msgspec.Struct, frozen=True, gc=False):
+class Loaded(msgspec.Struct, frozen=True, weakref=True):
     """A session as it was read, or as this process wrote it last.
 
     `state` is the JSON text of its own tier, `peak` the latest time of any event in its log (0 for

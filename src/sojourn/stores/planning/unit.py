@@ -102,6 +102,8 @@ class Unit:
     """With `key=None`, the operation: nothing else remembers that it was applied."""
     operations: list[int] = field(default_factory=list)
     """Which operations' outcomes hold only if this is written."""
+    foreseen: Loaded | None = None
+    """The session as it will be, where others may plan on that before this is written."""
 
     @property
     def rest_changed(self) -> bool:

@@ -19,6 +19,7 @@ import apsw
 
 from sojourn.batcher import Batcher
 from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
+from sojourn.exiting import off_loop
 from sojourn.gate import Gate
 from sojourn.mounts import refuse_unsafe_place
 from sojourn.operations import FindDue, Forget, Reap, weight
@@ -117,7 +118,7 @@ class SqliteStore:
             if self._state == "closed":
                 raise Closed(self.name)
             loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(None, self._prepare)
+            work = off_loop(None, self._prepare)
             try:
                 db, gate, reader = await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -220,7 +221,7 @@ class SqliteStore:
             await self._batcher.drain()
         if self._pool is not None:
             pool = self._pool
-            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
+            await off_loop(None, pool.shutdown)
         for reader in (self._reader, *self._opened_readers):
             if reader is not None:
                 reader.close()
@@ -259,8 +260,7 @@ class SqliteStore:
     async def _read_there(self, read: Callable[[Dumper], T]) -> T:
         """Read on a reader thread."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._read_in_pool, read)
+        return await off_loop(self._pool, self._read_in_pool, read)
 
     def _read_in_pool(self, read: Callable[[Dumper], T]) -> T:
         try:
@@ -386,11 +386,10 @@ class SqliteStore:
         """Yield a session part by part, from a connection of its own that keeps one snapshot."""
         self._check_open()
         reading = Reading(self._connect, self.name, app, id, now)
-        loop = asyncio.get_running_loop()
         try:
             last = False
             while not last:
-                step = loop.run_in_executor(self._pool, reading.next_part)
+                step = off_loop(self._pool, reading.next_part)
                 part = await reading.finished(step)
                 if part is None:
                     return
@@ -424,14 +423,12 @@ class SqliteStore:
         be written; nothing half-written stays behind.
         """
         self._check_open()
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, maintenance.backup, self._connect, path, self.name)
+        await off_loop(self._pool, maintenance.backup, self._connect, path, self.name)
 
     async def check(self) -> Sequence[str]:
         """Return what is wrong with the file, in words; empty when all is well."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, maintenance.check, self._connect, self.name)
+        return await off_loop(self._pool, maintenance.check, self._connect, self.name)
 
 
 def _discard(opened: asyncio.Future[tuple[apsw.Connection, Gate, Reader]]) -> None:

@@ -12,6 +12,7 @@ import apsw
 
 from sojourn.doorbell import Doorbell
 from sojourn.errors import SojournError, Unavailable
+from sojourn.exiting import off_loop
 from sojourn.operations import durability_of
 from sojourn.stores.sqlite import connection, tally
 from sojourn.stores.sqlite.batch import Batch
@@ -141,7 +142,7 @@ class Writer:
         self._jobs.put(None)
         if self._watch is not None:
             self._watch.cancel()
-        await self._loop.run_in_executor(None, self._thread.join, GATE_SECONDS)
+        await off_loop(None, self._thread.join, GATE_SECONDS)
         if not self._thread.is_alive():  # else it may still ring
             self._doorbell.close()
 
