@@ -396,9 +396,28 @@ def test_operations_on_one_session_become_one_unit() -> None:
     found = plan(asked, known_of(store, "a"), durability="memory")
     (unit,) = found.units
     assert unit.operations == list(range(40))
-    assert unit.version == 2
     assert unit.header is not None
     assert unit.header.revision == 41
+
+
+def test_what_is_planned_on_a_plan_that_failed_is_not_let_through() -> None:
+    """Two are made on the same session. One is written; on the other one, a third was made."""
+    store = PlannedStore()
+    made(store, "a")
+    one, other = Process(store), Process(store)
+    known, refused = known_of(store, "a"), Known()
+    (unit,) = plan([change("a", events=fresh())], known, durability="memory").units
+    foreseen = unit.written(None)
+    assert foreseen is not None
+    refused.recall((APP, "a"), foreseen)
+    other.run([change("a", events=fresh("2"), op=b"87654321")])
+    (third,) = plan(
+        [change("a", events=fresh("3"), op=b"abcdefgh")], refused, durability="memory"
+    ).units
+    assert third.old is foreseen
+    assert not store.apply(third)
+    one.run([change("a", events=fresh("3"), op=b"abcdefgh")])
+    assert [entry.seq for entry in store.sessions[APP, "a"].log] == [1, 2]
 
 
 def test_a_refused_operation_leaves_its_neighbours_alone() -> None:

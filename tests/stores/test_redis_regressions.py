@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,6 +291,8 @@ async def test_the_short_way_of_a_write_leaves_what_the_long_one_does(
             return went[-1]
 
         monkeypatch.setattr("sojourn.stores.redis.jobs.is_plain", asked)
+        versions = itertools.count(1)
+        monkeypatch.setattr("secrets.randbits", lambda _bits, versions=versions: next(versions))
         place = f"{server.url}?prefix={way}"
         async with SessionManager.open(place, clock=FakeClock(), ids=SequenceIds()) as sessions:
             mine = await sessions.create(user="u:%", labels={"a": "b"}, state={"n": 0})

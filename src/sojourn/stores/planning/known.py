@@ -30,12 +30,12 @@ WHOLE_LOG = MAX_SEQ
 """The place in a log behind its last event, for reads that mean all of it."""
 
 
-class Loaded(msgspec.Struct, frozen=True, weakref=True):
+class Loaded(msgspec.Struct, frozen=True, gc=False):
     """A session as it was read, or as this process wrote it last.
 
     `state` is the JSON text of its own tier, `peak` the latest time of any event in its log (0 for
-    none). `version` is a number that every write of any kind to the session raises, also those that
-    leave the revision alone; `row` is whatever else the backend wants to remember of it.
+    none). `version` is a number that every write of any kind to the session draws anew, also those
+    that leave the revision alone; `row` is whatever else the backend wants to remember of it.
     """
 
     header: Header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 Outcome: TypeAlias = Any
 """The result of an operation's verb, or the `SojournError` that refuses it."""
+
+VERSION_BITS = 62
+"""Bits of a session's version, which is drawn: two of a kind never meet, and every store has room.
+
+Were it counted, a plan could be made on what another one was about to write, and be let through
+though that one was refused and somebody else had written the number that it would have given.
+"""
 
 
 class Guard(NamedTuple):
@@ -83,7 +91,7 @@ class Unit:
     app: str
     old: Loaded | None
     header: Header | None
-    version: int = 1
+    version: int = field(default_factory=lambda: secrets.randbits(VERSION_BITS))
     now: int = 0
     state: bytes | None = None
     peak: int = 0
@@ -102,8 +110,6 @@ class Unit:
     """With `key=None`, the operation: nothing else remembers that it was applied."""
     operations: list[int] = field(default_factory=list)
     """Which operations' outcomes hold only if this is written."""
-    foreseen: Loaded | None = None
-    """The session as it will be, where others may plan on that before this is written."""
 
     @property
     def rest_changed(self) -> bool:

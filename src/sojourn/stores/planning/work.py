@@ -108,7 +108,6 @@ class Work:
             app=self.key[0],
             old=self.base,
             header=self.header,
-            version=self.base.version + 1 if self.base else 1,
             now=self.now,
             state=self.state if changed else None,
             peak=self.peak,

@@ -89,6 +89,7 @@ class Arguments:
                 number,
                 old.row,
                 old.version,
+                unit.version,
                 header.revision,
                 header.seq,
                 header.active_at,

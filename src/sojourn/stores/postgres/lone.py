@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sojourn.stores.planning import Unit
 
 _SESSION = """WITH s AS (
-    UPDATE {s}.sessions AS s SET version = s.version + 1, revision = $6, seq = $7, active_at = $8,
+    UPDATE {s}.sessions AS s SET version = $16, revision = $6, seq = $7, active_at = $8,
         expires_at = $9, due_at = $10,
         wake_at = CASE WHEN $10::bigint IS NULL OR s.wake_at IS NULL OR $10 < s.wake_at
             OR s.wake_at <= $11 OR NOT $12 THEN $10 ELSE s.wake_at END,
@@ -42,7 +42,7 @@ labels AS (
 _EVENT = """,
 event AS (
     INSERT INTO {s}.events(session, seq, id, kind, author, at, peak, changes, deleted, body)
-    SELECT s.row, $16, $17, $18, $19, $20, $21, $22, $23, $24 FROM s)"""
+    SELECT s.row, $17, $18, $19, $20, $21, $22, $23, $24, $25 FROM s)"""
 _TIERS = """,
 shared AS (
     INSERT INTO {{s}}.tiers AS k (app, owner, digest, name, value)
@@ -56,10 +56,10 @@ SELECT s.row, CASE WHEN $3 THEN set_config('synchronous_commit', 'off', true)
         SELECT FROM {s}.listeners AS l WHERE l.until > clock_timestamp()))
 FROM s"""
 
-_EVENT_FROM = 16
+_EVENT_FROM = 17
 """The first parameter behind those of the session: of the event, or of the tiers without one."""
 
-_TIERS_FROM = 25
+_TIERS_FROM = 26
 """The first parameter of the tiers where there is an event."""
 
 
@@ -111,6 +111,7 @@ def values_of(unit: Unit, writer: bytes, batch: int, *, relaxed: bool) -> list[A
         header.remembered,
         unit.peak,
         None if unit.state is None else unit.state.decode(),
+        unit.version,
     ]
     for entry, peak in zip(unit.entries, unit.peaks, strict=True):
         values += (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from sojourn.store import Durability
     from sojourn.stores.planning import Key, Operation, Outcome, Plan, Unit
-    from sojourn.stores.planning.known import Loaded
     from sojourn.stores.postgres.address import Address
     from sojourn.stores.postgres.pool import Connection
 
@@ -77,8 +75,6 @@ class Writer:
         self._lone: dict[str, str] = {}
         self._last = sql(LAST, address)
         self._recent = Recent()
-        self._foreseen: WeakValueDictionary[int, Loaded] = WeakValueDictionary()
-        """What is, or was, about to be written, by identity, for as long as anything holds it."""
         self._name = secrets.token_bytes(16)
         self._slot = secrets.randbelow(SLOTS)
         self._batch = 0
@@ -220,22 +216,15 @@ class Writer:
     async def _apply(self, made: Plan, until: float, *, relaxed: bool) -> set[int]:
         """Write the units of a plan; return the operations that must be planned again."""
         again = set(made.later)
-        units: list[Unit] = []
-        for unit in made.units:
-            if self._is_unfounded(unit):
-                self._drop(unit)
-                again.update(unit.operations)
-            else:
-                units.append(unit)
-        if not units:
+        if not made.units:
             return again
         try:
-            return again | await self._call_with(units, until, relaxed=relaxed)
+            return again | await self._call_with(made.units, until, relaxed=relaxed)
         except SojournError as error:
-            if len(units) == 1 or not _is_refusal(error.__cause__):
+            if len(made.units) == 1 or not _is_refusal(error.__cause__):
                 raise
         # The server choked on one of them. Alone, each fails only its own operations.
-        for unit in units:
+        for unit in made.units:
             try:
                 again |= await self._call_with([unit], until, relaxed=relaxed)
             except SojournError as error:
@@ -295,8 +284,6 @@ class Writer:
                 again.update(unit.operations)
             elif unit.key is not None:
                 changed.add(unit.key)
-                if unit.foreseen is not None:
-                    self._foreseen.pop(id(unit.foreseen), None)
         for unit, row in zip(created, applied.rows, strict=True):
             loaded = unit.written(row)
             # Nobody can have planned on it before it had its number.
@@ -312,20 +299,7 @@ class Writer:
             if unit.key is not None and unit.old is not None:
                 loaded = unit.written(unit.old.row)
                 if loaded is not None:
-                    unit.foreseen = loaded
-                    self._foreseen[id(loaded)] = loaded
                     self._recent.keep(unit.key, loaded)
-
-    def _is_unfounded(self, unit: Unit) -> bool:
-        """Return whether a unit was planned on what was foreseen and has not come about.
-
-        Its number may be there all the same, written by another plan: the server can not tell.
-        What was planned on is ahead in the turn, so that its outcome is known by now.
-        """
-        if not self._foreseen:
-            return False
-        planned_on = [unit.old, *(old for _, old in unit.below)]
-        return any(id(old) in self._foreseen for old in planned_on)
 
     def _drop(self, unit: Unit) -> None:
         if unit.key is not None:

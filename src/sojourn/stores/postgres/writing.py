@@ -18,6 +18,7 @@ PARAMETERS: tuple[tuple[str, str], ...] = (
     ("u_unit", "int[]"),
     ("u_row", "bigint[]"),
     ("u_version", "bigint[]"),
+    ("u_next", "bigint[]"),
     ("u_revision", "bigint[]"),
     ("u_seq", "bigint[]"),
     ("u_active_at", "bigint[]"),
@@ -160,14 +161,14 @@ _CREATE = """
 
 _UPDATE = """
     IF u_unit IS NOT NULL THEN
-        UPDATE {s}.sessions AS s SET version = u.version + 1, revision = u.revision, seq = u.seq,
+        UPDATE {s}.sessions AS s SET version = u.next, revision = u.revision, seq = u.seq,
             active_at = u.active_at, expires_at = u.expires_at, due_at = u.due_at,
             wake_at = CASE WHEN u.due_at IS NULL OR s.wake_at IS NULL OR u.due_at < s.wake_at
                 OR s.wake_at <= u.now OR NOT u.lazy THEN u.due_at ELSE s.wake_at END,
             remembered = u.remembered, peak = u.peak, state = coalesce(u.state, s.state)
-            FROM unnest(u_unit, u_row, u_version, u_revision, u_seq, u_active_at, u_expires_at,
+            FROM unnest(u_unit, u_row, u_next, u_revision, u_seq, u_active_at, u_expires_at,
                 u_due_at, u_now, u_lazy, u_remembered, u_peak, u_state)
-                AS u(unit, row, version, revision, seq, active_at, expires_at, due_at, now, lazy,
+                AS u(unit, row, next, revision, seq, active_at, expires_at, due_at, now, lazy,
                     remembered, peak, state)
             WHERE s.row = u.row AND u.unit <> ALL(moved);
         UPDATE {s}.activity AS a SET active_at = u.active_at

@@ -229,7 +229,7 @@ class _Making:
         self._reserve(header, row, home)
         self.main.check("absent", self._keys.session(route, *key))
         self._guard(unit)
-        row = self._write_contents(unit, header, row, _birth(header, row))
+        row = self._write_contents(unit, header, row, _birth(header, unit.version, row))
         self._job.written = unit.written(row)
         self._list(None, header, row)
         if header.parent is not None:
@@ -494,7 +494,7 @@ def _route_of_shared(unit: Unit) -> Route:
     return routes.of_user(unit.app, str(users[0]))
 
 
-def _birth(header: Header, row: Row) -> list[str | bytes | int]:
+def _birth(header: Header, version: int, row: Row) -> list[str | bytes | int]:
     """Return the fields that a session begins with."""
     fields: list[str | bytes | int] = [
         "head",
@@ -502,7 +502,7 @@ def _birth(header: Header, row: Row) -> list[str | bytes | int]:
         "ops",
         header.remembered,
         "v",
-        1,
+        version,
         "epoch",
         header.epoch,
         "phase",

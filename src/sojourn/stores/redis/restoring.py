@@ -134,7 +134,6 @@ class Restorer:
             app=header.app,
             old=there,
             header=header,
-            version=there.version + 1,
             peak=there.peak,
         )
         (job,) = self._tools.foreman.jobs([unit], known)
@@ -238,7 +237,6 @@ class Restorer:
             app=header.app,
             old=there,
             header=restoring.unleased(header, there.header.fence if there else 0),
-            version=there.version + 1 if there else 1,
         )
         had = commit.claim_of(there.header) if there and restoring.claims(there.header) else None
         if claim != had:
