@@ -190,6 +190,27 @@ class Client:
         check(replies)
         return replies
 
+    async def ask_one(self, call: Call, deadline: float) -> Reply:
+        """Send one read and return its reply, as `ask` does.
+
+        A connection that is there is asked without ado; where that leads to anything but an answer,
+        the read is sent again, with all that may take.
+        """
+        self._check_open()
+        address = self.topology.master_of(call.route)
+        wire = None if address is None else self._wires.get(("read", address))
+        if wire is not None and wire.is_ready:
+            try:
+                (reply,) = await wire.send((call.command,), self.patience(deadline, call.size))
+            except LostError:
+                pass
+            else:
+                if not isinstance(reply, Exception):
+                    self.answered(wire.address)
+                    return reply
+        (reply,) = await self.ask([call], deadline)
+        return reply
+
     async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
         """Wait a little before the next try and return how long to wait before the one after."""
         loop = asyncio.get_running_loop()
