@@ -176,10 +176,13 @@ class Reader:
         seen = await self._find(key, window, deadline)
         if seen is None:
             return None, Tiers({}, {})
+        whose = f"tier of {key[0]}"
+        if not self._client.cluster:  # it was all read at once
+            return seen, Tiers(
+                rows.to_tier(seen.user_tier, whose), rows.to_tier(seen.app_tier, whose)
+            )
         user = seen.loaded.header.user
-        user_away, app_away = None, None
-        if self._client.cluster:
-            user_away, app_away = self._away(key[0], user, seen.loaded.row.route)
+        user_away, app_away = self._away(key[0], user, seen.loaded.row.route)
         away = [place for place in (user_away, app_away) if place is not None]
         flats = await self._read_away(key, seen, away, deadline) if away else {}
         for _ in range(LOOKS if away else 0):
@@ -198,7 +201,6 @@ class Reader:
                 flats |= found
         app = seen.app_tier if app_away is None else _overlaid(seen, app_away, flats[app_away])
         mine = seen.user_tier if user_away is None else _overlaid(seen, user_away, flats[user_away])
-        whose = f"tier of {key[0]}"
         return seen, Tiers(rows.to_tier(mine, whose), rows.to_tier(app, whose))
 
     def _away(self, app: str, user: str | None, route: Route) -> tuple[Away | None, Away | None]:
