@@ -320,6 +320,8 @@ class _Round:
 
     async def run(self, numbers: Sequence[int], replies: list[Reply]) -> list[int]:
         """Send the calls of these numbers, fill in their replies, return those to send again."""
+        if not self.client.cluster:
+            return await self._fly(self.client.options.servers[0], list(numbers), replies)
         groups: dict[Address, list[int]] = {}
         left: list[int] = []
         for number in numbers:
@@ -358,34 +360,37 @@ class _Round:
                 replies[number] = error
             return []
         self.client.answered(address)
-        return [
-            number
-            for number, answer in zip(group, answers, strict=True)
-            if not self._take(number, answer, wire, replies)
-        ]
+        left: list[int] = []
+        for number, answer in zip(group, answers, strict=True):
+            if not isinstance(answer, ResponseError):
+                replies[number] = answer
+            elif not self._take(number, answer, wire, replies):
+                left.append(number)
+        return left
 
     async def _answers(self, wire: Wire, group: list[int]) -> list[Reply]:
         """Send calls and return what is answered, once it is confirmed if that is asked for."""
         commands: list[Command] = []
+        size = 0
         for number in group:
-            if number in self.asked:
+            if self.asked and number in self.asked:
                 commands.append(_ASKING)
-            commands.append(self.calls[number].command)
-        size = sum(self.calls[number].size for number in group)
+            _, command, bytes_ = self.calls[number]
+            commands.append(command)
+            size += bytes_
         patience = self.client.patience(self.deadline, size)
         if self.replicas:
             commands.append(self._wait_command(patience))
         answers = await wire.send(commands, patience + (WAIT_SLACK if self.replicas else 0))
         if self.replicas:
             await self._confirm(wire, answers.pop())
+        if not self.asked:
+            return answers
         sent = zip(commands, answers, strict=False)
         return [answer for command, answer in sent if command is not _ASKING]
 
-    def _take(self, number: int, reply: Reply, wire: Wire, replies: list[Reply]) -> bool:
-        """Take over a reply; return whether it is final."""
-        if not isinstance(reply, ResponseError):
-            replies[number] = reply
-            return True
+    def _take(self, number: int, reply: ResponseError, wire: Wire, replies: list[Reply]) -> bool:
+        """Take over an error that was answered; return whether it is final."""
         kind = trouble.kind_of(reply)
         if kind is Kind.FINAL:
             replies[number] = self._mapped(reply)
