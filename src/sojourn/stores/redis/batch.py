@@ -231,7 +231,8 @@ class Batch:
 async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: int) -> list[Result]:
     """Write jobs; return for each whether it was written, or why that is not known."""
     results: list[Result] = [True] * len(jobs)
-    crossing = [n for n, job in enumerate(jobs) if job.is_crossing]
+    away = [(n, job) for n, job in enumerate(jobs) if not job.is_plain]
+    crossing = [n for n, job in away if job.reservations or job.registrations]
     if crossing:
         had = await tools.crossing.reserve([jobs[n] for n in crossing], deadline)
         for number, has in zip(crossing, had, strict=True):

@@ -96,13 +96,6 @@ class Job:
         return [each for each in wanted if each is not None and each.value]
 
     @property
-    def is_crossing(self) -> bool:
-        """Whether there is something to see to in other routes before this is written."""
-        if self.is_plain:
-            return False
-        return bool(self.reservations or self.registrations)
-
-    @property
     def boxes(self) -> list[Box]:
         """The outboxes that it writes to."""
         about = dict.fromkeys(about for _, about in self.errands)
