@@ -36,6 +36,9 @@ redis.call('HSET', KEYS[2], 'last', ARGV[3])
 return redis.call('RPUSH', KEYS[3], ARGV[4])"""
 _SHA = sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
 
+_FIRST = 1_767_225_600_000_000
+"""When the first event is said to have come, in microseconds."""
+
 EPOCH = "0123456789abcdef"
 
 REMEMBERED = OPERATIONS_REMEMBERED * 20 // 8
@@ -102,7 +105,17 @@ async def _opened(path: str) -> AsyncIterator[_Line]:
 
 
 def _event(number: int) -> bytes:
-    return _json({"role": "user", "text": material.text(number), **material.change(number)})
+    """Return an event with all that Sojourn keeps of one but its number, which is its place."""
+    return _json(
+        {
+            "id": os.urandom(16).hex(),
+            "kind": "message",
+            "author": "user",
+            "at": _FIRST + number,
+            "changes": material.change(number),
+            "body": {"role": "user", "text": material.text(number)},
+        }
+    )
 
 
 def _state(number: int) -> bytes:
@@ -143,7 +156,7 @@ async def tail(path: str, *, events: int, window: int, count: int, warm: int) ->
             found = [_value(body) for body in await bodies]
             assert {**own, **tier}["turn"] == events - 1
             assert len(found) == window
-            assert found[-1]["turn"] == events - 1
+            assert found[-1]["changes"]["turn"] == events - 1
 
         return await awaited_in_turn(step, count=count, warm=warm)
 
@@ -175,7 +188,7 @@ def _names(keys: Keys, caller: int) -> Any:
 
 def _command(keys: Keys, caller: int, number: int) -> list[Any]:
     """Return the keys and arguments that Sojourn would send for such an append, made by hand."""
-    user, at, version = f"user-{caller}", 1_767_225_600_000_000 + number, number + 2
+    user, at, version = f"user-{caller}", _FIRST + number, number + 2
     route = routes.of_user(APP, user)
     names = _names(keys, caller)
     event_id, op = os.urandom(16).hex(), os.urandom(8)

@@ -21,8 +21,10 @@ from sojourn.limits import MAX_DOCUMENT
 from sojourn.store import Change, Delete, Due, Get, SupportsWatch
 from sojourn.stores.redis import RedisStore
 from sojourn.stores.redis.inspection import faults_of
+from sojourn.stores.redis.options import parse
 from sojourn.stores.redis.plain import is_plain as really_plain
 from sojourn.stores.redis.routes import ROUTES, TAGS, slot_of
+from sojourn.stores.redis.wire import LostError, Wire
 from sojourn.testing import FakeClock, SequenceIds
 
 if TYPE_CHECKING:
@@ -490,3 +492,22 @@ async def test_a_connection_of_a_process_is_not_its_childs(server: Server) -> No
         await store.get(Get(app="default", id="s", now=1))
     store._process = os.getpid()
     await store.close()
+
+
+async def test_a_connection_waits_for_each_as_long_as_it_was_given(server: Server) -> None:
+    """One alarm serves all: it goes by who is first, and not by who was answered."""
+    options = parse("redis", server.url.partition("://")[2].partition("/")[0], "/0", {})
+    wire = Wire(options.servers[0], options, PATIENCE)
+    try:
+        assert await wire.send([("PING",)], PATIENCE) == [b"PONG"]
+        assert await wire.send([("PING",)], 0.5) == [b"PONG"]
+        patient = wire.send([("BLPOP", "nothing", "0.8")], PATIENCE)
+        assert await patient == [None]  # long after the last one was to be answered
+
+        slow = wire.send([("BLPOP", "nothing", "0")], PATIENCE)
+        hasty = wire.send([("PING",)], 0.05)
+        for flight in (hasty, slow):
+            with pytest.raises(LostError):
+                await asyncio.wait_for(flight, PATIENCE / 2)
+    finally:
+        await wire.close()

@@ -17,6 +17,8 @@ _UNASKED: dict[type, Durability] = {
     Renew: "relaxed",
 }
 
+_WITH_PAYLOAD = (Change, Create)
+
 OVERHEAD = 64
 """About how many bytes an operation takes beside its payload."""
 
@@ -29,7 +31,7 @@ def durability_of(operation: object, default: Durability) -> Durability:
 
 def weight(operation: object) -> int:
     """Return about how many bytes of payload an operation carries."""
-    if not isinstance(operation, Change | Create):
+    if not isinstance(operation, _WITH_PAYLOAD):
         return OVERHEAD
     size = OVERHEAD
     for draft in operation.events:

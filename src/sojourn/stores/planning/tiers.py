@@ -25,7 +25,7 @@ class Tiers:
         self._known = known
         self._reads = reads
         self._order = 0
-        self._noted: dict[Owner, list[TierChange]] = {}
+        self._noted: list[TierChange] = []
 
     def changes(
         self, app: str, user: str | None, ours: TierDelta | None, everyones: TierDelta | None
@@ -40,13 +40,16 @@ class Tiers:
         changes = []
         if ours is not None:
             changes.append(TierChange(app, user, ours.set, ours.drop, order))
+            self._check(changes[-1], ours.size)
         if everyones is not None:
             changes.append(TierChange(app, None, everyones.set, everyones.drop, order))
-        for change in changes:
-            self._check(change)
+            self._check(changes[-1], everyones.size)
         return changes
 
-    def _check(self, change: TierChange) -> None:
+    def _check(self, change: TierChange, most: int | None) -> None:
+        """Raise `TooLarge` for a change that may not be; `most` is its size at the most."""
+        if most is not None and most < CHECK_BYTES:
+            return
         size = 0
         for name, value in change.set.items():
             size += len(name) + len(memoryview(value))
@@ -58,7 +61,9 @@ class Tiers:
             self._reads.sizes.add(owner)
             raise MissingError
         sizes = dict(known)
-        for one in (*self._noted.get(owner, ()), change):
+        for one in (*self._noted, change):
+            if (one.app, one.user) != owner:
+                continue
             sizes.update(_sizes(one))
         total = sum(sizes.values())
         if total > MAX_STATE:
@@ -66,9 +71,9 @@ class Tiers:
 
     def note(self, changes: list[TierChange]) -> None:
         """Count on with the changes of an operation that nothing refuses."""
-        for change in changes:
-            self._order = change.order
-            self._noted.setdefault(Owner(change.app, change.user), []).append(change)
+        if changes:
+            self._order = changes[-1].order
+            self._noted += changes
 
 
 def _sizes(change: TierChange) -> dict[str, int]:

@@ -128,8 +128,7 @@ class Batch:
                 self._reserved.update((numbers[number], job) for number in job.unit.operations)
                 if job.is_refused:
                     self._renew(numbers[number] for number in job.unit.operations)
-        for job, result in zip(jobs, results, strict=True):
-            self._learn(job, result, go_on=bool(again))
+        self._learn_all(jobs, results, go_on=bool(again))
         if self._replicas:
             await self._confirm_repeats(decided)
         for number, outcome in enumerate(decided.outcomes):
@@ -168,12 +167,20 @@ class Batch:
                     tools = self._tools
                     await purge(tools.client, tools.foreman.keys, key, found, self._deadline)
 
+    def _learn_all(self, jobs: Sequence[Job], results: Sequence[Result], *, go_on: bool) -> None:
+        """Remember what became of sessions, and tell of those that were changed."""
+        changed: list[Key] = []
+        for job, result in zip(jobs, results, strict=True):
+            if result is True:
+                changed += _keys_of(job)
+            if result is not True or go_on or not job.is_plain:
+                self._learn(job, result, go_on=go_on)
+        self._tools.changed(changed)
+
     def _learn(self, job: Job, result: Result, *, go_on: bool) -> None:
         """Remember what became of a job's sessions; `go_on` says whether this batch needs it."""
         recent, spots = self._tools.recent, self._tools.gatherer.finder.spots
         written = job.written if result is True else None
-        if result is True:
-            self._tools.changed(_keys_of(job))
         if written is not None:
             assert job.unit.key is not None, "only a session is written"
             if not job.is_plain:
@@ -224,7 +231,8 @@ class Batch:
 async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: int) -> list[Result]:
     """Write jobs; return for each whether it was written, or why that is not known."""
     results: list[Result] = [True] * len(jobs)
-    crossing = [n for n, job in enumerate(jobs) if job.reservations or job.registrations]
+    away = [(n, job) for n, job in enumerate(jobs) if not job.is_plain]
+    crossing = [n for n, job in away if job.reservations or job.registrations]
     if crossing:
         had = await tools.crossing.reserve([jobs[n] for n in crossing], deadline)
         for number, has in zip(crossing, had, strict=True):
@@ -242,9 +250,11 @@ async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: in
     for job, result in zip(jobs, results, strict=True):
         if result is False and job.note is not None:
             await tools.crossing.clear(job, deadline)
+    if not tools.foreman.cluster:
+        return results
     written_ = [job for job, ok in zip(jobs, results, strict=True) if ok is True]
     boxes = [box for job in written_ for box in job.boxes]
-    if boxes and tools.foreman.cluster:
+    if boxes:
         # What fails now is done by the next sweep.
         with suppress(Unavailable):
             await tools.crossing.run_errands(boxes, deadline)

@@ -190,6 +190,27 @@ class Client:
         check(replies)
         return replies
 
+    async def ask_one(self, call: Call, deadline: float) -> Reply:
+        """Send one read and return its reply, as `ask` does.
+
+        A connection that is there is asked without ado; where that leads to anything but an answer,
+        the read is sent again, with all that may take.
+        """
+        self._check_open()
+        address = self.topology.master_of(call.route)
+        wire = None if address is None else self._wires.get(("read", address))
+        if wire is not None and wire.is_ready:
+            try:
+                (reply,) = await wire.send((call.command,), self.patience(deadline, call.size))
+            except LostError:
+                pass
+            else:
+                if not isinstance(reply, Exception):
+                    self.answered(wire.address)
+                    return reply
+        (reply,) = await self.ask([call], deadline)
+        return reply
+
     async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
         """Wait a little before the next try and return how long to wait before the one after."""
         loop = asyncio.get_running_loop()
@@ -299,6 +320,8 @@ class _Round:
 
     async def run(self, numbers: Sequence[int], replies: list[Reply]) -> list[int]:
         """Send the calls of these numbers, fill in their replies, return those to send again."""
+        if not self.client.cluster:
+            return await self._fly(self.client.options.servers[0], list(numbers), replies)
         groups: dict[Address, list[int]] = {}
         left: list[int] = []
         for number in numbers:
@@ -337,34 +360,37 @@ class _Round:
                 replies[number] = error
             return []
         self.client.answered(address)
-        return [
-            number
-            for number, answer in zip(group, answers, strict=True)
-            if not self._take(number, answer, wire, replies)
-        ]
+        left: list[int] = []
+        for number, answer in zip(group, answers, strict=True):
+            if not isinstance(answer, ResponseError):
+                replies[number] = answer
+            elif not self._take(number, answer, wire, replies):
+                left.append(number)
+        return left
 
     async def _answers(self, wire: Wire, group: list[int]) -> list[Reply]:
         """Send calls and return what is answered, once it is confirmed if that is asked for."""
         commands: list[Command] = []
+        size = 0
         for number in group:
-            if number in self.asked:
+            if self.asked and number in self.asked:
                 commands.append(_ASKING)
-            commands.append(self.calls[number].command)
-        size = sum(self.calls[number].size for number in group)
+            _, command, bytes_ = self.calls[number]
+            commands.append(command)
+            size += bytes_
         patience = self.client.patience(self.deadline, size)
         if self.replicas:
             commands.append(self._wait_command(patience))
         answers = await wire.send(commands, patience + (WAIT_SLACK if self.replicas else 0))
         if self.replicas:
             await self._confirm(wire, answers.pop())
+        if not self.asked:
+            return answers
         sent = zip(commands, answers, strict=False)
         return [answer for command, answer in sent if command is not _ASKING]
 
-    def _take(self, number: int, reply: Reply, wire: Wire, replies: list[Reply]) -> bool:
-        """Take over a reply; return whether it is final."""
-        if not isinstance(reply, ResponseError):
-            replies[number] = reply
-            return True
+    def _take(self, number: int, reply: ResponseError, wire: Wire, replies: list[Reply]) -> bool:
+        """Take over an error that was answered; return whether it is final."""
         kind = trouble.kind_of(reply)
         if kind is Kind.FINAL:
             replies[number] = self._mapped(reply)

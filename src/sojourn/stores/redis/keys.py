@@ -36,6 +36,7 @@ from sojourn.stores.redis.routes import ROUTES, TAGS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from sojourn.lifecycle import Phase
     from sojourn.stores.planning import Claim
     from sojourn.stores.redis.errands import Box
     from sojourn.stores.redis.routes import Route
@@ -104,6 +105,10 @@ class Keys:
         """Returns the keys that nearly every write of a session takes, of its route, app and id."""
         self.shared: Callable[[Route, str, str], Shared] = remembered(self._shared)
         """Returns the keys that a write to a user's tier takes, of its route, app and user."""
+        self.orders: Callable[[Route, str, str | None, Phase], tuple[str, ...]]
+        self.orders = remembered(self._orders)
+        """Returns the orders by activity that every session stands in, of its route, app, user
+        and phase."""
 
     def head(self, route: Route) -> str:
         """Return what every key of a route begins with."""
@@ -111,6 +116,10 @@ class Keys:
 
     def _shared(self, route: Route, app: str, user: str) -> Shared:
         return Shared(self.tier(route, app, user), self.users(route, app), self.apps(route))
+
+    def _orders(self, route: Route, app: str, user: str | None, phase: Phase) -> tuple[str, ...]:
+        facets = ("all", user_facet(user))
+        return tuple(self.listed(route, app, each, phase.value, "active") for each in facets)
 
     def _names(self, route: Route, app: str, id: str) -> Names:
         head, app = self._heads[route], escaped(app)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
-from sojourn.stores.redis.keys import label_facet, user_facet
+from sojourn.stores.redis.keys import label_facet
 from sojourn.stores.redis.spots import overdue_at
 
 if TYPE_CHECKING:
@@ -66,20 +66,17 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
     old, entries, route = unit.old.header, unit.entries, row.route
     names = keys.names(route, new.app, new.id)
     fields, kinds = _fields(unit, old, new, row)
-    more, shared = _shared(keys, unit, route)
-    phase = f"{new.phase.value}:active"
-    more += (f"{names.lists}all:{phase}", f"{names.lists}{user_facet(new.user)}:{phase}")
+    shared = _shared(unit)
+    more = keys.orders(route, new.app, new.user, new.phase)
+    if shared and new.user is not None:
+        more = (*keys.shared(route, new.app, new.user), *more)
     for name, value in new.labels.items():
-        more.append(f"{names.lists}{label_facet(name, value)}:{phase}")
+        more += (f"{names.lists}{label_facet(name, value)}:{new.phase.value}:active",)
     command = (
         "EVALSHA",
         scripts.CHANGE.sha,
         5 + len(more),
-        names.session,
-        names.log,
-        names.ids,
-        names.kinds,
-        names.due,
+        *names[:5],
         *more,
         old.epoch,
         unit.old.version,
@@ -99,17 +96,17 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
     return Call(route, command), kinds
 
 
-def _shared(keys: Keys, unit: Unit, route: Route) -> tuple[list[str], list[str | bytes]]:
-    """Return the keys that a change of the user's tier takes, and user, app, names and values."""
+def _shared(unit: Unit) -> list[str | bytes]:
+    """Return user, app, names and values of what changes in the user's tier, if anything does."""
     if not unit.tiers:
-        return [], []
+        return []
     app, user = unit.tiers[0][:2]
     assert user is not None, "a plain change leaves the app's tier alone"
     values: list[str | bytes] = [user, app]
     for change in unit.tiers:  # where a key is set twice the last value counts
         for key, encoded in change.set.items():
             values += (key, bytes(encoded))
-    return [*keys.shared(route, app, user)], values
+    return values
 
 
 def _fields(

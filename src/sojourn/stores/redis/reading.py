@@ -8,6 +8,7 @@ which was read with the session, so that the whole is as of the session's moment
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from sojourn.expiry import is_past
@@ -16,6 +17,7 @@ from sojourn.store import Ends, Tiers
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import Box, to_errand
+from sojourn.stores.redis.keys import NAMES_REMEMBERED
 from sojourn.stores.redis.spots import Spot, spot_in
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Reader:
         self._client = client
         self._keys = keys
         self._finder = finder
+        self._names = lru_cache(maxsize=NAMES_REMEMBERED)(self._names_of)
 
     # --- one session ---------------------------------------------------------------------------
 
@@ -99,7 +102,7 @@ class Reader:
         """Return a session from where it was seen last, or from home, or where a note says."""
         spot = self._finder.spots.get(key)
         if spot is not None:
-            (reply,) = await self._client.ask([self._call(spot, key, window, tiers)], deadline)
+            reply = await self._client.ask_one(self._call(spot, key, window, tiers), deadline)
             seen = self._seen(spot, key, reply)
             if seen is not None and _is_of(seen, spot):
                 return seen
@@ -123,6 +126,12 @@ class Reader:
 
     def _call(self, spot: Spot, key: Key, window: Asked, tiers: bool) -> Call:  # noqa: FBT001 - it says what is read
         """Return the call that reads a session, and what tiers are in reach."""
+        names = self._names(spot, key, tiers)
+        sha, *arguments = window
+        return Call(spot.route, ("EVALSHA", sha, len(names), *names, *arguments))
+
+    def _names_of(self, spot: Spot, key: Key, tiers: bool) -> tuple[str, ...]:  # noqa: FBT001 - it says what is read
+        """Return the keys of that call."""
         app = key[0]
         session = self._keys.session(spot.route, *key)
         log, kinds = self._keys.log(spot.route, *key), self._keys.kinds(spot.route, *key)
@@ -137,9 +146,7 @@ class Reader:
             outbox, sent = self._keys.outbox(Box(spot.route, app, "tiers"))
             if routes.of_app(app) == spot.route:
                 app_tier = self._keys.tier(spot.route, app, None)
-        names = (session, log, kinds, user_tier, app_tier, outbox, sent)
-        sha, *arguments = window
-        return Call(spot.route, ("EVALSHA", sha, len(names), *names, *arguments))
+        return (session, log, kinds, user_tier, app_tier, outbox, sent)
 
     def _seen(self, spot: Spot, key: Key, reply: Reply) -> Seen | None:
         """Return what a reply says; remember where the session is."""
@@ -151,6 +158,8 @@ class Reader:
         if isinstance(loaded, rows.Unreadable):
             raise loaded
         self._finder.spots.keep(key, Spot(spot.route, loaded.header.user))
+        if not sent:
+            return Seen(loaded, user_tier, app_tier, outbox, 0, {}, lines)
         numbers = dict(zip(sent[::2], sent[1::2], strict=True))
         last = int(numbers.pop(b"last", 0))
         floors = {
@@ -167,6 +176,11 @@ class Reader:
         seen = await self._find(key, window, deadline)
         if seen is None:
             return None, Tiers({}, {})
+        whose = f"tier of {key[0]}"
+        if not self._client.cluster:  # it was all read at once
+            return seen, Tiers(
+                rows.to_tier(seen.user_tier, whose), rows.to_tier(seen.app_tier, whose)
+            )
         user = seen.loaded.header.user
         user_away, app_away = self._away(key[0], user, seen.loaded.row.route)
         away = [place for place in (user_away, app_away) if place is not None]
@@ -187,7 +201,6 @@ class Reader:
                 flats |= found
         app = seen.app_tier if app_away is None else _overlaid(seen, app_away, flats[app_away])
         mine = seen.user_tier if user_away is None else _overlaid(seen, user_away, flats[user_away])
-        whose = f"tier of {key[0]}"
         return seen, Tiers(rows.to_tier(mine, whose), rows.to_tier(app, whose))
 
     def _away(self, app: str, user: str | None, route: Route) -> tuple[Away | None, Away | None]:

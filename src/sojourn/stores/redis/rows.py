@@ -60,6 +60,8 @@ class _Head(Header, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 _ABSENT = msgspec.Raw()
 
+_NO_FIELDS = [None] * 5
+
 
 class _Line(msgspec.Struct, gc=False):
     """An event as it is kept."""
@@ -117,7 +119,7 @@ def to_header(head: bytes, ops: bytes | None) -> Header:
 
 def to_loaded(id: str, route: Route, fields: Sequence[bytes | None]) -> Loaded | Unreadable | None:
     """Return a session from its fields, `None` when there is none."""
-    if not any(field is not None for field in fields[:5]):
+    if fields[:5] == _NO_FIELDS:
         return None
     head, state, ops, version, peak, place, kinds, note = fields
     try:

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections import deque
 from contextlib import suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hiredis
@@ -46,19 +47,24 @@ class LostError(Exception):
 
 
 class _Flight:
-    """Commands that were sent together, and what has come back of them."""
+    """Commands that were sent together, what has come back of them, and when that has to be all."""
 
-    __slots__ = ("commands", "future", "replies", "timer")
+    __slots__ = ("commands", "due", "future", "replies", "seconds")
 
-    def __init__(self, commands: Sequence[Command], future: asyncio.Future[list[Reply]]) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        future: asyncio.Future[list[Reply]],
+        due: float,
+        seconds: float,
+    ) -> None:
         self.commands = commands
         self.future = future
+        self.due = due
+        self.seconds = seconds
         self.replies: list[Reply] = []
-        self.timer: asyncio.TimerHandle | None = None
 
     def land(self, error: Exception | None = None) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
         if self.future.done():  # its caller is gone
             return
         if error is None:
@@ -88,7 +94,14 @@ class Wire(asyncio.Protocol):
         self._leaving = False
         self._full = False
         self._gone = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        """Rings when the first flight may be late: one for all, as nearly none ever is."""
         self.broken: Exception | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what is sent now leaves now."""
+        return self.broken is None and self._transport is not None
 
     def send(self, commands: Sequence[Command], seconds: float) -> asyncio.Future[list[Reply]]:
         """Send commands; return the future of their replies, one for each.
@@ -97,13 +110,15 @@ class Wire(asyncio.Protocol):
         after `seconds`. An error that the server answers with is a reply like any other.
         """
         loop = asyncio.get_running_loop()
-        flight = _Flight(commands, loop.create_future())
+        due = loop.time() + seconds
+        flight = _Flight(commands, loop.create_future(), due, seconds)
         if self.broken is not None:
             flight.land(LostError("the connection is broken"))
             return flight.future
         if self._connecting is None:
             self._connecting = loop.create_task(self._connect())
-        flight.timer = loop.call_later(seconds, self._time_out, seconds)
+        if self._alarm is None or due < self._alarm.when():
+            self._set_alarm(due)
         self._queue.append(flight)
         self._leave_soon()
         return flight.future
@@ -173,14 +188,29 @@ class Wire(asyncio.Protocol):
 
     # --- the end -------------------------------------------------------------------------------
 
-    def _time_out(self, seconds: float) -> None:
-        self.drop(TimeoutError(f"no reply within {seconds:.3g} s"))
+    def _set_alarm(self, due: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(due, self._ring, due)
+
+    def _ring(self, now: float) -> None:
+        """Give up if a flight is late, else wait for the first that could be."""
+        self._alarm = None
+        first = min((*self._flights, *self._queue), key=_due_of, default=None)
+        if first is None:
+            return
+        if first.due <= now:
+            self.drop(TimeoutError(f"no reply within {first.seconds:.3g} s"))
+        else:
+            self._set_alarm(first.due)
 
     def drop(self, error: Exception) -> None:
         """Break the connection at once: everything under way on it is lost."""
         if self.broken is not None:
             return
         self.broken = error
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self._connecting is not None and self._connecting is not _current_task():
             self._connecting.cancel()
         self._connection.abort()
@@ -198,6 +228,9 @@ class Wire(asyncio.Protocol):
             await asyncio.wait([self._connecting])
         if self._transport is not None:
             await self._gone.wait()
+
+
+_due_of = attrgetter("due")
 
 
 def _packed(command: Command) -> bytes:
