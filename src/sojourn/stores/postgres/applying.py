@@ -161,8 +161,7 @@ class Arguments:
             owner = rows.owner_of(user)
             pairs = [(name, bytes(value).decode()) for name, value in added.items()]
             for name, value in [*pairs, *((name, None) for name in dropped)]:
-                plain = rows.escaped(name)
-                digest = rows.digest(plain)
+                digest, plain = rows.key_of(name)
                 self._tiers.append((order, (number, app, owner, digest, plain, value)))
 
     def _document(self, number: int, unit: Unit, row: int | None, new: int | None) -> None:

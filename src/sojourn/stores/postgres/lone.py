@@ -48,6 +48,13 @@ shared AS (
     INSERT INTO {{s}}.tiers AS k (app, owner, digest, name, value)
     SELECT ${0}, t.* FROM s, unnest(${1}::text[], ${2}::bytea[], ${3}::text[], ${4}::text[]) AS t
     ON CONFLICT (app, owner, digest) DO UPDATE SET value = excluded.value)"""
+_TIER = """,
+shared AS (
+    INSERT INTO {{s}}.tiers AS k (app, owner, digest, name, value)
+    SELECT ${0}, ${1}, ${2}, ${3}, ${4} FROM s
+    ON CONFLICT (app, owner, digest) DO UPDATE SET value = excluded.value)"""
+"""One key, as most commits have: an array is dear to read, and dearer for the driver to write."""
+
 _DONE = """
 SELECT s.row, CASE WHEN $3 THEN set_config('synchronous_commit', 'off', true)
         WHEN current_setting('synchronous_commit') = 'off'
@@ -86,7 +93,8 @@ def statement_of(unit: Unit) -> str:
         parts.append(_EVENT)
     if unit.tiers:
         first = _TIERS_FROM if unit.entries else _EVENT_FROM
-        parts.append(_TIERS.format(*range(first, first + 5)))
+        text = _TIER if _is_one_key(unit) else _TIERS
+        parts.append(text.format(*range(first, first + 5)))
     return "".join([*parts, _DONE])
 
 
@@ -127,8 +135,14 @@ def values_of(unit: Unit, writer: bytes, batch: int, *, relaxed: bool) -> list[A
         )
     if unit.tiers:
         values.append(unit.app)
-        values += _shared(unit)
+        columns = _shared(unit)
+        values += [value for (value,) in columns] if _is_one_key(unit) else columns
     return values
+
+
+def _is_one_key(unit: Unit) -> bool:
+    """Return whether a unit sets one key of one shared tier."""
+    return len(unit.tiers) == 1 and len(unit.tiers[0].set) == 1
 
 
 def _shared(unit: Unit) -> list[list[Any]]:
@@ -137,7 +151,7 @@ def _shared(unit: Unit) -> list[list[Any]]:
     for tier in unit.tiers:
         owner = rows.owner_of(tier.user)
         for name, value in tier.set.items():
-            plain = rows.escaped(name)
-            keys[owner, rows.digest(plain)] = plain, bytes(value).decode()
+            digest, plain = rows.key_of(name)
+            keys[owner, digest] = plain, bytes(value).decode()
     found = sorted((*key, *pair) for key, pair in keys.items())
     return [list(column) for column in zip(*found, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sojourn import codec
 from sojourn.expiry import is_past
@@ -14,6 +14,8 @@ from sojourn.stores.postgres import rows
 from sojourn.stores.postgres.schema import sql
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sojourn.model import Encoded, Entry, StoredDocument
     from sojourn.store import DocumentQuery, EventQuery, Get
     from sojourn.stores.postgres.address import Address
@@ -26,9 +28,9 @@ _APP_TIER = _USER_TIER.replace("s.user_id", "''").replace("ours", "everyones")
 _TIERS_READ = "ours.names, ours.texts, everyones.names, everyones.texts"
 _FOUND = "WHERE s.app = $1 AND s.id = $2"
 _ARRAYS = "".join(f", logged.{column}" for column in rows.EVENT)
-_AGGREGATES = ", ".join(
-    f"array_agg(e.{column} ORDER BY e.seq) AS {column}" for column in rows.EVENT
-)
+_AGGREGATES = ", ".join(f"array_agg(e.{column}) AS {column}" for column in rows.EVENT)
+"""In the order of the rows below it, which come sorted: eight aggregates would sort eight times."""
+
 _COLUMNS = ", ".join(f"e.{column}" for column in rows.EVENT)
 _TIERS = (
     "SELECT t.owner, t.name, t.value FROM {s}.tiers AS t WHERE t.app = $1 AND t.owner = ANY($2)"
@@ -52,6 +54,7 @@ class Reader:
         """Remember where the tables are."""
         self._address = address
         self._texts: dict[str, str] = {}
+        self._gets: dict[_Shape | None, str] = {}
 
     def sql(self, text: str) -> str:
         """Return a statement with the names of this place filled in."""
@@ -62,10 +65,14 @@ class Reader:
 
     async def get(self, db: Connection, get: Get) -> Record | None:
         """Return a session; see `Store.get`."""
-        join, bindings = _window(get.window, 3)
-        columns = f"{rows.of('s')}, {_TIERS_READ}{_ARRAYS if join else ''}"
-        tables = f"{{s}}.sessions AS s {_USER_TIER} {_APP_TIER} {join}"
-        statement = self.sql(f"SELECT {columns} FROM {tables} {_FOUND}")
+        shape, bindings = _window(get.window)
+        statement = self._gets.get(shape)
+        if statement is None:
+            join = _join(shape, 3)
+            columns = f"{rows.of('s')}, {_TIERS_READ}{_ARRAYS if join else ''}"
+            tables = f"{{s}}.sessions AS s {_USER_TIER} {_APP_TIER} {join}"
+            found = sql(f"SELECT {columns} FROM {tables} {_FOUND}", self._address)
+            statement = self._gets[shape] = found
         row = await db.fetchrow(statement, get.app, get.id, *bindings)
         if row is None:
             return None
@@ -78,20 +85,21 @@ class Reader:
             state=codec.decode_object(row[rows.STATE], f"session {header.id!r}"),
             user_state=rows.to_tier(names, texts),
             app_state=rows.to_tier(app_names, app_texts),
-            entries=rows.to_entries(logged),
+            entries=_entries(shape, logged),
         )
 
     async def events(
         self, db: Connection, app: str, id: str, now: int, window: EventQuery
     ) -> tuple[Entry, ...] | None:
         """Return a window of a log; see `Store.events`."""
-        join, bindings = _window(window, 3)
+        shape, bindings = _window(window)
+        join = _join(shape, 3)
         columns = f"s.expires_at{_ARRAYS if join else ''}"
         statement = self.sql(f"SELECT {columns} FROM {{s}}.sessions AS s {join} {_FOUND}")
         row = await db.fetchrow(statement, app, id, *bindings)
         if row is None or is_past(row[0], now):
             return None
-        return rows.to_entries(row[1:])
+        return _entries(shape, row[1:])
 
     async def tiers(self, db: Connection, app: str, user: str | None) -> Tiers:
         """Return shared state; see `Store.tiers`."""
@@ -128,41 +136,65 @@ def _place(query: DocumentQuery) -> tuple[Any, ...]:
     return (query.app, query.id, query.collection, query.now, query.expired)
 
 
-def _window(window: EventQuery | None, first: int) -> tuple[str, tuple[Any, ...]]:
-    """Return the join that gathers a window of a log, and its bindings, from `$first` on.
+class _Shape(NamedTuple):
+    """What the statement for a window of a log depends on."""
 
-    Each kind of window is a statement of its own, so that each uses the index that fits.
-    """
+    limited: bool
+    """Only so many events: the first ones, or, `backwards`, the last ones."""
+    backwards: bool
+    since: bool
+    kinds: int
+
+
+def _window(window: EventQuery | None) -> tuple[_Shape | None, tuple[Any, ...]]:
+    """Return the shape of a window and its bindings, `None` for one without any event."""
     limit = None if window is None else window.last if window.first is None else window.first
     if window is None or limit == 0 or window.kinds == ():
-        return "", ()
+        return None, ()
     low = 0 if window.after_seq is None else min(max(window.after_seq, 0), MAX_SEQ)
     high = MAX_SEQ + 1 if window.before_seq is None else min(max(window.before_seq, 0), MAX_SEQ + 1)
-    direction = "DESC" if window.first is None else "ASC"
     bindings: list[Any] = [low, high]
-    where = f"e.session = s.row AND e.seq > ${first} AND e.seq < ${first + 1}"
-    order = f"ORDER BY e.seq {direction}"
     if limit is not None:
         bindings.append(limit)
-        order += f" LIMIT ${first + len(bindings) - 1}"
     since = window.since_instant
     if since is not None:
         bindings.append(since)
-        place = f"${first + len(bindings) - 1}"
+    kinds = tuple(dict.fromkeys(window.kinds)) if window.kinds else ()
+    backwards = limit is not None and window.first is None
+    return _Shape(limit is not None, backwards, since is not None, len(kinds)), (*bindings, *kinds)
+
+
+def _join(shape: _Shape | None, first: int) -> str:
+    """Return the join that gathers a window of a log, whose bindings are from `$first` on.
+
+    Each kind of window is a statement of its own, so that each uses the index that fits.
+    """
+    if shape is None:
+        return ""
+    place = first + 2
+    where = f"e.session = s.row AND e.seq > ${first} AND e.seq < ${first + 1}"
+    order = f"ORDER BY e.seq {'DESC' if shape.backwards else 'ASC'}"
+    if shape.limited:
+        order += f" LIMIT ${place}"
+        place += 1
+    if shape.since:
         # Peaks never fall, so going back, nothing matches behind the first one before `since`.
-        where += f""" AND e.at >= {place} AND e.seq > coalesce((SELECT p.seq FROM {{s}}.events AS p
+        where += f""" AND e.at >= ${place} AND e.seq > coalesce((SELECT p.seq FROM {{s}}.events AS p
             WHERE p.session = s.row AND p.seq > ${first} AND p.seq < ${first + 1}
-            AND p.peak < {place} ORDER BY p.seq DESC LIMIT 1), 0)"""
-    parts = []
-    for kind in dict.fromkeys(window.kinds or ()):
-        bindings.append(kind)
-        parts.append(f"{where} AND e.kind = ${first + len(bindings) - 1}")
+            AND p.peak < ${place} ORDER BY p.seq DESC LIMIT 1), 0)"""
+        place += 1
+    kinds = [f"{where} AND e.kind = ${place + number}" for number in range(shape.kinds)]
     selects = [
         f"(SELECT {_COLUMNS} FROM {{s}}.events AS e WHERE {part} {order})"
-        for part in parts or [where]
+        for part in kinds or [where]
     ]
     inner = " UNION ALL ".join(selects)
     merged = order if len(selects) > 1 else ""
     source = f"(SELECT * FROM ({inner}) AS e {merged}) AS e"
-    join = f"LEFT JOIN LATERAL (SELECT {_AGGREGATES} FROM {source}) AS logged ON true"
-    return join, tuple(bindings)
+    return f"LEFT JOIN LATERAL (SELECT {_AGGREGATES} FROM {source}) AS logged ON true"
+
+
+def _entries(shape: _Shape | None, columns: Sequence[Sequence[Any] | None]) -> tuple[Entry, ...]:
+    """Return what was gathered of a log, ascending."""
+    entries = rows.to_entries(columns)
+    return entries[::-1] if shape is not None and shape.backwards else entries

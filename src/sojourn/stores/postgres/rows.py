@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -174,6 +175,13 @@ def digest(*parts: str) -> bytes:
     """Return what stands for texts in an index. No name holds the separator, JSON neither."""
     text = "\x1f".join(parts).encode()
     return hashlib.sha256(text).digest()[:DIGEST_BYTES]
+
+
+@lru_cache(1_024)
+def key_of(name: str) -> tuple[bytes, str]:
+    """Return a key of a tier as it is kept: its digest and its escaped name."""
+    plain = escaped(name)
+    return digest(plain), plain
 
 
 def claim_text(claim: Claim) -> str:
