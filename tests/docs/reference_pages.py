@@ -190,8 +190,8 @@ DJANGO = ReferencePage(
 IDENTITY = ReferencePage(
     "identity.md",
     "Sessions of whoever asks",
-    "Sessions by user or API key, without a token. [FastAPI](../fastapi.md#identity-without-cookies)\n"
-    "explains them with an example.",
+    "Sessions by user or API key, without a token.\n"
+    "[FastAPI](../fastapi.md#identity-without-cookies) explains them with an example.",
     (
         Listed(
             "sojourn.web.identity",

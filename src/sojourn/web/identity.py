@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from sojourn.web.admission import Reply
     from sojourn.web.asgi import App, Message, Receive, Scope, Send
 
-    Identify = Callable[[Scope], str | None | Awaitable[str | None]]
+    Identify = Callable[[Scope], str | Awaitable[str | None] | None]
     """Says who a request is from, `None` for nobody; it may be async."""
 
-    CheckKey = Callable[[str], str | None | Awaitable[str | None]]
+    CheckKey = Callable[[str], str | Awaitable[str | None] | None]
     """Says whose an API key is, `None` for nobody's; it may be async."""
 
 log = logging.getLogger("sojourn.web")
