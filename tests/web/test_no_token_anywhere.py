@@ -431,3 +431,9 @@ def test_a_token_is_found_in_any_form(where: str) -> None:
         seen.given.append(text)
         seen.keep(where, b"before " + shown + b" after")
         assert (where, "secret") in seen.leaks()
+
+
+def test_a_reply_does_not_show_its_token() -> None:
+    assert repr(admission.Reply("a-token")) == str(admission.Reply("a-token")) == "<Reply a token>"
+    assert repr(admission.Reply(erase=True)) == "<Reply erase>"
+    assert repr(admission.NOTHING) == "<Reply nothing>"
