@@ -402,14 +402,15 @@ class MissingExtra(SojournError, ImportError):
 class WouldBlock(SojournError, RuntimeError):
     """A call that waits was made where an event loop runs, which would stop with it."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
+    def __init__(self, what: str, instead: str = "await sojourn.SessionManager here") -> None:
+        super().__init__(what, instead)
         self.what = what
+        self.instead = instead
 
     def __str__(self) -> str:
         return (
             f"{self.what} would block the event loop that runs in this thread: "
-            "await sojourn.SessionManager here, or call it in another thread (asyncio.to_thread)"
+            f"{self.instead}, or call it in another thread (asyncio.to_thread)"
         )
 
 

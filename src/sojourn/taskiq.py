@@ -65,6 +65,7 @@ class SessionCarrier(TaskiqMiddleware):
         super().__init__()
         self._own = isinstance(sessions, str)
         self.sessions = SessionManager.open(sessions) if isinstance(sessions, str) else sessions
+        """The manager underneath."""
         self._opening = asyncio.Lock()
         self._opened = False
 

@@ -248,8 +248,8 @@ def _block(code: str) -> str:
 
 @cache
 def _places() -> dict[str, str]:
-    """Return where each name is told that means one thing only, mirrors left out."""
-    pages = [page for page in REFERENCE if not page.mirrors]
+    """Return where each name is told that means one thing only; mirrors have no say."""
+    pages = [page for page in REFERENCE if not page.mirrors and not page.borrowed]
     times = Counter(entry.name for page in pages for entry in entries_of(page))
     return {
         name: f"{page.file}#{anchor}"

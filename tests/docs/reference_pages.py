@@ -21,6 +21,8 @@ class ReferencePage(NamedTuple):
     listed: tuple[Listed, ...]
     mirrors: str = ""
     """The module of the async classes whose methods these are, without `await`."""
+    borrowed: bool = False
+    """Whether its names are a framework's: elsewhere the same ones mean something of ours."""
 
 
 MANAGER = ReferencePage(
@@ -123,6 +125,130 @@ WEB = ReferencePage(
         Listed("sojourn.web.admission", ("Reply",)),
         Listed("sojourn.web.tokens", ("Tokens", "Token")),
     ),
+)
+
+STARLETTE = ReferencePage(
+    "starlette.md",
+    "Starlette and FastAPI",
+    "Dependencies, and errors as responses. [FastAPI](../fastapi.md) explains them with examples.",
+    (
+        Listed(
+            "sojourn.web.starlette",
+            (
+                "session_of",
+                "get_session",
+                "require_user",
+                "require_recent_auth",
+                "require_csrf",
+                "exception_handlers",
+            ),
+        ),
+    ),
+    borrowed=True,
+)
+
+LITESTAR = ReferencePage(
+    "litestar.md",
+    "Litestar",
+    "The plugin, guards and a store. [Litestar](../litestar.md) explains them with examples.",
+    (
+        Listed(
+            "sojourn.web.litestar",
+            (
+                "SessionPlugin",
+                "SessionConfig",
+                "session_of",
+                "requires_user",
+                "requires_recent_auth",
+                "requires_csrf",
+            ),
+        ),
+        Listed("sojourn.web.litestar_store", ("Store",)),
+    ),
+    borrowed=True,
+)
+
+FLASK = ReferencePage(
+    "flask.md",
+    "Flask",
+    "The session interface. [Flask](../flask.md) explains it with examples.",
+    (Listed("sojourn.web.flask", ("SojournSessions", "Session")),),
+    borrowed=True,
+)
+
+DJANGO = ReferencePage(
+    "django.md",
+    "Django",
+    "The session engine and its middleware. [Django](../django.md) explains them with examples.",
+    (
+        Listed("sojourn.web.django", ("SessionStore", "SojournMiddleware", "devices")),
+        Listed("sojourn.web.blocking", ("Devices",)),
+    ),
+    borrowed=True,
+)
+
+IDENTITY = ReferencePage(
+    "identity.md",
+    "Sessions of whoever asks",
+    "Sessions by user or API key, without a token.\n"
+    "[FastAPI](../fastapi.md#identity-without-cookies) explains them with an example.",
+    (
+        Listed(
+            "sojourn.web.identity",
+            (
+                "IdentityMiddleware",
+                "authenticated_user",
+                "Who",
+                "Identify",
+                "CheckKey",
+                "Stranger",
+                "API_KEY_HEADER",
+                "MAX_API_KEY",
+            ),
+        ),
+    ),
+)
+
+FORGERY = ReferencePage(
+    "csrf.md",
+    "Forgery",
+    "What requests have to send back. See [Sessions for the web](../web.md).",
+    (
+        Listed(
+            "sojourn.web.csrf",
+            (
+                "CSRF_HEADER",
+                "CSRF_FIELD",
+                "SAFE_METHODS",
+            ),
+        ),
+    ),
+)
+
+STARSESSIONS = ReferencePage(
+    "starsessions.md",
+    "starsessions",
+    "A store for its middleware. See [Sessions for the web](../web.md).",
+    (Listed("sojourn.web.starsessions", ("SessionStore", "BROWSER_SECONDS")),),
+    borrowed=True,
+)
+
+INJECTION = ReferencePage(
+    "dishka.md",
+    "dishka in ASGI",
+    "Scopes of a container around requests. See [Sessions for the web](../web.md).",
+    (Listed("sojourn.web.dishka", ("ContainerMiddleware", "WebProvider", "CONTAINER")),),
+)
+
+JOBS = ReferencePage(
+    "jobs.md",
+    "taskiq and arq",
+    "Jobs that work in a session. [Scopes](../scopes.md#taskiq) explain them with examples.",
+    (
+        Listed("sojourn.taskiq", ("SessionCarrier", "get_session", "LABEL")),
+        Listed("sojourn.arq", ("carried", "in_session", "ARGUMENT", "SESSIONS")),
+    ),
+    borrowed=True,
 )
 
 BLOCKING = ReferencePage(
@@ -261,6 +387,15 @@ REFERENCE = (
     DOCUMENTS,
     SCOPES,
     WEB,
+    STARLETTE,
+    LITESTAR,
+    FLASK,
+    DJANGO,
+    IDENTITY,
+    FORGERY,
+    STARSESSIONS,
+    INJECTION,
+    JOBS,
     BLOCKING,
     SETTINGS,
     TELEMETRY,
@@ -271,8 +406,9 @@ REFERENCE = (
 
 INTERNAL = {
     "SessionManager": {"ending", "scopes"},
-    "Session": {"header", "committed", "bound", "seen", "reloaded", "scopes"},
+    "Session": {"accessed", "settle", "header", "committed", "bound", "seen", "reloaded", "scopes"},
     "State": {
+        "belongs_to",
         "delta",
         "writes",
         "saved",
@@ -315,6 +451,30 @@ INTERNAL = {
         "run_in_executor",
         "create_task",
     },
+    "SessionCarrier": {"pre_send", "pre_execute", "post_execute", "shutdown"},
+    "SessionPlugin": {"on_app_init"},
+    "SessionConfig": {"sessions", "key", "exclude", "exclude_opt_key", "scopes"},
+    "SojournMiddleware": {"process_request", "process_exception"},
+    "SojournSessions": {
+        "admissions",
+        "clear_site_data",
+        "expiry",
+        "make_null_session",
+        "open_session",
+        "save_session",
+        "transport",
+    },
+    "SessionStore": {
+        "aload",
+        "asettle",
+        "load",
+        "others",
+        "required",
+        "settle",
+        "trouble",
+        "unsaved",
+    },
+    "IdentityMiddleware": {"is_open", "save"},
     "SojournProvider": {"session_id", "manager", "ambient", "named", "request"},
 }
 """Members whose names are public because other modules of the library use them; not for callers."""

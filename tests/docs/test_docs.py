@@ -179,15 +179,32 @@ PUBLIC = ("sojourn", "sojourn.blocking", "sojourn.telemetry", "sojourn.testing",
 
 ELSEWHERE = {
     "App",
+    "AsyncContainer",
+    "BaseRouteHandler",
     "Bearer",
     "CollectorRegistry",
+    "Connection",
     "Deletion",
+    "Flask",
+    "GET",
+    "Guard",
+    "HEAD",
+    "HTTPConnection",
+    "HttpRequest",
+    "HttpResponseBase",
     "Logger",
     "MeterProvider",
+    "NullSession",
+    "OPTIONS",
     "Raw",
+    "Request",
+    "Response",
+    "Scopes",
+    "SessionMixin",
+    "TRACE",
     "TracerProvider",
 }
-"""Types of other packages, an ASGI application, the type of `DELETE`; and a word of HTTP."""
+"""Types of other packages, an ASGI application, the type of `DELETE`; and words of HTTP."""
 
 
 @pytest.mark.parametrize("page", reference.FILES, ids=lambda page: page.name)

@@ -20,7 +20,7 @@ from django.utils import timezone
 from tests.web import django_project as project
 from tests.web.wsgi_sites import django_site
 
-from sojourn import blocking
+from sojourn import blocking, current_session
 from sojourn.errors import AuthNeeded, InvalidId, Unavailable, Unserializable, WouldBlock
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, FaultyStore
@@ -28,6 +28,8 @@ from sojourn.web.django import SessionStore, SojournMiddleware, devices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from django.http import HttpRequest
 
     from sojourn.web import Notice
 
@@ -296,8 +298,32 @@ async def test_what_would_block_the_loop_says_so() -> None:
     session = SessionStore()
     await session.aset("a", 1)
     await session.asave()
-    with pytest.raises(WouldBlock):
+    with pytest.raises(WouldBlock, match=r"request\.session would block .*: await .*aget"):
         again(session).get("a")
+    with pytest.raises(WouldBlock, match="asave"):
+        session.save()
+
+
+async def test_what_is_ambient_in_an_async_view_can_be_read_once_it_was_awaited() -> None:
+    from django.conf import settings
+
+    session = SessionStore()
+    await session.aset("a", 1)
+    await session.asave()
+    found: list[object] = []
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        with pytest.raises(WouldBlock, match=r"await .*aget.*current_session\(\) can be read"):
+            current_session()
+        assert await request.session.aget("a") == 1
+        ambient = current_session()
+        found.extend([ambient is not None and ambient.id, request.session["a"]])
+        return HttpResponse()
+
+    request = RequestFactory().get("/", secure=True)
+    request.META["HTTP_COOKIE"] = f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
+    await SojournMiddleware(view)(request)
+    assert found == [session.id, 1]
 
 
 async def test_many_at_once_are_awaited_in_their_own_loop() -> None:

@@ -173,3 +173,11 @@ async def test_redis_killed_and_started_again() -> None:
             await live_through(sessions, down, up, "redis")
     finally:
         servers.stop()
+
+
+async def test_a_request_after_the_manager_is_closed_is_refused() -> None:
+    """A server that stops may let one in after that: it is answered, not failed."""
+    async with SessionManager.open("memory://") as sessions:
+        browser = Browser(SessionMiddleware(Site(), sessions=sessions))
+        await browser.get("/write")
+    assert (await browser.get("/read")).status == 503

@@ -6,7 +6,15 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from sojourn.errors import Conflict, Ended, InvalidQuery, NotFound, TooManySessions, Unavailable
+from sojourn.errors import (
+    Closed,
+    Conflict,
+    Ended,
+    InvalidQuery,
+    NotFound,
+    TooManySessions,
+    Unavailable,
+)
 from sojourn.expiry import Expiry, is_past, touch_is_due
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
@@ -59,6 +67,11 @@ class Reply(NamedTuple):
     token: str | None = None
     max_age: int | None = None
     erase: bool = False
+
+    def __repr__(self) -> str:
+        """Show what is told, and not the token: whoever reads it has the session."""
+        kept = "a token" if self.token is not None else "nothing"
+        return f"<Reply {'erase' if self.erase else kept}>"
 
 
 NOTHING = Reply()
@@ -422,11 +435,17 @@ class Admission:
         source: Source = NOWHERE,
         reason: str = "",
     ) -> None:
-        """Give notice of something that befell a session."""
+        """Give notice of something that befell a session; of nothing once the manager is closed."""
+        try:
+            now = self.sessions.now()
+        except (
+            Closed
+        ):  # the application stops, and a last request is answered with 503 all the same
+            return
         self.notices.give(
             Notice(
                 kind=kind,
-                at=to_datetime(self.sessions.now()),
+                at=to_datetime(now),
                 session=None if session is None else self.notices.hashed(session.id),
                 user=None if session is None else session.user,
                 source=source,

@@ -60,6 +60,7 @@ class ContainerMiddleware:
             reason = "give what make_async_container returns"
             raise InvalidSetting("container", "ContainerMiddleware", reason)
         self.app = app
+        """The application inside."""
         self._container = container
         self._context = context
         self._name = name

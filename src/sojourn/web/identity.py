@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from sojourn.web.admission import Reply
     from sojourn.web.asgi import App, Message, Receive, Scope, Send
 
-    Told = str | None
-    Identify = Callable[[Scope], Told | Awaitable[Told]]
-    CheckKey = Callable[[str], Told | Awaitable[Told]]
+    Identify = Callable[[Scope], str | Awaitable[str | None] | None]
+    """Says who a request is from, `None` for nobody; it may be async."""
+
+    CheckKey = Callable[[str], str | Awaitable[str | None] | None]
+    """Says whose an API key is, `None` for nobody's; it may be async."""
 
 log = logging.getLogger("sojourn.web")
 
@@ -137,7 +139,9 @@ class IdentityMiddleware:
         if isinstance(bypass, str) or not all(path.startswith("/") for path in bypass):
             raise InvalidSetting("bypass", "IdentityMiddleware", "give paths that begin with /")
         self.app = app
+        """The application inside."""
         self.sessions = sessions
+        """The manager underneath."""
         self._user = user
         self._api_key = api_key
         self._key = key

@@ -218,6 +218,7 @@ class SessionPlugin(InitPlugin):
     def __init__(self, sessions: SessionManager | str, **options: Any) -> None:
         """`sessions` and `options` are what `SessionConfig` takes."""
         self.config = SessionConfig(sessions, **options)
+        """The sessions, as Litestar configures them: for its test client."""
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the middleware, before all others, and what belongs to it."""

@@ -55,6 +55,7 @@ class Store(NamespacedStore):
         """
         self._own = isinstance(sessions, str)
         self.sessions = SessionManager.open(sessions) if isinstance(sessions, str) else sessions
+        """The manager underneath."""
         self._path = f"{around}{_escaped(namespace)}/"
         if len(self._path) > MAX_PATH:
             raise InvalidId("namespace", f"with those around it, it is over {MAX_PATH} characters")

@@ -42,6 +42,7 @@ class SessionStore(StarSessionStore):
     ) -> None:
         """`browser_lifetime` is for sessions with `lifetime=0`, in seconds."""
         self.sessions = sessions
+        """The manager underneath."""
         self._browser = browser_lifetime
         self._seen: OrderedDict[str, bool] = OrderedDict()
 

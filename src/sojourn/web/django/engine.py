@@ -41,6 +41,13 @@ GONE = "The session was ended meanwhile, for example by a logout in another tab.
 RENEWED = "The session has a new key by now. What was changed is stored; the old key is dead."
 
 
+AWAIT = (
+    "await its method with an `a` before the name (aget, asave, adevices); once one was awaited, "
+    "request.session and current_session() can be read"
+)
+"""What to do in an async view: a session is read when it is first used, and that waits."""
+
+
 class _Lenient:
     """Values as Django's JSON sessions keep them: a tuple comes back as a list."""
 
@@ -129,7 +136,10 @@ class SessionStore(Face, SessionBase):
         return self._get_session()
 
     def _run(self, work: Callable[[Admission], Awaitable[T]]) -> T:
-        return opened.get().run(work)
+        try:
+            return opened.get().run(work)
+        except WouldBlock as error:
+            raise WouldBlock("request.session", AWAIT) from error
 
     async def _awaited(self, work: Callable[[Admission], Awaitable[T]]) -> T:
         return await opened.get().awaited(work)
