@@ -370,8 +370,6 @@ class Vault:
         )
 
     def _tier(self, app: str, owner: str | None) -> Encoded:
-        if not self._tiers:
-            return {}
         tier = self._tiers.get((app, owner))
         return {} if tier is None else tier.values(f"tier of {app}")
 

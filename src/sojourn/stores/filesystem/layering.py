@@ -31,6 +31,10 @@ class Layer(dict[Key, Value]):
         self._below = below
         self._adopt = adopt
 
+    def __bool__(self) -> bool:
+        """Return whether there is anything, here or below."""
+        return bool(self.items())
+
     def get(self, key: Key, default: Any = None) -> Any:
         """Return what is here, else what is below."""
         if key in self:
