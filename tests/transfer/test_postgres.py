@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def url(postgres: PostgresServer) -> str:
-    """The URL of an empty store."""
-    asyncio.run(emptied(postgres.url(schema="transfer")))
-    return postgres.url(schema="transfer")
+    """The URL of an empty store, whichever test is the first here."""
+    url = postgres.url(schema="transfer")
+    asyncio.run(made(url))
+    asyncio.run(emptied(url))
+    return url
+
+
+async def made(url: str) -> None:
+    """Make the tables of a store."""
+    async with SessionManager.open(url):
+        pass
 
 
 async def fill(url: str) -> None:

@@ -59,22 +59,7 @@ class Arguments:
             new = len(self.created)
             self._create(number, unit, unit.header, new)
         for entry, peak in zip(unit.entries, unit.peaks, strict=True):
-            self._lists["e"].append(
-                (
-                    number,
-                    row,
-                    new,
-                    entry.seq,
-                    entry.id,
-                    entry.kind,
-                    entry.author,
-                    entry.at,
-                    peak,
-                    entry.changes,
-                    entry.deleted,
-                    entry.body,
-                )
-            )
+            self._lists["e"].append((number, row, new, *rows.from_entry(entry, peak)))
         if unit.tiers:
             self._share(number, unit)
         if unit.documents:

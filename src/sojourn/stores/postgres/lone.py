@@ -122,17 +122,7 @@ def values_of(unit: Unit, writer: bytes, batch: int, *, relaxed: bool) -> list[A
         unit.version,
     ]
     for entry, peak in zip(unit.entries, unit.peaks, strict=True):
-        values += (
-            entry.seq,
-            entry.id,
-            entry.kind,
-            entry.author,
-            entry.at,
-            peak,
-            entry.changes,
-            entry.deleted,
-            entry.body,
-        )
+        values += rows.from_entry(entry, peak)
     if unit.tiers:
         values.append(unit.app)
         columns = _shared(unit)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from sojourn.errors import Closed, ReadOnly, SojournError, Unavailable
-from sojourn.stores.postgres.deadlines import Deadlines
+from sojourn.stores.postgres.timeouts import Timeouts
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passes
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._used: set[Connection] = set()
         self._closed = False
-        self._deadlines = Deadlines()
+        self._timeouts = Timeouts()
 
     async def run(
         self,
@@ -85,7 +85,7 @@ class Pool:
     async def _once(self, work: Callable[[Connection], Awaitable[T]], deadline: float) -> T:
         await self._wait_for_turn(deadline)
         try:
-            with self._deadlines.call(deadline):
+            with self._timeouts.call(deadline):
                 connection = await self._take()
                 try:
                     result = await self._work(connection, work)
@@ -153,7 +153,7 @@ class Pool:
         for _ in range(self._size):
             await self._free.acquire()
         await self.let_go()
-        self._deadlines.close()
+        self._timeouts.close()
         for _ in range(self._size):
             self._free.release()
 

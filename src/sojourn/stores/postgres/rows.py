@@ -146,6 +146,21 @@ def to_entries(columns: Sequence[Sequence[Any] | None]) -> tuple[Entry, ...]:
     return tuple(map(Entry, *columns))  # type: ignore[arg-type]  # with the first, all are there
 
 
+def from_entry(entry: Entry, peak: int) -> tuple[Any, ...]:
+    """Return the columns of an event as the statements that write one take them."""
+    return (
+        entry.seq,
+        entry.id,
+        entry.kind,
+        entry.author,
+        entry.at,
+        peak,
+        entry.changes,
+        entry.deleted,
+        entry.body,
+    )
+
+
 def to_document(row: Sequence[Any]) -> StoredDocument:
     """Return the document in a row; its body, if it was read, is the last column."""
     return StoredDocument(

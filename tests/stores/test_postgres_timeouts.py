@@ -8,23 +8,23 @@ import pytest
 
 pytest.importorskip("asyncpg")
 
-from sojourn.stores.postgres.deadlines import Deadlines
+from sojourn.stores.postgres.timeouts import Timeouts
 
 NEVER = 3_600.0
 """Seconds that no test waits."""
 
 
-async def _wait(deadlines: Deadlines, seconds: float) -> None:
+async def _wait(timeouts: Timeouts, seconds: float) -> None:
     """Wait for what never comes, for so long at the most."""
     loop = asyncio.get_running_loop()
-    with deadlines.call(loop.time() + seconds):
+    with timeouts.call(loop.time() + seconds):
         await loop.create_future()
 
 
 async def test_an_overdue_call_ends_and_its_task_goes_on() -> None:
-    deadlines = Deadlines()
+    timeouts = Timeouts()
     with pytest.raises(TimeoutError) as caught:
-        await _wait(deadlines, 0.01)
+        await _wait(timeouts, 0.01)
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
     task = asyncio.current_task()
     assert task is not None
@@ -34,15 +34,15 @@ async def test_an_overdue_call_ends_and_its_task_goes_on() -> None:
 
 async def test_a_deadline_that_has_passed_ends_a_call_at_its_first_wait() -> None:
     with pytest.raises(TimeoutError):
-        await _wait(Deadlines(), -1)
+        await _wait(Timeouts(), -1)
 
 
 async def test_an_earlier_deadline_rings_before_the_one_that_is_waited_for() -> None:
-    deadlines = Deadlines()
-    patient = asyncio.create_task(_wait(deadlines, NEVER))
+    timeouts = Timeouts()
+    patient = asyncio.create_task(_wait(timeouts, NEVER))
     await asyncio.sleep(0)
     with pytest.raises(TimeoutError):
-        await _wait(deadlines, 0.01)
+        await _wait(timeouts, 0.01)
     assert not patient.done()
     patient.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -50,12 +50,12 @@ async def test_an_earlier_deadline_rings_before_the_one_that_is_waited_for() -> 
 
 
 async def test_each_of_many_calls_ends_at_its_own_time() -> None:
-    deadlines = Deadlines()
+    timeouts = Timeouts()
     ended: list[int] = []
 
     async def call(number: int) -> None:
         with pytest.raises(TimeoutError):
-            await _wait(deadlines, 0.02 * number)
+            await _wait(timeouts, 0.02 * number)
         ended.append(number)
 
     await asyncio.gather(*map(call, (3, 1, 2)))
@@ -63,17 +63,17 @@ async def test_each_of_many_calls_ends_at_its_own_time() -> None:
 
 
 async def test_a_call_that_ended_in_time_is_left_alone() -> None:
-    deadlines = Deadlines()
+    timeouts = Timeouts()
     loop = asyncio.get_running_loop()
-    with deadlines.call(loop.time() + 0.01):
+    with timeouts.call(loop.time() + 0.01):
         pass
     with pytest.raises(TimeoutError):
-        await _wait(deadlines, 0.02)  # the timer of the first one rings meanwhile
+        await _wait(timeouts, 0.02)  # the timer of the first one rings meanwhile
 
 
 async def test_a_cancellation_from_outside_stays_one_though_the_time_is_up() -> None:
-    deadlines = Deadlines()
-    task = asyncio.create_task(_wait(deadlines, -1))
+    timeouts = Timeouts()
+    task = asyncio.create_task(_wait(timeouts, -1))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -82,11 +82,11 @@ async def test_a_cancellation_from_outside_stays_one_though_the_time_is_up() -> 
 
 
 async def test_an_error_of_the_call_is_not_hidden_by_its_deadline() -> None:
-    deadlines = Deadlines()
+    timeouts = Timeouts()
     loop = asyncio.get_running_loop()
 
     async def call() -> None:
-        with deadlines.call(loop.time() - 1):
+        with timeouts.call(loop.time() - 1):
             try:
                 await loop.create_future()
             except asyncio.CancelledError:
@@ -100,23 +100,23 @@ async def test_an_error_of_the_call_is_not_hidden_by_its_deadline() -> None:
 
 
 def test_another_loop_has_a_timer_of_its_own() -> None:
-    deadlines = Deadlines()
+    timeouts = Timeouts()
 
     async def first() -> None:
-        with deadlines.call(asyncio.get_running_loop().time() + NEVER):
+        with timeouts.call(asyncio.get_running_loop().time() + NEVER):
             await asyncio.sleep(0)
 
     asyncio.run(first())
     with pytest.raises(TimeoutError):
-        asyncio.run(_wait(deadlines, 0.01))
+        asyncio.run(_wait(timeouts, 0.01))
 
 
 async def test_the_timer_is_gone_once_closed() -> None:
-    deadlines = Deadlines()
+    timeouts = Timeouts()
     loop = asyncio.get_running_loop()
-    with deadlines.call(loop.time() + NEVER):
+    with timeouts.call(loop.time() + NEVER):
         pass
-    deadlines.close()
-    deadlines.close()
+    timeouts.close()
+    timeouts.close()
     with pytest.raises(TimeoutError):
-        await _wait(deadlines, 0.01)
+        await _wait(timeouts, 0.01)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Task = asyncio.Task[Any]
 
 
-class Deadlines:
+class Timeouts:
     """The calls that are under way."""
 
     def __init__(self) -> None:
@@ -67,11 +67,11 @@ class Deadlines:
 class _Call:
     """A block of a task that has to end in time."""
 
-    __slots__ = ("_cancelled_before", "_deadlines", "_is_overdue", "_task", "deadline")
+    __slots__ = ("_cancelled_before", "_is_overdue", "_task", "_timeouts", "deadline")
 
-    def __init__(self, deadlines: Deadlines, deadline: float) -> None:
+    def __init__(self, timeouts: Timeouts, deadline: float) -> None:
         self.deadline = deadline
-        self._deadlines = deadlines
+        self._timeouts = timeouts
         self._is_overdue = False
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ class _Call:
         assert task is not None, "calls are made by tasks"
         self._task: Task = task
         self._cancelled_before = task.cancelling()
-        self._deadlines.begin(self, task.get_loop())
+        self._timeouts.begin(self, task.get_loop())
         return self
 
     def __exit__(
@@ -88,7 +88,7 @@ class _Call:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._deadlines.end(self)
+        self._timeouts.end(self)
         if self._is_overdue:
             ours_alone = self._task.uncancel() <= self._cancelled_before
             if ours_alone and kind is asyncio.CancelledError:
