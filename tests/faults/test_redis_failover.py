@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -181,8 +182,13 @@ async def test_a_lost_master_loses_nothing_that_a_replica_confirmed(
     safe_cluster: Cluster, how: str
 ) -> None:
     url = f"{safe_cluster.url}?prefix={how}&timeout=30&replicas=1"
-    figures = await survive(safe_cluster, url, how, f"masters lost, replicas confirm: {how}")
-    assert figures.lost == 0
+    try:
+        figures = await survive(safe_cluster, url, how, f"masters lost, replicas confirm: {how}")
+        assert figures.lost == 0
+    except BaseException:
+        for server in safe_cluster.servers:  # who was elected, and what it had
+            sys.stderr.write(f"--- {server.port}\n{server.said()}")
+        raise
     figures.keep(f"redis_{how}_confirmed")
 
 

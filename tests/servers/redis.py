@@ -166,6 +166,10 @@ class Server:
         """Have it fail to write more than so many bytes to a file, as on a disk that is full."""
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (to, resource.RLIM_INFINITY))
 
+    def said(self) -> str:
+        """Return what it logged."""
+        return (self.folder / "log").read_text(errors="replace")
+
     def kill(self) -> None:
         """Kill it."""
         if self._process is not None:
