@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOOK_SHARE = 4
+"""What came of a commit that failed is asked for this part of the time that it took, once: so that
+a store which hangs is not waited for twice as long."""
+
+LOOK_SECONDS = 1.0
+"""Or this long, if that is longer: a look at a store that answers takes milliseconds."""
+
 
 class Context:
     """Made by `SessionManager`, handed to its parts."""
@@ -74,6 +81,8 @@ class Context:
         `taken` is called before the cancellation goes on: handle and store never disagree. If the
         store fails and the commit was applied all the same (its reply was lost), that is no error.
         """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
             committed = await self.store.commit(change)
         except asyncio.CancelledError:
@@ -82,7 +91,8 @@ class Context:
                 taken(applied)
             raise
         except Unavailable:
-            found = await self._applied(change)
+            patience = max((loop.time() - begun) / LOOK_SHARE, LOOK_SECONDS)
+            found = await self._applied_in(change, patience)
             if found is None:
                 raise
             committed = found
@@ -94,6 +104,14 @@ class Context:
         try:
             return await self.outcome(change)
         except SojournError:
+            return None
+
+    async def _applied_in(self, change: Change, seconds: float) -> Committed | None:
+        """Return the same, `None` as well if the store does not tell in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._applied(change)
+        except TimeoutError:
             return None
 
     async def outcome(self, change: Change) -> Committed | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.faults.frozen import let_every_call_end
 from tests.faults.soak import Progress, count, scaled
 from tests.servers.postgres import PostgresServer, emptied
 from tests.servers.proxy import TROUBLES, Proxy
@@ -17,17 +18,13 @@ from sojourn import Conflict, Event, SessionManager, Unavailable, open_store
 from sojourn.store import (
     Acquire,
     Delete,
-    DocumentQuery,
     Due,
-    EventQuery,
-    Query,
     Renew,
     SupportsLease,
-    Walk,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Iterator
 
 ROUNDS = count(2, 20)
 CUTS = count(100, 10_000)
@@ -196,43 +193,11 @@ def _delete(id: str) -> Any:
     return Delete(app="default", id=id, now=1)
 
 
+@scaled
 async def test_a_frozen_server_lets_every_call_end_in_time(frail: PostgresServer) -> None:
-    """Within twice the limit; half of it more is for the machine that this runs on."""
     limit = 3.0
     url = frail.url(schema="frozen", timeout=limit)
-    async with SessionManager.open(url) as sessions:
-        session = await sessions.create(id="s")
-        await sessions.create(id="gone")
-        store = sessions.store
-        now = 1
-        calls: list[Callable[[], Awaitable[Any]]] = [
-            lambda: sessions.append(session, Event(kind="note")),
-            lambda: sessions.get("s", events=5),
-            sessions.list,
-            sessions.count,
-            lambda: sessions.heartbeat("s"),
-            lambda: sessions.delete("gone"),
-            lambda: sessions.forget("u"),
-            lambda: sessions.create(id="new"),
-            lambda: store.events("default", "s", now, EventQuery(last=1)),
-            lambda: store.due(Due(app="default", now=now, limit=1)),
-            lambda: store.reap(Due(app="default", now=now, limit=1)),
-            lambda: store.tiers("default", "u"),
-            lambda: store.documents(DocumentQuery(app="default", id="s", collection="c", now=now)),
-            lambda: store.dump(Walk(app="default", now=now)),  # type: ignore[attr-defined]  # it can
-            lambda: store.list(Query(app="default", now=now)),
-        ]
-        frail.freeze()
-        try:
-            async with asyncio.timeout(2.5 * limit):
-                outcomes = await asyncio.gather(
-                    *(call() for call in [*calls, *calls[:1] * 600]), return_exceptions=True
-                )
-        finally:
-            frail.thaw()
-        wrong = [one for one in outcomes if not isinstance(one, Unavailable)]
-        assert not wrong, wrong[:3]
-        assert (await sessions.require("s")).id == "s"
+    await let_every_call_end(url, limit, freeze=frail.freeze, thaw=frail.thaw)
 
 
 async def test_strict_writers_of_two_stores_never_both_win(postgres: PostgresServer) -> None:

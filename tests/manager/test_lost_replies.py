@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +189,20 @@ async def test_a_strict_save_whose_outcome_nobody_knew_is_settled_by_the_next(ur
         found = await sessions.require("s1")
         assert dict(found.state) == {"n": 3, "later": 3}
         assert found.revision == 7
+
+
+async def test_a_store_that_hangs_when_it_is_asked_what_came_of_a_commit_is_left(url: str) -> None:
+    async with faulty(url) as (store, sessions):
+        session = await sessions.create(id="s1")
+        session.state["n"] = 1
+        store.lose("commit")
+        store.delay("get", until=asyncio.Event().wait)
+        async with asyncio.timeout(60):
+            with pytest.raises(Unavailable):
+                await sessions.save(session)
+        await sessions.save(session)  # the outcome is found out now
+        assert session.revision == 2
+        assert dict((await sessions.require("s1")).state) == {"n": 1}
 
 
 async def test_a_save_whose_outcome_stays_unknown_is_refused_and_not_sent_again(url: str) -> None:

@@ -82,7 +82,7 @@ class PostgresStore:
         self._dumper = Dumper(address, self._reader)
         self._restoring = Restoring(address, self._pool, self._reader)
         self._batcher: Batcher[Operation, Any] = Batcher(
-            self._writer.write, name=self.name, weigh=weight, patience=address.timeout / 2
+            self._writer.write, name=self.name, weigh=weight, patience=address.timeout / 4
         )
 
     # --- opening and closing -------------------------------------------------------------------

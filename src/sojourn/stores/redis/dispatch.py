@@ -60,7 +60,7 @@ class Dispatch:
                 del self._queues[each]
         options = self._tools.client.options
         queue: Queue = Batcher(
-            self._send, name=options.name, weigh=weight, patience=options.timeout / 2
+            self._send, name=options.name, weigh=weight, patience=options.timeout / 4
         )
         self._queues[master] = queue
         return queue
