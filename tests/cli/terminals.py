@@ -6,6 +6,7 @@ import codecs
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -99,6 +100,12 @@ class Terminal:
         return bool(got)
 
 
+def enter(side: int) -> None:
+    """Make a terminal that of this new process. Whoever runs the tests may ignore Ctrl-C."""
+    os.login_tty(side)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(
     folder: Path, *arguments: str, columns: int = 80, **variables: str
@@ -113,7 +120,7 @@ def terminal(
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - a terminal of its own needs it
+        preexec_fn=lambda: enter(theirs),  # noqa: PLW1509 - a terminal of its own needs it
     )
     os.close(theirs)
     try:

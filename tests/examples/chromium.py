@@ -1,4 +1,7 @@
-"""The installed Chromium, headless: one process, with as many profiles as a test wants."""
+"""The installed Chromium, headless: one process, with as many profiles as a test wants.
+
+A browser that crashed takes one test with it, not all that follow.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from playwright.sync_api import sync_playwright
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext, Playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 """What it is called here and there."""
@@ -32,20 +35,42 @@ def require_chromium() -> str:
     return found
 
 
-@contextmanager
-def running_chromium() -> Iterator[Browser]:
-    """Run it, with nothing of the network but what the tests open."""
-    program = require_chromium()
-    arguments = ["--disable-background-networking", "--disable-component-update", "--disable-gpu"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
+class Chromium:
+    """The browser; it is started again when it is not there any more."""
+
+    def __init__(self, playwright: Playwright, program: str) -> None:
+        self._playwright = playwright
+        self._program = program
+        self._browser = self._launch()
+
+    def profile(self, base_url: str) -> BrowserContext:
+        """Return a new profile: cookies and tabs of its own."""
+        if not self._browser.is_connected():
+            self._browser = self._launch()
+        return self._browser.new_context(base_url=base_url)
+
+    def close(self) -> None:
+        """End it."""
+        self._browser.close()
+
+    def _launch(self) -> Browser:
+        """Start it, with nothing of the network but what the tests open."""
+        return self._playwright.chromium.launch(
+            executable_path=self._program,
             # Its sandbox refuses root, which containers run tests as.
             chromium_sandbox=os.geteuid() != 0,
-            args=arguments,
+            args=["--disable-background-networking", "--disable-component-update", "--disable-gpu"],
             timeout=LAUNCH_MS,
         )
+
+
+@contextmanager
+def running_chromium() -> Iterator[Chromium]:
+    """Run it."""
+    program = require_chromium()
+    with sync_playwright() as playwright:
+        chromium = Chromium(playwright, program)
         try:
-            yield browser
+            yield chromium
         finally:
-            browser.close()
+            chromium.close()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
-from tests.examples.chromium import running_chromium
+from tests.examples.chromium import Chromium, running_chromium
 from tests.examples.shops import Bank, Shop
 
 from examples.shop import PASSWORDS
@@ -14,7 +14,7 @@ from examples.shop import PASSWORDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, BrowserContext, Cookie, Page
+    from playwright.sync_api import BrowserContext, Cookie, Page
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -37,9 +37,9 @@ expect.set_options(timeout=SEEN_MS)
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with running_chromium() as browser:
-        yield browser
+def chromium() -> Iterator[Chromium]:
+    with running_chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def shop(
 
 
 @pytest.fixture
-def profile(chromium: Browser, shop: Shop) -> Iterator[Callable[[], BrowserContext]]:
+def profile(chromium: Chromium, shop: Shop) -> Iterator[Callable[[], BrowserContext]]:
     """How to get another browser, with cookies of its own; closed again at the end."""
     opened: list[BrowserContext] = []
 
     def open_profile() -> BrowserContext:
-        context = chromium.new_context(base_url=shop.url)
+        context = chromium.profile(shop.url)
         context.set_default_timeout(SEEN_MS)
         opened.append(context)
         return context

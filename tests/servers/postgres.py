@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import asyncpg
+from tests.servers.freezing import freeze_process
 
 from sojourn import open_store
 
@@ -204,7 +205,7 @@ class PostgresServer:
         """Stop every process of the server: it does not answer, and does not hang up."""
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+                freeze_process(pid)
 
     def thaw(self) -> None:
         """Let them go on."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
+from tests.servers.freezing import freeze_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -156,7 +157,7 @@ class Server:
 
     def freeze(self) -> None:
         """Stop its process in its tracks; connections stay, nothing is answered."""
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze_process(self.pid)
 
     def thaw(self) -> None:
         """Let it go on where it was."""
