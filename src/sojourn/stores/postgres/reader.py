@@ -9,7 +9,7 @@ from sojourn.expiry import is_past
 from sojourn.limits import MAX_SEQ
 from sojourn.model import Record
 from sojourn.restoring import MAX_INTEGER
-from sojourn.store import Tiers
+from sojourn.store import Ends, Tiers
 from sojourn.stores.postgres import rows
 from sojourn.stores.postgres.schema import sql
 
@@ -27,7 +27,6 @@ _USER_TIER = """LEFT JOIN LATERAL (
 _APP_TIER = _USER_TIER.replace("s.user_id", "''").replace("ours", "everyones")
 _TIERS_READ = "ours.names, ours.texts, everyones.names, everyones.texts"
 _FOUND = "WHERE s.app = $1 AND s.id = $2"
-_ARRAYS = "".join(f", logged.{column}" for column in rows.EVENT)
 _AGGREGATES = ", ".join(f"array_agg(e.{column}) AS {column}" for column in rows.EVENT)
 """In the order of the rows below it, which come sorted: eight aggregates would sort eight times."""
 
@@ -68,8 +67,8 @@ class Reader:
         shape, bindings = _window(get.window)
         statement = self._gets.get(shape)
         if statement is None:
-            join = _join(shape, 3)
-            columns = f"{rows.of('s')}, {_TIERS_READ}{_ARRAYS if join else ''}"
+            arrays, join = _log(shape, 3)
+            columns = f"{rows.of('s')}, {_TIERS_READ}{arrays}"
             tables = f"{{s}}.sessions AS s {_USER_TIER} {_APP_TIER} {join}"
             found = sql(f"SELECT {columns} FROM {tables} {_FOUND}", self._address)
             statement = self._gets[shape] = found
@@ -93,8 +92,8 @@ class Reader:
     ) -> tuple[Entry, ...] | None:
         """Return a window of a log; see `Store.events`."""
         shape, bindings = _window(window)
-        join = _join(shape, 3)
-        columns = f"s.expires_at{_ARRAYS if join else ''}"
+        arrays, join = _log(shape, 3)
+        columns = f"s.expires_at{arrays}"
         statement = self.sql(f"SELECT {columns} FROM {{s}}.sessions AS s {join} {_FOUND}")
         row = await db.fetchrow(statement, app, id, *bindings)
         if row is None or is_past(row[0], now):
@@ -144,6 +143,8 @@ class _Shape(NamedTuple):
     backwards: bool
     since: bool
     kinds: int
+    opening: bool
+    """Of those that come before the last ones, the first ones as well."""
 
 
 def _window(window: EventQuery | None) -> tuple[_Shape | None, tuple[Any, ...]]:
@@ -160,22 +161,43 @@ def _window(window: EventQuery | None) -> tuple[_Shape | None, tuple[Any, ...]]:
     if since is not None:
         bindings.append(since)
     kinds = tuple(dict.fromkeys(window.kinds)) if window.kinds else ()
+    bindings += kinds
     backwards = limit is not None and window.first is None
-    return _Shape(limit is not None, backwards, since is not None, len(kinds)), (*bindings, *kinds)
+    opening = window.opening if backwards and isinstance(window, Ends) else 0
+    if opening > 0:
+        bindings.append(opening)
+    limited, is_since = limit is not None, since is not None
+    return _Shape(limited, backwards, is_since, len(kinds), opening > 0), tuple(bindings)
 
 
-def _join(shape: _Shape | None, first: int) -> str:
-    """Return the join that gathers a window of a log, whose bindings are from `$first` on.
+def _log(shape: _Shape | None, first: int) -> tuple[str, str]:
+    """Return the columns of a window of a log, and the joins that gather them.
 
-    Each kind of window is a statement of its own, so that each uses the index that fits.
+    Its bindings are from `$first` on. Each kind of window is a statement of its own, so that each
+    uses the index that fits.
     """
     if shape is None:
-        return ""
-    place = first + 2
+        return "", ""
+    limit = first + 2
+    columns, joins = _arrays("logged"), _join(shape, first, limit, "logged")
+    if shape.opening:
+        limit += 1 + shape.since + shape.kinds
+        columns += _arrays("begun")
+        joins += " " + _join(shape._replace(backwards=False), first, limit, "begun")
+    return columns, joins
+
+
+def _arrays(name: str) -> str:
+    return "".join(f", {name}.{column}" for column in rows.EVENT)
+
+
+def _join(shape: _Shape, first: int, limit: int, name: str) -> str:
+    """Return the join that gathers a window; how many it takes at most is `$limit`."""
     where = f"e.session = s.row AND e.seq > ${first} AND e.seq < ${first + 1}"
     order = f"ORDER BY e.seq {'DESC' if shape.backwards else 'ASC'}"
+    place = first + 2
     if shape.limited:
-        order += f" LIMIT ${place}"
+        order += f" LIMIT ${limit}"
         place += 1
     if shape.since:
         # Peaks never fall, so going back, nothing matches behind the first one before `since`.
@@ -191,10 +213,16 @@ def _join(shape: _Shape | None, first: int) -> str:
     inner = " UNION ALL ".join(selects)
     merged = order if len(selects) > 1 else ""
     source = f"(SELECT * FROM ({inner}) AS e {merged}) AS e"
-    return f"LEFT JOIN LATERAL (SELECT {_AGGREGATES} FROM {source}) AS logged ON true"
+    return f"LEFT JOIN LATERAL (SELECT {_AGGREGATES} FROM {source}) AS {name} ON true"
 
 
 def _entries(shape: _Shape | None, columns: Sequence[Sequence[Any] | None]) -> tuple[Entry, ...]:
     """Return what was gathered of a log, ascending."""
-    entries = rows.to_entries(columns)
-    return entries[::-1] if shape is not None and shape.backwards else entries
+    entries = rows.to_entries(columns[: len(rows.EVENT)])
+    if shape is None or not shape.backwards:
+        return entries
+    entries = entries[::-1]
+    if not shape.opening or not entries:
+        return entries
+    begun = rows.to_entries(columns[len(rows.EVENT) :])
+    return (*(entry for entry in begun if entry.seq < entries[0].seq), *entries)
