@@ -35,6 +35,7 @@ class Appending:
         """Made by `SessionManager`."""
         self._context = context
         self._committing = committing
+        self.now = context.now
 
     async def append(
         self,

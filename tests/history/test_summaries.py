@@ -35,6 +35,7 @@ from sojourn import (
     TooLarge,
 )
 from sojourn.history import summaries
+from sojourn.history.pauses import SESSIONS, Pauses
 from sojourn.limits import MAX_VALUE
 from sojourn.testing.fakes import FakeClock
 
@@ -247,6 +248,8 @@ async def test_a_long_backlog_takes_several(
         {"timeout": 0},
         {"timeout": float("inf")},
         {"timeout": None},
+        {"pause": -1},
+        {"pause": float("nan")},
         {"role": ""},
         {"heading": None},
     ],
@@ -353,7 +356,7 @@ async def test_a_summariser_that_fails_loses_nothing(
         history = await history_of(sessions, *turns(6))
         await history.load(RollingSummary(Summariser(), keep=2, limit=4))
         await history.append(*turns(4))
-        strategy = RollingSummary(summarize, keep=2, limit=4, timeout=patience(reason))
+        strategy = RollingSummary(summarize, keep=2, limit=4, timeout=patience(reason), pause=0)
         with caplog.at_level(logging.WARNING, "sojourn"):
             shown = await history.load(strategy)
         assert contents(shown)[1:] == ["5", "6", "1", "2", "3", "4"]
@@ -597,6 +600,60 @@ async def test_a_summariser_that_fails_leaves_the_turn_to_the_next(opened: Opene
             await first
         held.go.set()
         assert await second is not None
+
+
+class Failing:
+    """Fails, and counts how often it was asked to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self, _previous: str | None, _messages: list[Message]) -> str:
+        self.asked += 1
+        raise ConnectionError
+
+
+async def test_a_summariser_that_fails_is_left_alone_for_a_while() -> None:
+    """A service that is down would make every turn of the conversation wait for it."""
+    clock = FakeClock()
+    async with SessionManager.open("memory://", clock=clock) as sessions:
+        history = await history_of(sessions, *turns(6))
+        other = await history_of(sessions, *turns(6))
+        failing, strategy = Failing(), RollingSummary(Summariser(), keep=2, limit=5)
+        broken = RollingSummary(failing, keep=2, limit=5, pause=10)
+        crowd = (sessions.history(history._id).load(broken) for _ in range(10))
+        assert await asyncio.gather(*crowd) == [turns(6)] * 10
+        assert failing.asked == 1, "who waited for it has seen it fail"
+        clock.advance(9)
+        assert await history.load(strategy) == turns(6)
+        await other.load(broken)
+        assert failing.asked == 2, "another session has a pause of its own"
+        with pytest.raises(SummaryFailed):
+            await history.compact(broken)
+        assert failing.asked == 3, "who insists does not wait"
+        clock.advance(9)
+        await history.load(broken)
+        assert failing.asked == 3, "and the pause begins anew"
+        clock.advance(1)
+        assert await history.load(strategy) == [summary_of("1 2 3 4"), *turns(6)[4:]]
+
+
+async def test_a_summary_that_was_made_ends_the_pause() -> None:
+    clock = FakeClock()
+    async with SessionManager.open("memory://", clock=clock) as sessions:
+        history = await history_of(sessions, *turns(6))
+        failing, strategy = Failing(), RollingSummary(Summariser(), keep=2, limit=5)
+        await history.load(RollingSummary(failing, keep=2, limit=5))
+        assert await history.compact(strategy) is not None
+        await history.append(*turns(4))
+        assert (await history.load(strategy))[1:] == turns(4)[2:]
+
+
+def test_only_so_many_failures_are_remembered() -> None:
+    pauses = Pauses(lambda: 0)
+    for number in range(SESSIONS + 1):
+        pauses.begin(f"s{number}", 1)
+    assert [pauses.holds(f"s{number}") for number in (0, 1, SESSIONS)] == [False, True, True]
 
 
 async def test_many_summarisers_at_once(opened: Opener) -> None:

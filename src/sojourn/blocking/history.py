@@ -69,9 +69,10 @@ class History:
         """Return messages, oldest first: all, the `last` so many, or what a strategy shows.
 
         A strategy shows no tool result without its call, and always the newest message.
-        `RollingSummary` may summarise first; if that fails, it is logged, and what was not
-        summarised is shown as it is. `expired` is for end hooks: it also reads a session past its
-        deadline. Raises `NotFound` for a missing session, and `InvalidQuery`.
+        `RollingSummary` may summarise first; if that fails, it is logged, what was not summarised
+        is shown as it is, and for a while nobody is kept waiting for that again. `expired` is for
+        end hooks: it also reads a session past its deadline. Raises `NotFound` for a missing
+        session, and `InvalidQuery`.
         """
         return self._gateway.run(
             lambda sessions: self._of(sessions).load(strategy, last=last, expired=expired)

@@ -85,9 +85,10 @@ class History:
         """Return messages, oldest first: all, the `last` so many, or what a strategy shows.
 
         A strategy shows no tool result without its call, and always the newest message.
-        `RollingSummary` may summarise first; if that fails, it is logged, and what was not
-        summarised is shown as it is. `expired` is for end hooks: it also reads a session past its
-        deadline. Raises `NotFound` for a missing session, and `InvalidQuery`.
+        `RollingSummary` may summarise first; if that fails, it is logged, what was not summarised
+        is shown as it is, and for a while nobody is kept waiting for that again. `expired` is for
+        end hooks: it also reads a session past its deadline. Raises `NotFound` for a missing
+        session, and `InvalidQuery`.
         """
         strategy = chosen(strategy, last)
         if isinstance(strategy, RollingSummary):
@@ -111,7 +112,7 @@ class History:
             raise InvalidQuery("strategy", f"give a RollingSummary, not {type(strategy).__name__}")
         if strategy.summarize is None:
             raise InvalidQuery("strategy.summarize", "give what makes the summary")
-        return await self._summaries().extend(strategy, lease)
+        return await self._summaries().extend(strategy, lease, insists=True)
 
     async def summary(self, *, expired: bool = False) -> Summary | None:
         """Return the summary that counts, `None` when there is none. Raises `NotFound`."""
@@ -133,7 +134,7 @@ class History:
         excerpt = await summaries.excerpt()
         if strategy.summarize is not None and not expired and excerpt.due(strategy):
             try:
-                await summaries.extend(strategy, None)
+                await summaries.extend(strategy)
             except SojournError as error:
                 # What the summariser said may quote the conversation: only its name is logged.
                 log.warning(

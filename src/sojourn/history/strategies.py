@@ -23,6 +23,10 @@ Summarize = Callable[[str | None, list[Message]], Awaitable[str] | str]
 SUMMARY_SECONDS = 60.0
 """Time for one summary unless a strategy says otherwise: whoever loads a history waits for it."""
 
+PAUSE_SECONDS = 30.0
+"""Time in which a summariser that failed is left alone, unless a strategy says otherwise: a service
+that is down is not waited for at every turn of the conversation, and is back within minutes."""
+
 KEPT_MESSAGES = 20
 """Messages that a rolling summary leaves as they are, unless told otherwise: some ten turns."""
 
@@ -97,8 +101,9 @@ class RollingSummary(msgspec.Struct, frozen=True):
     Once more than `limit` messages came since the last summary (twice `keep` by default), all but
     the newest `keep` are summarised. With `count`, both numbers are in what it counts instead of
     messages. `summarize(previous, messages)` returns the new summary, which has to speak for the
-    previous one as well; it may be `async`, else it runs in a thread. It has `timeout` seconds.
-    Without it, only what was summarised before is shown as a summary.
+    previous one as well; it may be `async`, else it runs in a thread. It has `timeout` seconds. If
+    it fails, loads of that session ask for none for `pause` seconds; `History.compact` still does.
+    Without one, only what was summarised before is shown as a summary.
 
     The summary is shown as a message of `role`, its text behind `heading`.
     """
@@ -108,6 +113,7 @@ class RollingSummary(msgspec.Struct, frozen=True):
     limit: int | None = None
     count: Count | None = None
     timeout: float = SUMMARY_SECONDS
+    pause: float = PAUSE_SECONDS
     role: str = "system"
     heading: str = "Summary of earlier conversation: "
 
@@ -120,6 +126,8 @@ class RollingSummary(msgspec.Struct, frozen=True):
         if self.count is not None:
             _check_callable("count", self.count)
         span_of("timeout", self.timeout)
+        if self.pause != 0:
+            span_of("pause", self.pause)
         if not is_name(self.role):
             raise InvalidQuery("role", f"give a name like 'system', not {self.role!r}")
         if not isinstance(self.heading, str):
@@ -134,6 +142,11 @@ class RollingSummary(msgspec.Struct, frozen=True):
     def seconds(self) -> float:
         """The time for one summary, no longer than a timer can be."""
         return span_of("timeout", self.timeout) / MICROSECONDS
+
+    @property
+    def pause_span(self) -> int:
+        """The pause after a failure, in microseconds."""
+        return 0 if self.pause == 0 else span_of("pause", self.pause)
 
     def weigh(self, message: Message) -> int:
         """Return what a message counts for `keep` and `limit`."""

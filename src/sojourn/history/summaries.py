@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import msgspec
 
 from sojourn.errors import SummaryFailed
+from sojourn.history.pauses import Pauses
 from sojourn.history.transcript import CutMeanwhile, Transcript
 from sojourn.history.windows import Window, clean_cut
 from sojourn.model import Event
@@ -100,6 +101,7 @@ class Summaries:
         self._appending = appending
         self._target = target
         self._id = id = target.id if isinstance(target, Session) else target
+        self._pauses = _pauses_of(appending)
         self._expired = expired
         self._transcript = Transcript(reading, id, expired=expired)
 
@@ -155,14 +157,25 @@ class Summaries:
         await self._transcript.check(preamble)
         return excerpt
 
-    async def extend(self, strategy: RollingSummary, lease: Lease | None) -> Summary | None:
+    async def extend(
+        self, strategy: RollingSummary, lease: Lease | None = None, *, insists: bool = False
+    ) -> Summary | None:
         """Summarise once if it is time, and return the new summary once it is stored.
 
-        `None` if it is not time, or if what it speaks for is summarised or gone by then.
+        `None` if it is not time, or if what it speaks for is summarised or gone by then. Who does
+        not insist gets `None` as well while the summariser has a pause.
         """
         assert strategy.summarize is not None  # who calls has looked
         async with _turn_of(self._appending, self._id, strategy.summarize):
-            return await self._extend(strategy, strategy.summarize, lease)
+            if self._pauses.holds(self._id) and not insists:
+                return None
+            try:
+                made = await self._extend(strategy, strategy.summarize, lease)
+            except SummaryFailed:
+                self._pauses.begin(self._id, strategy.pause_span)
+                raise
+            self._pauses.end(self._id)
+            return made
 
     async def _extend(
         self, strategy: RollingSummary, summarize: Summarize, lease: Lease | None
@@ -198,7 +211,7 @@ class Summaries:
 def _turn_of(appending: Appending, session: str, summarize: Summarize) -> asyncio.Lock:
     """Return the lock of a session's summariser: of many who find a summary due, one asks for it.
 
-    The others find it made, or ask in their turn if that failed. Other summarisers and processes
+    The others find it made, or that it has failed. Other summarisers and processes
     are not waited for: of two summaries of the same messages one is not kept.
     """
     turns = _turns.setdefault(appending, WeakValueDictionary())
@@ -209,6 +222,15 @@ def _turn_of(appending: Appending, session: str, summarize: Summarize) -> asynci
     return turn
 
 
+def _pauses_of(appending: Appending) -> Pauses:
+    """Return the pauses of a manager's sessions."""
+    pauses = _pauses.get(appending)
+    if pauses is None:
+        pauses = _pauses[appending] = Pauses(appending.now)
+    return pauses
+
+
+_pauses: WeakKeyDictionary[Appending, Pauses] = WeakKeyDictionary()
 _Turns = WeakValueDictionary[tuple[str, int], asyncio.Lock]
 _turns: WeakKeyDictionary[Appending, _Turns] = WeakKeyDictionary()
 
