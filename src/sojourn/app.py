@@ -12,6 +12,7 @@ from sojourn.telemetry import LoggingObserver, OpenTelemetryObserver, Prometheus
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from sojourn import blocking
     from sojourn.ports import Cleaner, Clock, IdSource
     from sojourn.telemetry import Observer
 
@@ -40,18 +41,46 @@ def open_sessions(
     setting, `InvalidQuery` for a store's URL, `MissingExtra` for an observer whose packages are
     not there. Opening raises what the store's `open` does.
     """
-    chosen = load_settings(**overrides) if settings is None else settings.replaced(**overrides)
+    chosen = _chosen(settings, overrides)
     return SessionManager.open(
-        store_url(chosen),
-        app=chosen.app,
-        expiry=chosen.expiry,
-        durability=chosen.durability,
-        observers=[*(OBSERVERS[name](chosen) for name in chosen.telemetry), *observers],
-        observer_key=None if chosen.telemetry_key is None else chosen.telemetry_key.encode(),
-        cleaners=cleaners,
-        clock=clock,
-        ids=ids,
+        store_url(chosen), cleaners=cleaners, clock=clock, ids=ids, **_asked_for(chosen, observers)
     )
+
+
+def open_blocking_sessions(
+    settings: Settings | None = None,
+    *,
+    observers: Sequence[Observer] = (),
+    cleaners: Sequence[blocking.Cleaner] = (),
+    clock: Clock | None = None,
+    ids: IdSource | None = None,
+    **overrides: Any,
+) -> blocking.SessionManager:
+    """Return the same for code that blocks: `with` opens and closes it and its store.
+
+    Arguments and errors are those of `open_sessions`.
+    """
+    from sojourn import blocking  # noqa: PLC0415 - a program without it does not load it
+
+    chosen = _chosen(settings, overrides)
+    return blocking.SessionManager.open(
+        store_url(chosen), cleaners=cleaners, clock=clock, ids=ids, **_asked_for(chosen, observers)
+    )
+
+
+def _chosen(settings: Settings | None, overrides: Mapping[str, Any]) -> Settings:
+    return load_settings(**overrides) if settings is None else settings.replaced(**overrides)
+
+
+def _asked_for(chosen: Settings, observers: Sequence[Observer]) -> dict[str, Any]:
+    """Return the arguments of a manager that come from settings."""
+    return {
+        "app": chosen.app,
+        "expiry": chosen.expiry,
+        "durability": chosen.durability,
+        "observers": [*(OBSERVERS[name](chosen) for name in chosen.telemetry), *observers],
+        "observer_key": None if chosen.telemetry_key is None else chosen.telemetry_key.encode(),
+    }
 
 
 def store_url(settings: Settings) -> str:

@@ -282,7 +282,7 @@ SETTINGS = ReferencePage(
     "Settings",
     "Managers made from settings. [Settings](../settings.md) lists what can be set, and where.",
     (
-        Listed("sojourn.app", ("open_sessions", "store_url")),
+        Listed("sojourn.app", ("open_sessions", "open_blocking_sessions", "store_url")),
         Listed("sojourn.settings", ("load_settings", "Settings", "Described")),
     ),
 )

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from tests.telemetry.recorder import Recorder
 
 from sojourn import Closed, Expiry, InvalidQuery, InvalidSetting, MissingExtra
-from sojourn.app import OBSERVERS, open_sessions, store_url
+from sojourn.app import OBSERVERS, open_blocking_sessions, open_sessions, store_url
 from sojourn.settings import OBSERVERS as NAMES
 from sojourn.settings import load_settings
 from sojourn.stores.sqlite import SqliteStore
@@ -46,6 +46,28 @@ async def test_the_manager_is_as_the_settings_say(
     assert (tmp_path / "first.db").exists()
     with pytest.raises(Closed):
         await sessions.get(s.id)
+
+
+def test_the_blocking_manager_is_as_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sojourn.toml").write_text('idle = "30m"\nurl = "sqlite:///first.db"\n')
+    monkeypatch.setattr("os.environ", {"SOJOURN_APP": "shop"})
+    clock, recorder = FakeClock(), Recorder()
+    with open_blocking_sessions(clock=clock, ids=SequenceIds(), observers=[recorder]) as sessions:
+        session = sessions.create(state={"n": 1})
+        assert sessions.app == "shop"
+        assert session.expires_at is not None
+        clock.advance(1800)
+        assert sessions.get(session.id) is None
+    assert (tmp_path / "first.db").exists()
+    assert recorder.of("create")
+    with pytest.raises(Closed):
+        sessions.get(session.id)
+    with pytest.raises(InvalidSetting):
+        open_blocking_sessions(durabilty="relaxed")
+    with open_blocking_sessions(load_settings(app="other"), url="memory://") as sessions:
+        assert sessions.app == "other"
 
 
 async def test_settings_that_were_looked_up_can_be_overridden(tmp_path: Path) -> None:
