@@ -241,7 +241,7 @@ class Cluster(Servers):
         eventually("joining", self.is_well)
 
     def is_well(self) -> bool:
-        """Return whether every node sees a whole cluster, and every replica is up to date."""
+        """Return whether every node sees a whole cluster, and every replica is attached."""
         for server in self.servers:
             if b"cluster_state:ok" not in server.raw("CLUSTER", "INFO"):
                 return False
@@ -263,8 +263,22 @@ class Cluster(Servers):
                 server.launch()
 
     def wait(self) -> None:
-        """Return once the cluster is whole again."""
+        """Return once the cluster is whole again, and every replica has what was there by then.
+
+        One that is attached may still be sent nothing, until it has said a second time what it has.
+        """
         eventually("recovering", self.is_well)
+        written = {server: self._written(server) for server in self.masters()}
+        eventually("following", lambda: all(map(self._has_all, written, written.values())))
+
+    def _written(self, master: Server) -> int:
+        """Return how far the log of a master is."""
+        return int(master.info("replication")["master_repl_offset"])
+
+    def _has_all(self, master: Server, offset: int) -> bool:
+        """Return whether every replica of a master says that it has its log as far as this."""
+        facts = master.info("replication").values()
+        return all(fact["offset"] >= offset for fact in facts if isinstance(fact, dict))
 
     def masters(self) -> list[Server]:
         """Return the servers that are masters now."""
