@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import apsw
+import pytest
 
 from sojourn.stores.sqlite import connection
 
@@ -27,16 +28,17 @@ def test_the_writing_connection_has_every_setting(tmp_path: Path) -> None:
     db.close()
 
 
-def test_a_reading_connection_has_every_setting(tmp_path: Path) -> None:
+@pytest.mark.parametrize("long", [False, True])
+def test_a_reading_connection_has_every_setting(tmp_path: Path, long: bool) -> None:
     """Every setting of a reading connection is in force, those behind one that answers too."""
     path = str(tmp_path / "s.db")
     writer = connection.connect(path, vfs=None, writer=True)
     connection.make_durable(writer)
     writer.execute("CREATE TABLE t(x)")
-    db = connection.connect(path, vfs=None, writer=False)
+    db = connection.connect(path, vfs=None, writer=False, long=long)
     assert db.pragma("query_only") == 1
     assert db.pragma("wal_autocheckpoint") == 0
-    assert db.pragma("mmap_size") == connection.MAPPED_BYTES
+    assert db.pragma("mmap_size") == (connection.MAPPED_BYTES if long else 0)
     assert db.pragma("trusted_schema") == 0
     assert db.pragma("cell_size_check") == 1
     assert db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1

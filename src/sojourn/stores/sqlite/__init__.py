@@ -160,7 +160,7 @@ class SqliteStore:
             self._wait_for_turn(gate)
             db = self._migrated()
             try:
-                return db, gate, Reader(self._connect(), short=True)
+                return db, gate, Reader(self._connect(long=False), short=True)
             except BaseException:
                 db.close()
                 raise
@@ -199,8 +199,8 @@ class SqliteStore:
         if db.readonly("main"):
             raise ReadOnly(self.name, "the file can not be written")
 
-    def _connect(self) -> apsw.Connection:
-        return connection.connect(self._path, vfs=self._vfs, writer=False)
+    def _connect(self, *, long: bool = True) -> apsw.Connection:
+        return connection.connect(self._path, vfs=self._vfs, writer=False, long=long)
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then close. Twice is fine.

@@ -30,7 +30,7 @@ CACHE_KIB = 65_536
 """Page cache of the writing connection."""
 
 MAPPED_BYTES = 256 * 1024 * 1024
-"""How much of the file readers map instead of reading it."""
+"""How much of the file long reads map instead of reading it."""
 
 LOG_BYTES = 64 * 1024 * 1024
 """Size to which the write-ahead log is cut back after it has grown."""
@@ -43,8 +43,12 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _HEADER_BYTES = 100
 
 
-def connect(path: str, *, vfs: str | None, writer: bool) -> apsw.Connection:
-    """Open a connection. The file exists, or `writer` makes it."""
+def connect(path: str, *, vfs: str | None, writer: bool, long: bool = False) -> apsw.Connection:
+    """Open a connection. The file exists, or `writer` makes it.
+
+    `long` reads map the file. After each commit SQLite maps it anew, which costs more than to read
+    the few pages that a short one takes.
+    """
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if writer else 0)
     forking.refuse_inherited(path)
     with forking.opening(path):
@@ -56,7 +60,8 @@ def connect(path: str, *, vfs: str | None, writer: bool) -> apsw.Connection:
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     _configure(db, "trusted_schema=OFF", "temp_store=MEMORY", "cell_size_check=ON")
     if not writer:
-        _configure(db, "query_only=ON", "wal_autocheckpoint=0", f"mmap_size={MAPPED_BYTES}")
+        size = MAPPED_BYTES if long else 0
+        _configure(db, "query_only=ON", "wal_autocheckpoint=0", f"mmap_size={size}")
     return db
 
 

@@ -123,7 +123,7 @@ def _looked(path: str, look: Callable[[apsw.Connection], T]) -> T:
     try:
         refuse_unsafe_place(path)
         connection.refuse_foreign_file(path)
-        db = connection.connect(os.path.realpath(path), vfs=None, writer=False)
+        db = connection.connect(os.path.realpath(path), vfs=None, writer=False, long=True)
         try:
             db.execute("BEGIN")
             return look(db)
