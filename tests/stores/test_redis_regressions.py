@@ -294,7 +294,10 @@ async def test_the_short_way_of_a_write_leaves_what_the_long_one_does(
 
         monkeypatch.setattr("sojourn.stores.redis.jobs.is_plain", asked)
         versions = itertools.count(1)
-        monkeypatch.setattr("secrets.randbits", lambda _bits, versions=versions: next(versions))
+        monkeypatch.setattr(
+            "sojourn.stores.planning.planner.drawn",
+            lambda count, versions=versions: list(itertools.islice(versions, count)),
+        )
         place = f"{server.url}?prefix={way}"
         async with SessionManager.open(place, clock=FakeClock(), ids=SequenceIds()) as sessions:
             mine = await sessions.create(user="u:%", labels={"a": "b"}, state={"n": 0})

@@ -142,12 +142,15 @@ class Arguments:
 
     def _share(self, number: int, unit: Unit) -> None:
         """Lay out the keys of shared tiers."""
-        for app, user, added, dropped, order in unit.tiers:
-            owner = rows.owner_of(user)
-            pairs = [(name, bytes(value).decode()) for name, value in added.items()]
-            for name, value in [*pairs, *((name, None) for name in dropped)]:
+        for tier in unit.tiers:
+            app, owner, order = tier.app, rows.owner_of(tier.user), tier.order
+            for name, value in tier.set.items():
                 digest, plain = rows.key_of(name)
-                self._tiers.append((order, (number, app, owner, digest, plain, value)))
+                text = bytes(value).decode()
+                self._tiers.append((order, (number, app, owner, digest, plain, text)))
+            for name in tier.drop:
+                digest, plain = rows.key_of(name)
+                self._tiers.append((order, (number, app, owner, digest, plain, None)))
 
     def _document(self, number: int, unit: Unit, row: int | None, new: int | None) -> None:
         """Lay out documents that are put and dropped."""

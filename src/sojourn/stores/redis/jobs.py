@@ -368,7 +368,8 @@ class _Making:
             self.main.do("ZADD", docdue, "LT", min(ends), owner[1])
 
     def _tiers(self, changes: Iterable[TierChange]) -> None:
-        for app, user, set_, drop, _ in changes:  # in one batch all are at once, in any order
+        for change in changes:  # in one batch all are at once, in any order
+            app, user, set_, drop = change.app, change.user, change.set, change.drop
             route = routes.of_app(app) if user is None else routes.of_user(app, user)
             sink, tier = self._at(route, "tiers"), self._keys.tier(route, app, user)
             if set_:

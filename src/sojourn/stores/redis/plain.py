@@ -53,10 +53,10 @@ def _are_near(changes: Sequence[TierChange], header: Header, route: Route) -> bo
     user, count = header.user, 0
     if user is None or routes.of_user(header.app, user) != route:
         return False
-    for _, whose, values, dropped, _ in changes:
-        if whose != user or dropped:
+    for change in changes:
+        if change.user != user or change.drop:
             return False
-        count += len(values)
+        count += len(change.set)
     return 0 < count <= MOST_EVENTS
 
 
@@ -100,9 +100,9 @@ def _shared(unit: Unit) -> list[str | bytes]:
     """Return user, app, names and values of what changes in the user's tier, if anything does."""
     if not unit.tiers:
         return []
-    app, user = unit.tiers[0][:2]
+    user = unit.tiers[0].user
     assert user is not None, "a plain change leaves the app's tier alone"
-    values: list[str | bytes] = [user, app]
+    values: list[str | bytes] = [user, unit.app]
     for change in unit.tiers:  # where a key is set twice the last value counts
         for key, encoded in change.set.items():
             values += (key, bytes(encoded))
