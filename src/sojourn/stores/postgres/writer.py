@@ -206,7 +206,7 @@ class Writer:
                 arguments = Arguments(made.units)
                 self._batch += 1
                 tried[self._batch] = made, arguments.created
-                values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+                values = self._laid_out(arguments, relaxed=relaxed)
                 return made, arguments.created, await self._called(db, values)
 
         made, created, applied = await self._pool.run(work, until=until)
@@ -242,13 +242,20 @@ class Writer:
             else:
                 arguments = Arguments(units)
                 created = arguments.created
-                values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+                values = self._laid_out(arguments, relaxed=relaxed)
                 applied = await self._pool.run(lambda db: self._called(db, values), until=until)
         except BaseException:
             for unit in units:
                 self._drop(unit)
             raise
         return self._took(units, created, applied)
+
+    def _laid_out(self, arguments: Arguments, *, relaxed: bool) -> list[Any]:
+        """Return what a call takes. Raises `Unavailable` for what can not be given."""
+        try:
+            return arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+        except ValueError as error:
+            raise self._reason(error) from error
 
     async def _call_lone(self, unit: Unit, until: float, *, relaxed: bool) -> _Applied:
         """Write a unit in a statement of its own."""
