@@ -223,7 +223,7 @@ class _Planner:
         self, work: Work, old: Header, change: Change, seqs: tuple[int, ...], appended: int
     ) -> Committed:
         """Note what a change that nothing refuses does."""
-        tiers: list[TierChange] | None = None
+        tiers: tuple[TierChange, ...] = ()
         if change.user_tier is not None or change.app_tier is not None:
             tiers = self._tiers.changes(
                 change.app, change.user or old.user, change.user_tier, change.app_tier
@@ -243,7 +243,7 @@ class _Planner:
             work.tiers += tiers
         if change.documents:
             seq, now = new.seq, change.now
-            work.documents += [DocumentChange(part, seq, now) for part in change.documents]
+            work.documents += tuple(DocumentChange(part, seq, now) for part in change.documents)
         if new.phase is not old.phase and new.phase in OVER and old.phase not in OVER:
             self._free_claim(work, old)
         return Committed(
@@ -283,7 +283,7 @@ class _Planner:
         unit = Unit(key=None, app=change.app, old=None, header=None, now=change.now, op=change.op)
         self._tiers.note(tiers)
         unit.tiers += tiers
-        unit.documents += [DocumentChange(part, 0, change.now) for part in change.documents]
+        unit.documents = tuple(DocumentChange(part, 0, change.now) for part in change.documents)
         self._shared.append(unit)
         header = commit.shared_header(change)
         return Committed(header=header, revision=0, durability=self._durability)
@@ -381,7 +381,7 @@ class _Planner:
             assert parent is not None  # `check_parent` raised
             above = parent.header
             key = (header.app, header.parent)
-            work.guards.append(Guard(key, above.epoch, above.phase, row=parent.row))
+            work.guards += (Guard(key, above.epoch, above.phase, row=parent.row),)
             self._adopting.add(key)
         work.claim_taken = claim
 
@@ -426,7 +426,7 @@ class _Planner:
         work.peak = source.peak
         work.copy = Copy(source_key, min(at, source.header.seq))
         epoch, version = source.header.epoch, source.version
-        work.guards.append(Guard(source_key, epoch, version=version, row=source.row))
+        work.guards += (Guard(source_key, epoch, version=version, row=source.row),)
         self._blocked.add(source_key)
         return self._add(work, header)
 
@@ -484,7 +484,8 @@ class _Planner:
         loaded = kept[root]
         work = Work.anew(root, None) if loaded is None else Work.on(root, loaded)
         work.replace(None, 0)
-        work.below = [(key, kept[key]) for key in reversed(family[1:]) if found[key] is not None]
+        below = [key for key in reversed(family[1:]) if found[key] is not None]
+        work.below = tuple((key, kept[key]) for key in below)
         for item in kept.values():
             claim = commit.claim_of(item.header) if item is not None else None
             if item is not None and claim is not None and item.header.phase not in OVER:

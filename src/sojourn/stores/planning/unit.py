@@ -107,10 +107,10 @@ class Unit(msgspec.Struct, eq=False, gc=False):
     peaks: list[int] = []
     truncate_after: int | None = None
     copy: Copy | None = None
-    documents: list[DocumentChange] = []
-    tiers: list[TierChange] = []
-    guards: list[Guard] = []
-    below: list[tuple[Key, Loaded | None]] = []
+    documents: tuple[DocumentChange, ...] = ()
+    tiers: tuple[TierChange, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    below: tuple[tuple[Key, Loaded | None], ...] = ()
     claim_taken: Claim | None = None
     """To be noted; if another session holds it, the unit has moved."""
     claim_freed: Claim | None = None

@@ -31,7 +31,7 @@ from sojourn.stores.redis.restoring import Restorer
 from sojourn.stores.redis.watch import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Sequence
+    from collections.abc import AsyncGenerator, Coroutine, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
     from sojourn.store import (
@@ -138,7 +138,7 @@ class RedisStore:
 
     # --- how writes travel ---------------------------------------------------------------------
 
-    def _write(self, operation: Operation) -> Awaitable[Any]:
+    def _write(self, operation: Operation) -> Coroutine[Any, Any, Any]:
         self._check_open()
         return self._dispatch.submit(operation)
 

@@ -71,10 +71,11 @@ class Batch:
         self._known = known or Known()
         self._left = list(range(len(operations)))
         default: Durability = "durable" if tools.replicas or tools.client.on_disk else "relaxed"
-        self._durable = any(
+        # Without replicas there is nothing to wait for, whatever is asked.
+        durable = tools.replicas and any(
             durability_of(operation, default) == "durable" for operation in self._operations
         )
-        self._replicas = tools.replicas if self._durable else 0
+        self._replicas = tools.replicas if durable else 0
         self._reserved: dict[int, Job] = {}
 
     @property

@@ -72,7 +72,7 @@ class Job(msgspec.Struct, eq=False, gc=False):
     """What has to be said of a new session's claim."""
     ahead: bool = False
     """Whether that is in other routes of a cluster, and has to be said before."""
-    registrations: list[tuple[Route, str, Route]] = []
+    registrations: tuple[tuple[Route, str, Route], ...] = ()
     """Sets of routes: where they are, their keys, and what has to be in them before."""
     errands: dict[tuple[Route, About], Draft] = {}
     written: Loaded | None = None
@@ -269,7 +269,7 @@ class _Making:
             return
         key = self._keys.routes(home, header.app, header.user)
         if self._cluster:
-            self._job.registrations.append((home, key, route))
+            self._job.registrations += ((home, key, route),)
         else:
             self.main.do("SADD", key, route)
 
