@@ -31,6 +31,8 @@ from sojourn.store import (
     Touch,
 )
 from sojourn.stores.planning import Known, Loaded, Operation, Recent, plan
+from sojourn.stores.planning.unit import VERSION_BITS
+from sojourn.stores.planning.unit import drawn as versions_drawn
 from sojourn.vault.vault import Vault
 
 APP = "app"
@@ -491,3 +493,11 @@ def test_recent_keeps_to_its_bounds() -> None:
     assert recent.get((APP, "6")) is None
     recent.clear()
     assert len(recent) == 0
+
+
+def test_versions_are_drawn_each_for_itself() -> None:
+    versions = [*versions_drawn(500), *versions_drawn(500)]
+    assert len(set(versions)) == 1_000
+    assert all(0 <= version < 2**VERSION_BITS for version in versions)
+    assert max(versions).bit_length() == VERSION_BITS
+    assert versions_drawn(0) == []

@@ -11,15 +11,28 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 from tests.servers.redis import Cluster, Servers, values_in
 
-from sojourn import Closed, Corrupt, Event, Expiry, SessionManager, Unavailable, open_store
+from sojourn import (
+    Closed,
+    Corrupt,
+    Event,
+    Expiry,
+    Phase,
+    SessionManager,
+    Trigger,
+    Unavailable,
+    open_store,
+)
 from sojourn.cli import findings
 from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
+from sojourn.model import Header
 from sojourn.store import Change, Delete, Due, Get, SupportsWatch
-from sojourn.stores.redis import RedisStore
+from sojourn.stores.redis import RedisStore, rows
 from sojourn.stores.redis.inspection import faults_of
 from sojourn.stores.redis.options import parse
 from sojourn.stores.redis.plain import is_plain as really_plain
@@ -294,7 +307,10 @@ async def test_the_short_way_of_a_write_leaves_what_the_long_one_does(
 
         monkeypatch.setattr("sojourn.stores.redis.jobs.is_plain", asked)
         versions = itertools.count(1)
-        monkeypatch.setattr("secrets.randbits", lambda _bits, versions=versions: next(versions))
+        monkeypatch.setattr(
+            "sojourn.stores.planning.planner.drawn",
+            lambda count, versions=versions: list(itertools.islice(versions, count)),
+        )
         place = f"{server.url}?prefix={way}"
         async with SessionManager.open(place, clock=FakeClock(), ids=SequenceIds()) as sessions:
             mine = await sessions.create(user="u:%", labels={"a": "b"}, state={"n": 0})
@@ -312,6 +328,70 @@ async def test_the_short_way_of_a_write_leaves_what_the_long_one_does(
         kept.append(sorted(b"\n".join(sorted(text.split(b"\n"))) for text in texts))
     assert kept[0]
     assert kept[0] == kept[1]
+
+
+async def test_what_is_remembered_of_a_header_goes_with_what_rarer_writes_change(url: str) -> None:
+    """Plain writes before and after each of them: whoever reads it finds all as it was left."""
+    async with SessionManager.open(f"{url}?prefix=fixed") as sessions:
+        mine = await sessions.create(id="s", labels={"a": "b"}, expiry=Expiry(idle=900))
+
+        async def rarer(number: int) -> None:
+            if number == 0:
+                await sessions.bind(mine, user="u")
+            elif number == 1:
+                await sessions.label(mine, {"a": None, "c": "d"})
+            elif number == 2:
+                mine.state["n"] = number
+                await sessions.save(mine, expiry=Expiry(idle=60))
+            else:
+                await sessions.apply("s", Trigger.END, reason="enough")
+
+        async with SessionManager.open(f"{url}?prefix=fixed") as others:
+            for number in range(4):
+                await sessions.append(mine, Event(kind="k"), state={"n": -number})
+                await rarer(number)
+                if number < 3:
+                    await sessions.append(mine, Event(kind="k"))
+                    assert (await others.require("s")).header == mine.header
+            found = await others.require("s")
+        assert (found.user, found.labels, found.header.idle) == ("u", {"c": "d"}, None)
+        assert (found.phase, found.reason) == (Phase.ENDING, "enough")
+
+
+headers = st.builds(
+    Header,
+    app=st.text(min_size=1),
+    id=st.text(min_size=1),
+    epoch=st.text(),
+    user=st.none() | st.text(),
+    lifecycle=st.sampled_from(["open", "agent"]),
+    phase=st.sampled_from(Phase),
+    reason=st.none() | st.text(),
+    revision=st.integers(1, 2**62),
+    seq=st.integers(0, 2**40),
+    created_at=st.integers(-(2**55), 2**55),
+    active_at=st.integers(-(2**55), 2**55),
+    idle=st.none() | st.integers(1, 2**50),
+    absolute_at=st.none() | st.integers(0, 2**55),
+    expires_at=st.none() | st.integers(-(2**55), 2**55),
+    due_at=st.none() | st.integers(-(2**55), 2**55),
+    retain=st.none() | st.integers(0, 2**50),
+    attempts=st.integers(0, 9),
+    parent=st.none() | st.text(),
+    forked_from=st.none() | st.text(),
+    labels=st.dictionaries(st.text(), st.text(), max_size=2),
+    exclusive=st.just(()) | st.tuples(st.text()),
+    fence=st.integers(0, 9),
+    holder=st.none() | st.text(),
+    leased_until=st.integers(0, 2**55),
+    remembered=st.binary(max_size=40),
+)
+
+
+@given(header=headers)
+def test_a_header_reads_back_as_it_was_kept(header: Header) -> None:
+    text = rows.head_text(header, rows.fixed_text(header))
+    assert rows.to_header(text, header.remembered) == header
 
 
 class Stopped:

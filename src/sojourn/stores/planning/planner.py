@@ -7,6 +7,7 @@ refused because of what is only remembered from an earlier call: that is read ag
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn import codec, commit, repeats
@@ -25,7 +26,7 @@ from sojourn.stores.planning.known import (
     Tail,
 )
 from sojourn.stores.planning.tiers import Tiers
-from sojourn.stores.planning.unit import Copy, DocumentChange, Guard, Plan, Unit
+from sojourn.stores.planning.unit import Copy, DocumentChange, Guard, Plan, Unit, drawn
 from sojourn.stores.planning.work import Work
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from sojourn.model import Draft, Header
     from sojourn.stores.planning.known import Claim, Key, Known
     from sojourn.stores.planning.operations import Operation
-    from sojourn.stores.planning.unit import Outcome
+    from sojourn.stores.planning.unit import Outcome, TierChange
 
 Reached = Literal["memory", "relaxed", "durable"]
 """What the backend will have reached once it has applied a plan."""
@@ -74,7 +75,8 @@ class _Planner:
         for number, operation in enumerate(operations):
             self._consulted.clear()
             try:
-                self._check_turn(operation)
+                if self._blocked and _key_of(operation) in self._blocked:
+                    raise _LaterError  # noqa: TRY301 - as its verb does
                 outcomes[number] = _VERBS[type(operation)](self, operation)
             except MissingError:
                 continue
@@ -86,16 +88,14 @@ class _Planner:
                 outcomes[number] = error
             if not self._hang(number, operation) and self._reread():
                 continue
-        units = [work.unit() for work in self._works.values() if work.dirty]
+        units: list[Unit] = [work for work in self._works.values() if work.dirty]
+        for unit, version in zip(units, drawn(len(units)), strict=True):
+            unit.version = version
         return Plan(self._reads, outcomes, units + self._shared, later)
-
-    def _check_turn(self, operation: Operation) -> None:
-        if self._blocked and _key_of(operation) in self._blocked:
-            raise _LaterError
 
     def _hang(self, number: int, operation: Operation) -> bool:
         """Note that an outcome holds only if what it was decided on is written, if anything is."""
-        if isinstance(operation, Change) and operation.id is None:
+        if type(operation) is Change and operation.id is None:
             if self._shared and self._shared[-1].op == operation.op:
                 self._shared[-1].operations.append(number)
             return True
@@ -145,18 +145,16 @@ class _Planner:
         loaded = self._loaded(key)
         if loaded is None:
             return None
-        work = self._works[key] = Work(key, loaded, loaded.header)
+        work = self._works[key] = Work.on(key, loaded)
         return work
 
     def _read_log(self, change: Change, key: Key) -> None:
         """Ask, at once, for what a change has to know of the log of a session that was read."""
-        if _only_adds(change):
-            return
         missing = False
         work = self._works.get(key)
-        if work is not None and work.base is None:
+        if work is not None and work.old is None:
             return
-        upto = WHOLE_LOG if work is None or work.cut is None else work.cut
+        upto = WHOLE_LOG if work is None or work.truncate_after is None else work.truncate_after
         for draft in change.events:
             named = Named(*key, draft.id)
             if not draft.fresh and named not in self._known.events:
@@ -180,9 +178,9 @@ class _Planner:
         """Return the last `count` numbers of a log."""
         if work is None or count <= 0:
             return ()
-        if work.base is None:
+        if work.old is None:
             return work.tail((), count)
-        upto = WHOLE_LOG if work.cut is None else work.cut
+        upto = WHOLE_LOG if work.truncate_after is None else work.truncate_after
         return work.tail(self._known.tails[Tail(*work.key, upto, count)], count)
 
     def _number(
@@ -193,13 +191,13 @@ class _Planner:
         New ones count on from `top`; what is in the log behind `cut` does not count as there.
         """
         last = top if cut is None else min(top, cut)
+        return commit.sequence(drafts, top, partial(self._stored, work, last))
 
-        def stored(draft: Draft) -> int | None:
-            found = self._known.events[Named(*work.key, draft.id)] if work.base else ()
-            known = work.repeated(draft, found)
-            return known.seq if known is not None and known.seq <= last else None
-
-        return commit.sequence(drafts, top, stored)
+    def _stored(self, work: Work, last: int, draft: Draft) -> int | None:
+        """Return the number of the event in a log up to `last` that a draft repeats."""
+        found = self._known.events[Named(*work.key, draft.id)] if work.old else ()
+        known = work.repeated(draft, found)
+        return known.seq if known is not None and known.seq <= last else None
 
     # --- commits -------------------------------------------------------------------------------
 
@@ -208,12 +206,13 @@ class _Planner:
         if change.id is None:
             return self._commit_shared(change)
         key = (change.app, change.id)
-        self._read_log(change, key)
+        if not _only_adds(change):
+            self._read_log(change, key)
         work = self._work(key)
-        header = work.header if work else None
+        header = work.header if work is not None else None
         if work is not None and header is not None and (known := commit.recall(header, change.op)):
             return self._repeat(work, header, change, known)
-        old = commit.forbid(header, change, lambda count: self._tail(work, count))
+        old = commit.forbid(header, change, partial(self._tail, work))
         assert work is not None  # `forbid` raised
         seqs, appended = self._number(work, change.events, top=old.seq, cut=change.truncate_after)
         if appended < len(change.events):
@@ -224,13 +223,15 @@ class _Planner:
         self, work: Work, old: Header, change: Change, seqs: tuple[int, ...], appended: int
     ) -> Committed:
         """Note what a change that nothing refuses does."""
-        tiers = self._tiers.changes(
-            change.app, change.user or old.user, change.user_tier, change.app_tier
-        )
+        tiers: tuple[TierChange, ...] = ()
+        if change.user_tier is not None or change.app_tier is not None:
+            tiers = self._tiers.changes(
+                change.app, change.user or old.user, change.user_tier, change.app_tier
+            )
         if change.session is not None or change.clear:
             where = f"session {old.id!r}"
             work.state = commit.merged_state(
-                work.state, change.session, clear=change.clear, key=where
+                work.state_after, change.session, clear=change.clear, key=where
             )
         if change.truncate_after is not None:
             self._truncate(work, change.truncate_after)
@@ -240,8 +241,10 @@ class _Planner:
         if tiers:
             self._tiers.note(tiers)
             work.tiers += tiers
-        work.documents += [DocumentChange(part, new.seq, change.now) for part in change.documents]
-        if new.phase in OVER and old.phase not in OVER:
+        if change.documents:
+            seq, now = new.seq, change.now
+            work.documents += tuple(DocumentChange(part, seq, now) for part in change.documents)
+        if new.phase is not old.phase and new.phase in OVER and old.phase not in OVER:
             self._free_claim(work, old)
         return Committed(
             header=commit.apart(new),
@@ -252,9 +255,9 @@ class _Planner:
         )
 
     def _truncate(self, work: Work, after: int) -> None:
-        upto = WHOLE_LOG if work.cut is None else work.cut
+        upto = WHOLE_LOG if work.truncate_after is None else work.truncate_after
         place = Place(*work.key, min(upto, after))
-        work.truncate(after, self._known.peaks[place] if work.base else 0)
+        work.truncate(after, self._known.peaks[place] if work.old else 0)
 
     def _free_claim(self, work: Work, old: Header) -> None:
         claim = commit.claim_of(old)
@@ -280,7 +283,7 @@ class _Planner:
         unit = Unit(key=None, app=change.app, old=None, header=None, now=change.now, op=change.op)
         self._tiers.note(tiers)
         unit.tiers += tiers
-        unit.documents += [DocumentChange(part, 0, change.now) for part in change.documents]
+        unit.documents = tuple(DocumentChange(part, 0, change.now) for part in change.documents)
         self._shared.append(unit)
         header = commit.shared_header(change)
         return Committed(header=header, revision=0, durability=self._durability)
@@ -321,7 +324,7 @@ class _Planner:
         if found is not None:
             return self._created_before(found, create)
         commit.check_owner(header.id, header.user, create.user_tier)
-        work = Work(key, None, header)
+        work = Work.anew(key, header)
         self._admit(work, header)
         state = commit.merged_state(b"{}", create.session, clear=False, key=header.id)
         tiers = self._tiers.changes(header.app, header.user, create.user_tier, create.app_tier)
@@ -378,7 +381,7 @@ class _Planner:
             assert parent is not None  # `check_parent` raised
             above = parent.header
             key = (header.app, header.parent)
-            work.guards.append(Guard(key, above.epoch, above.phase, row=parent.row))
+            work.guards += (Guard(key, above.epoch, above.phase, row=parent.row),)
             self._adopting.add(key)
         work.claim_taken = claim
 
@@ -388,13 +391,13 @@ class _Planner:
         if key in self._blocked:
             raise _LaterError
         if work is not None and work.dirty:
-            old = work.base.header.phase if work.base else None
+            old = work.old.header.phase if work.old else None
             if work.header is None or work.header.phase is not old:
                 raise _LaterError
             if key in self._known.cached:  # a guard is no ground to refuse on: read it
                 self._reads.sessions.add(key)
                 raise MissingError
-            return work.base
+            return work.old
         return self._loaded(key)
 
     def fork(self, fork: Fork) -> Committed:
@@ -415,7 +418,7 @@ class _Planner:
             raise MissingError
         at = source.header.seq if fork.at is None else fork.at
         header = commit.forked(header, source.header, fork.op, at)
-        work = Work(key, None, header)
+        work = Work.anew(key, header)
         self._admit(work, header)
         state = codec.decode_object(source.state, f"session {fork.source!r}")
         deltas = commit.deltas_of(self._known.deltas[source_key])
@@ -423,7 +426,7 @@ class _Planner:
         work.peak = source.peak
         work.copy = Copy(source_key, min(at, source.header.seq))
         epoch, version = source.header.epoch, source.version
-        work.guards.append(Guard(source_key, epoch, version=version, row=source.row))
+        work.guards += (Guard(source_key, epoch, version=version, row=source.row),)
         self._blocked.add(source_key)
         return self._add(work, header)
 
@@ -479,9 +482,10 @@ class _Planner:
         self._blocked.update(family)
         root = family[0]
         loaded = kept[root]
-        work = Work(root, loaded, loaded.header if loaded else None)
+        work = Work.anew(root, None) if loaded is None else Work.on(root, loaded)
         work.replace(None, 0)
-        work.below = [(key, kept[key]) for key in reversed(family[1:]) if found[key] is not None]
+        below = [key for key in reversed(family[1:]) if found[key] is not None]
+        work.below = tuple((key, kept[key]) for key in below)
         for item in kept.values():
             claim = commit.claim_of(item.header) if item is not None else None
             if item is not None and claim is not None and item.header.phase not in OVER:

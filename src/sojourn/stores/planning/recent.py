@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sojourn.stores.planning.known import Key, Loaded
+    from collections.abc import Iterable
+
+    from sojourn.stores.planning.known import Key, Known, Loaded
 
 SESSIONS = 4_096
 """Sessions kept: those in use at one time, at a kilobyte or two each."""
@@ -38,15 +40,26 @@ class Recent:
         """Return a session as it was written last by this process, `None` if it is not kept."""
         return self._sessions.get(key)
 
+    def recall(self, keys: Iterable[Key], known: Known) -> None:
+        """Add those of some sessions that are kept to what is known, unless they are read there."""
+        kept = self._sessions
+        for key in keys:
+            loaded = kept.get(key)
+            if loaded is not None:
+                known.recall(key, loaded)
+
     def keep(self, key: Key, loaded: Loaded) -> None:
         """Keep a session as the one used last; drop the oldest beyond the bounds."""
-        self.drop(key)
+        sessions = self._sessions
+        old = sessions.pop(key, None)
+        if old is not None:
+            self._bytes -= len(old.state)
         if len(loaded.state) > STATE_BYTES:
             return
-        self._sessions[key] = loaded
+        sessions[key] = loaded
         self._bytes += len(loaded.state)
-        while len(self._sessions) > self._most_sessions or self._bytes > self._most_bytes:
-            self.drop(next(iter(self._sessions)))
+        while len(sessions) > self._most_sessions or self._bytes > self._most_bytes:
+            self.drop(next(iter(sessions)))
 
     def drop(self, key: Key) -> None:
         """Forget a session."""

@@ -29,20 +29,20 @@ class Tiers:
 
     def changes(
         self, app: str, user: str | None, ours: TierDelta | None, everyones: TierDelta | None
-    ) -> list[TierChange]:
+    ) -> tuple[TierChange, ...]:
         """Return the changes of a user's tier and the app's; nothing is noted yet.
 
         Raises `TooLarge` if one would make a tier larger than `MAX_STATE`.
         """
         if ours is None and everyones is None:
-            return []
+            return ()
         order = self._order + 1
-        changes = []
+        changes: tuple[TierChange, ...] = ()
         if ours is not None:
-            changes.append(TierChange(app, user, ours.set, ours.drop, order))
-            self._check(changes[-1], ours.size)
+            changes = (TierChange(app, user, ours.set, ours.drop, order),)
+            self._check(changes[0], ours.size)
         if everyones is not None:
-            changes.append(TierChange(app, None, everyones.set, everyones.drop, order))
+            changes += (TierChange(app, None, everyones.set, everyones.drop, order),)
             self._check(changes[-1], everyones.size)
         return changes
 
@@ -69,7 +69,7 @@ class Tiers:
         if total > MAX_STATE:
             raise TooLarge("bytes of state in one tier", total, MAX_STATE)
 
-    def note(self, changes: list[TierChange]) -> None:
+    def note(self, changes: tuple[TierChange, ...]) -> None:
         """Count on with the changes of an operation that nothing refuses."""
         if changes:
             self._order = changes[-1].order

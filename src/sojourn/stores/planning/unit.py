@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import msgspec
+
+from sojourn.model import Encoded, Entry, Header
 from sojourn.stores.planning.facets import counted
-from sojourn.stores.planning.known import Loaded
+from sojourn.stores.planning.known import Claim, Key, Loaded
 
 if TYPE_CHECKING:
     from sojourn.lifecycle import Phase
-    from sojourn.model import Encoded, Entry, Header
     from sojourn.store import Drop, Put
-    from sojourn.stores.planning.known import Claim, Key, Reads
+    from sojourn.stores.planning.known import Reads
 
 Outcome: TypeAlias = Any
 """The result of an operation's verb, or the `SojournError` that refuses it."""
@@ -24,6 +27,12 @@ VERSION_BITS = 62
 Were it counted, a plan could be made on what another one was about to write, and be let through
 though that one was refused and somebody else had written the number that it would have given.
 """
+
+
+def drawn(count: int) -> list[int]:
+    """Return so many versions: one look at the system's source of chance costs as much as many."""
+    numbers = struct.unpack(f"{count}Q", secrets.token_bytes(8 * count))
+    return [number >> (64 - VERSION_BITS) for number in numbers]
 
 
 class Guard(NamedTuple):
@@ -40,7 +49,7 @@ class Guard(NamedTuple):
     row: Any = None
 
 
-class TierChange(NamedTuple):
+class TierChange(msgspec.Struct, frozen=True, gc=False):
     """Keys of a shared tier to set and to remove. `user=None` is the app's tier.
 
     `order` rises with the operations of a batch, over all its units: where several change one key,
@@ -72,8 +81,7 @@ class Copy(NamedTuple):
     upto: int
 
 
-@dataclass(slots=True, eq=False)
-class Unit:
+class Unit(msgspec.Struct, eq=False, gc=False):
     """What has to be written to one session, all or nothing.
 
     `old` is the session as it was decided on: what is there has to have its epoch and version. With
@@ -91,24 +99,24 @@ class Unit:
     app: str
     old: Loaded | None
     header: Header | None
-    version: int = field(default_factory=lambda: secrets.randbits(VERSION_BITS))
+    version: int = msgspec.field(default_factory=lambda: drawn(1)[0])
     now: int = 0
     state: bytes | None = None
     peak: int = 0
-    entries: list[Entry] = field(default_factory=list)
-    peaks: list[int] = field(default_factory=list)
+    entries: list[Entry] = []
+    peaks: list[int] = []
     truncate_after: int | None = None
     copy: Copy | None = None
-    documents: list[DocumentChange] = field(default_factory=list)
-    tiers: list[TierChange] = field(default_factory=list)
-    guards: list[Guard] = field(default_factory=list)
-    below: list[tuple[Key, Loaded | None]] = field(default_factory=list)
+    documents: tuple[DocumentChange, ...] = ()
+    tiers: tuple[TierChange, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    below: tuple[tuple[Key, Loaded | None], ...] = ()
     claim_taken: Claim | None = None
     """To be noted; if another session holds it, the unit has moved."""
     claim_freed: Claim | None = None
     op: bytes | None = None
     """With `key=None`, the operation: nothing else remembers that it was applied."""
-    operations: list[int] = field(default_factory=list)
+    operations: list[int] = []
     """Which operations' outcomes hold only if this is written."""
 
     @property
@@ -146,10 +154,14 @@ class Unit:
         """Return the session as it is once this is written, to be kept in `Recent`."""
         if self.header is None:
             return None
-        state = self.state
-        if state is None:
-            state = self.old.state if self.old else b"{}"
-        return Loaded(self.header, state, self.version, self.peak, row)
+        return Loaded(self.header, self.state_after, self.version, self.peak, row)
+
+    @property
+    def state_after(self) -> bytes:
+        """The own state as it is once this is written."""
+        if self.state is not None:
+            return self.state
+        return b"{}" if self.old is None else self.old.state
 
 
 @dataclass(slots=True)

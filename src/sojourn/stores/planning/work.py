@@ -9,62 +9,39 @@ from sojourn.stores.planning.unit import Unit
 
 if TYPE_CHECKING:
     from sojourn.model import Draft, Entry, Header
-    from sojourn.stores.planning.known import Claim, Key, Loaded
-    from sojourn.stores.planning.unit import Copy, DocumentChange, Guard, TierChange
+    from sojourn.stores.planning.known import Key, Loaded
 
 
-class Work:
-    """One session, and what is to be written to it."""
+class Work(Unit, eq=False, gc=False):
+    """A unit in the making. It comes to nothing unless it is `dirty` in the end.
 
-    __slots__ = (
-        "base",
-        "base_peak",
-        "below",
-        "claim_freed",
-        "claim_taken",
-        "copy",
-        "cut",
-        "dirty",
-        "documents",
-        "entries",
-        "guards",
-        "header",
-        "key",
-        "now",
-        "operations",
-        "peak",
-        "peaks",
-        "state",
-        "tiers",
-    )
+    Its version is drawn then, with those of its neighbours.
+    """
 
-    def __init__(self, key: Key, base: Loaded | None, header: Header | None) -> None:
-        """Begin with what was read, or with nothing and the first header of a new session."""
-        self.key = key
-        self.base = base
-        self.header = header
-        self.state = base.state if base else b"{}"
-        self.base_peak = self.peak = base.peak if base else 0
-        self.cut: int | None = None
-        """Behind this event, nothing of the log that was read is left."""
-        self.entries: list[Entry] = []
-        self.peaks: list[int] = []
-        self.documents: list[DocumentChange] = []
-        self.tiers: list[TierChange] = []
-        self.guards: list[Guard] = []
-        self.copy: Copy | None = None
-        self.below: list[tuple[Key, Loaded | None]] = []
-        self.claim_taken: Claim | None = None
-        self.claim_freed: Claim | None = None
-        self.dirty = False
-        self.now = 0
-        self.operations: list[int] = []
+    if TYPE_CHECKING:
+        key: Key  # it always belongs to a session
+
+    base_peak: int = 0
+    """The log's peak at the last event of what was read and is left."""
+    dirty: bool = False
+
+    @classmethod
+    def on(cls, key: Key, old: Loaded) -> Work:
+        """Begin with a session that was read."""
+        peak = old.peak
+        return cls(key, key[0], old, old.header, 0, peak=peak, base_peak=peak)
+
+    @classmethod
+    def anew(cls, key: Key, header: Header | None) -> Work:
+        """Begin with nothing and the first header of a new session."""
+        return cls(key, key[0], None, header, 0)
 
     def replace(self, header: Header | None, now: int) -> None:
         """Take over a new header, to be written; `None` removes the session."""
         self.header = header
         self.dirty = True
-        self.now = max(self.now, now)
+        if now > self.now:  # noqa: PLR1730 - max() costs a call for each commit
+            self.now = now
 
     def tail(self, base: tuple[int, ...], count: int) -> tuple[int, ...]:
         """Return the log's last `count` numbers, given those of what was read and is left."""
@@ -73,7 +50,8 @@ class Work:
 
     def repeated(self, draft: Draft, stored: tuple[Entry, ...]) -> Entry | None:
         """Return the entry that `draft` is again, in what was read or what was added since."""
-        left = (entry for entry in stored if self.cut is None or entry.seq <= self.cut)
+        cut = self.truncate_after
+        left = (entry for entry in stored if cut is None or entry.seq <= cut)
         added = (entry for entry in self.entries if entry.id == draft.id)
         for entries in (left, added):
             for entry in entries:
@@ -86,7 +64,8 @@ class Work:
         for draft, seq in zip(drafts, seqs, strict=True):
             if seq > top:
                 top = seq
-                self.peak = max(self.peak, draft.at)
+                if draft.at > self.peak:  # noqa: PLR1730 - max() costs a call for each event
+                    self.peak = draft.at
                 self.entries.append(commit.numbered(draft, seq))
                 self.peaks.append(self.peak)
 
@@ -95,31 +74,8 @@ class Work:
         while self.entries and self.entries[-1].seq > after:
             self.entries.pop()
             self.peaks.pop()
-        if self.base is not None and after < self.base.header.seq:
-            self.cut = after if self.cut is None else min(self.cut, after)
+        if self.old is not None and after < self.old.header.seq:
+            cut = self.truncate_after
+            self.truncate_after = after if cut is None else min(cut, after)
             self.base_peak = peak
         self.peak = self.peaks[-1] if self.peaks else self.base_peak
-
-    def unit(self) -> Unit:
-        """Return what is to be written."""
-        changed = self.base is None or self.state is not self.base.state
-        return Unit(
-            key=self.key,
-            app=self.key[0],
-            old=self.base,
-            header=self.header,
-            now=self.now,
-            state=self.state if changed else None,
-            peak=self.peak,
-            entries=self.entries,
-            peaks=self.peaks,
-            truncate_after=self.cut,
-            copy=self.copy,
-            documents=self.documents,
-            tiers=self.tiers,
-            guards=self.guards,
-            below=self.below,
-            claim_taken=self.claim_taken,
-            claim_freed=self.claim_freed,
-            operations=self.operations,
-        )

@@ -25,7 +25,7 @@ from sojourn.stores.postgres.watch import Watchers
 from sojourn.stores.postgres.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
     from sojourn.store import (
@@ -137,9 +137,9 @@ class PostgresStore:
 
     # --- how reads and writes travel -----------------------------------------------------------
 
-    async def _write(self, operation: Operation) -> Any:
+    def _write(self, operation: Operation) -> Coroutine[Any, Any, Any]:
         self._check_open()
-        return await self._batcher.submit(operation)
+        return self._batcher.submit(operation)
 
     async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         self._check_open()

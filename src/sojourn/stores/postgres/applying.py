@@ -8,19 +8,44 @@ from typing import TYPE_CHECKING, Any
 from sojourn.store import Put
 from sojourn.stores.planning import counted
 from sojourn.stores.postgres import rows
-from sojourn.stores.postgres.writing import AS_TEXT, PARAMETERS
+from sojourn.stores.postgres.writing import ABSENT, AS_TEXT, PARAMETERS, SEPARATOR, is_joined
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sojourn.model import Header
     from sojourn.stores.planning import Loaded, Unit
 
-_AS_TEXT = {
-    prefix: [kind in AS_TEXT for name, kind in PARAMETERS if name.startswith(f"{prefix}_")]
+
+def _laid_out(name: str, kind: str) -> Callable[[Sequence[Any]], Any]:
+    """Return what makes a list of values what is given for it."""
+    if kind in AS_TEXT:
+        return _array
+    return _joined if is_joined(name, kind) else list
+
+
+def _array(column: Sequence[int | None]) -> str | None:
+    """Return a list of numbers, or of truths, as the server writes one; nothing for only `None`."""
+    if column[0] is None and column.count(None) == len(column):
+        return None
+    return f"{{{str([*column])[1:-1]}}}".replace("None", "NULL")
+
+
+def _joined(column: Sequence[str | None]) -> str:
+    """Return a list of texts as one. Raises `ValueError` for one with what stands between them."""
+    absent = column.count(None)
+    one = SEPARATOR.join([ABSENT if text is None else text for text in column])
+    if one.count(SEPARATOR) >= len(column) or one.count(ABSENT) > absent:
+        message = "names and JSON hold no control characters"
+        raise ValueError(message)
+    return one
+
+
+_COLUMNS = {
+    prefix: [_laid_out(*each) for each in PARAMETERS if each[0].startswith(f"{prefix}_")]
     for prefix in ("u", "e", "c", "t", "d")
 }
-"""The columns of each list of rows: which of them are given as text."""
+"""What lays out the columns of each list of rows."""
 
 
 class Arguments:
@@ -28,7 +53,7 @@ class Arguments:
 
     def __init__(self, units: Sequence[Unit]) -> None:
         """Lay out units that are numbered by their place."""
-        self._lists: dict[str, list[tuple[Any, ...]]] = {prefix: [] for prefix in _AS_TEXT}
+        self._lists: dict[str, list[tuple[Any, ...]]] = {prefix: [] for prefix in _COLUMNS}
         self._rare: dict[str, list[dict[str, Any]]] = {}
         self._tiers: list[tuple[int, tuple[Any, ...]]] = []
         self.created: list[Unit] = []
@@ -36,16 +61,13 @@ class Arguments:
             self._add(number, unit)
 
     def values(self, writer: bytes, batch: int, slot: int, *, relaxed: bool) -> list[Any]:
-        """Return the arguments in order."""
+        """Return the arguments in order. Raises `ValueError` for what no text is like."""
         values: list[Any] = [writer, batch, slot, relaxed]
         self._lists["t"] = [row for _, row in sorted(self._tiers, key=itemgetter(0))]
-        for prefix, as_text in _AS_TEXT.items():
-            columns = zip(*self._lists[prefix], strict=True)
-            found: list[Any] = [
-                _array(column) if text else list(column)
-                for text, column in zip(as_text, columns, strict=False)
-            ]
-            values += found or [None] * len(as_text)
+        for prefix, columns in _COLUMNS.items():
+            listed = zip(*self._lists[prefix], strict=True)
+            found = [lay_out(each) for lay_out, each in zip(columns, listed, strict=False)]
+            values += found or [None] * len(columns)
         values.append(rows.to_json(self._rare) if self._rare else None)
         return values
 
@@ -142,12 +164,15 @@ class Arguments:
 
     def _share(self, number: int, unit: Unit) -> None:
         """Lay out the keys of shared tiers."""
-        for app, user, added, dropped, order in unit.tiers:
-            owner = rows.owner_of(user)
-            pairs = [(name, bytes(value).decode()) for name, value in added.items()]
-            for name, value in [*pairs, *((name, None) for name in dropped)]:
+        for tier in unit.tiers:
+            app, owner, order = tier.app, rows.owner_of(tier.user) or None, tier.order
+            for name, value in tier.set.items():
                 digest, plain = rows.key_of(name)
-                self._tiers.append((order, (number, app, owner, digest, plain, value)))
+                text = bytes(value).decode()
+                self._tiers.append((order, (number, app, owner, digest, plain, text)))
+            for name in tier.drop:
+                digest, plain = rows.key_of(name)
+                self._tiers.append((order, (number, app, owner, digest, plain, None)))
 
     def _document(self, number: int, unit: Unit, row: int | None, new: int | None) -> None:
         """Lay out documents that are put and dropped."""
@@ -171,8 +196,3 @@ class Arguments:
 
     def _more(self, kind: str, **facts: Any) -> None:
         self._rare.setdefault(kind, []).append(facts)
-
-
-def _array(column: Sequence[int | None]) -> str:
-    """Return a list of numbers, or of truths, as the server writes one."""
-    return f"{{{str([*column])[1:-1]}}}".replace("None", "NULL")

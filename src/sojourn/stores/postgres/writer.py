@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from sojourn.errors import SojournError, Unavailable
-from sojourn.store import Change, Create, Fork
+from sojourn.store import Create, Fork
 from sojourn.stores.planning import Known, Recent, durability_of, plan
 from sojourn.stores.postgres.applying import Arguments
 from sojourn.stores.postgres.fetching import Fetcher
@@ -150,9 +150,7 @@ class Writer:
     ) -> tuple[Plan, set[int]]:
         """Plan on what is remembered and apply; return what must be planned again."""
         known = Known()
-        for key in _keys(operations):
-            if (loaded := self._recent.get(key)) is not None:
-                known.recall(key, loaded)
+        self._recent.recall(_keys(operations), known)
         relaxed = self._is_relaxed(operations)
         made = self._plan(operations, known, relaxed=relaxed)
         if made.reads:
@@ -206,7 +204,7 @@ class Writer:
                 arguments = Arguments(made.units)
                 self._batch += 1
                 tried[self._batch] = made, arguments.created
-                values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+                values = self._laid_out(arguments, relaxed=relaxed)
                 return made, arguments.created, await self._called(db, values)
 
         made, created, applied = await self._pool.run(work, until=until)
@@ -242,13 +240,20 @@ class Writer:
             else:
                 arguments = Arguments(units)
                 created = arguments.created
-                values = arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+                values = self._laid_out(arguments, relaxed=relaxed)
                 applied = await self._pool.run(lambda db: self._called(db, values), until=until)
         except BaseException:
             for unit in units:
                 self._drop(unit)
             raise
         return self._took(units, created, applied)
+
+    def _laid_out(self, arguments: Arguments, *, relaxed: bool) -> list[Any]:
+        """Return what a call takes. Raises `Unavailable` for what can not be given."""
+        try:
+            return arguments.values(self._name, self._batch, self._slot, relaxed=relaxed)
+        except ValueError as error:
+            raise self._reason(error) from error
 
     async def _call_lone(self, unit: Unit, until: float, *, relaxed: bool) -> _Applied:
         """Write a unit in a statement of its own."""
@@ -321,16 +326,14 @@ def _is_refusal(error: BaseException | None) -> bool:
     return isinstance(error, asyncpg.PostgresError | ValueError) and not passes(error)
 
 
-def _keys(operations: Sequence[Operation]) -> set[Key]:
+def _keys(operations: Sequence[Operation]) -> list[Key]:
     """Return the sessions that operations are about."""
-    keys: set[Key] = set()
+    keys: list[Key] = []
     for operation in operations:
-        if isinstance(operation, Change):
-            keys.add((operation.app, operation.id or ""))
-        elif isinstance(operation, Create | Fork):
+        if isinstance(operation, Create | Fork):
             header = operation.header
             others = [header.parent, operation.source if isinstance(operation, Fork) else None]
-            keys.update((header.app, id) for id in (header.id, *others) if id is not None)
+            keys += [(header.app, id) for id in (header.id, *others) if id is not None]
         else:
-            keys.add((operation.app, operation.id))
+            keys.append((operation.app, operation.id or ""))
     return keys

@@ -381,12 +381,32 @@ WRITE = (
 AS_TEXT = ("int[]", "bigint[]", "boolean[]")
 """Types of lists that are given as their text: the driver looks long at each item of a list."""
 
+SEPARATOR, ABSENT = "\x1f", "\x1e"
+"""What stands between the texts of a list that is given as one, and for one that is not there.
+Neither is in any: they are names, which are printable, and JSON, which has no such characters."""
+
+_AS_ONE = f"string_to_array(${{}}::text, '{SEPARATOR}', '{ABSENT}')"
+
+
+def is_joined(name: str, kind: str) -> bool:
+    """Return whether a list of texts is given as one: those that nearly every call has."""
+    return kind == "text[]" and name[0] in "uet"
+
+
+def _given(number: int, name: str, kind: str) -> str:
+    """Return how a parameter is given."""
+    if kind in AS_TEXT:
+        return f"${number}::text::{kind}"
+    if not is_joined(name, kind):
+        return f"${number}"
+    text = _AS_ONE.format(number)
+    # An empty text is no list of one empty text.
+    return f"array_replace({text}, NULL, '')" if name == "t_owner" else text
+
+
 CALL = (
     "SELECT moved, rows, stale FROM {s}.write_1("
-    + ", ".join(
-        f"${number}::text::{kind}" if kind in AS_TEXT else f"${number}"
-        for number, (_, kind) in enumerate(PARAMETERS, 1)
-    )
+    + ", ".join(_given(number, *each) for number, each in enumerate(PARAMETERS, 1))
     + ")"
 )
 """How a batch is written."""

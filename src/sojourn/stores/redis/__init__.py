@@ -31,7 +31,7 @@ from sojourn.stores.redis.restoring import Restorer
 from sojourn.stores.redis.watch import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Coroutine, Sequence
 
     from sojourn.model import Entry, Header, Record, StoredDocument
     from sojourn.store import (
@@ -138,9 +138,9 @@ class RedisStore:
 
     # --- how writes travel ---------------------------------------------------------------------
 
-    async def _write(self, operation: Operation) -> Any:
+    def _write(self, operation: Operation) -> Coroutine[Any, Any, Any]:
         self._check_open()
-        return await self._dispatch.submit(operation)
+        return self._dispatch.submit(operation)
 
     # --- the contract --------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sojourn.store import Durability
     from sojourn.stores.planning import Key, Operation, Plan, Reached, Recent
-    from sojourn.stores.redis.client import Client
+    from sojourn.stores.redis.client import Call, Client
     from sojourn.stores.redis.crossing import Crossing
     from sojourn.stores.redis.gathering import Gatherer
     from sojourn.stores.redis.jobs import Foreman, Job
@@ -71,10 +71,11 @@ class Batch:
         self._known = known or Known()
         self._left = list(range(len(operations)))
         default: Durability = "durable" if tools.replicas or tools.client.on_disk else "relaxed"
-        self._durable = any(
+        # Without replicas there is nothing to wait for, whatever is asked.
+        durable = tools.replicas and any(
             durability_of(operation, default) == "durable" for operation in self._operations
         )
-        self._replicas = tools.replicas if self._durable else 0
+        self._replicas = tools.replicas if durable else 0
         self._reserved: dict[int, Job] = {}
 
     @property
@@ -86,8 +87,8 @@ class Batch:
 
     async def run(self) -> list[Any]:
         """Return one outcome for each operation, a refusal as the exception it is."""
-        for number in self._left if not self._as_known else ():
-            self._recall(self._operations[number])
+        if not self._as_known:
+            self._recall()
         rest = FIRST_REST
         rounds = 0
         while self._left and not (self._as_known and rounds):
@@ -103,13 +104,14 @@ class Batch:
         await self._tidy()
         return self._outcomes
 
-    def _recall(self, operation: Any) -> None:
+    def _recall(self) -> None:
         """Use what this process wrote last, where there is something."""
-        app, id = getattr(operation, "app", None), getattr(operation, "id", None)
-        if app is not None and id is not None:
-            loaded = self._tools.recent.get((app, id))
-            if loaded is not None:
-                self._known.recall((app, id), loaded)
+        keys = [
+            (operation.app, operation.id)
+            for operation in self._operations
+            if not isinstance(operation, Create | Fork) and operation.id is not None
+        ]
+        self._tools.recent.recall(keys, self._known)
 
     async def _advance(self) -> None:
         """Decide what is left, and write it; what moved on is left for the next time."""
@@ -120,10 +122,12 @@ class Batch:
         await self._purge(jobs, results)
         again = set(decided.later)
         for job, result in zip(jobs, results, strict=True):
+            if result is True:
+                continue
             if isinstance(result, Exception):
                 for number in job.unit.operations:
                     decided.outcomes[number] = result
-            elif not result:
+            else:
                 again.update(job.unit.operations)
                 self._reserved.update((numbers[number], job) for number in job.unit.operations)
                 if job.is_refused:
@@ -131,9 +135,9 @@ class Batch:
         self._learn_all(jobs, results, go_on=bool(again))
         if self._replicas:
             await self._confirm_repeats(decided)
-        for number, outcome in enumerate(decided.outcomes):
-            if number not in again:
-                self._outcomes[numbers[number]] = outcome
+        for place, number in enumerate(numbers):
+            if place not in again:
+                self._outcomes[number] = decided.outcomes[place]
         self._left = [numbers[number] for number in sorted(again)]
 
     def _renew(self, numbers: Iterable[int]) -> None:
@@ -159,7 +163,9 @@ class Batch:
     async def _purge(self, jobs: Sequence[Job], results: Sequence[Result]) -> None:
         """Take those that were removed and could not be read out of the indexes."""
         for job, result in zip(jobs, results, strict=True):
-            if result is not True or job.unit.header is not None or job.unit.key is None:
+            if job.is_plain or result is not True or job.unit.header is not None:
+                continue
+            if job.unit.key is None:
                 continue
             for key in (job.unit.key, *(key for key, _ in job.unit.below)):
                 found = self._known.sessions.get(key)
@@ -171,8 +177,10 @@ class Batch:
         """Remember what became of sessions, and tell of those that were changed."""
         changed: list[Key] = []
         for job, result in zip(jobs, results, strict=True):
-            if result is True:
-                changed += _keys_of(job)
+            if result is True and job.unit.key is not None:
+                changed.append(job.unit.key)
+                if job.unit.below:
+                    changed += [key for key, _ in job.unit.below]
             if result is not True or go_on or not job.is_plain:
                 self._learn(job, result, go_on=go_on)
         self._tools.changed(changed)
@@ -238,15 +246,12 @@ async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: in
         for number, has in zip(crossing, had, strict=True):
             results[number] = has
     sent = [number for number, result in enumerate(results) if result is True]
-    for number in sent:  # the next batch need not wait for this one
-        key, written = jobs[number].unit.key, jobs[number].written
-        if key is not None and written is not None:
-            tools.recent.keep(key, written)
-    calls = [jobs[number].call for number in sent]
+    calls = [_begun(tools, jobs[number]) for number in sent]
     replies = await tools.client.run(calls, deadline, lane="write", replicas=replicas)
     for number, reply in zip(sent, replies, strict=True):
-        results[number] = _result(jobs[number], reply)
-        jobs[number].is_refused = bool(reply and reply == jobs[number].refusal)
+        if reply != 0:
+            results[number] = _result(jobs[number], reply)
+            jobs[number].is_refused = bool(reply and reply == jobs[number].refusal)
     for job, result in zip(jobs, results, strict=True):
         if result is False and job.note is not None:
             await tools.crossing.clear(job, deadline)
@@ -259,6 +264,13 @@ async def write(tools: Tools, jobs: Sequence[Job], deadline: float, replicas: in
         with suppress(Unavailable):
             await tools.crossing.run_errands(boxes, deadline)
     return results
+
+
+def _begun(tools: Tools, job: Job) -> Call:
+    """Return the call of a job, which the next batch need not wait for: it is remembered now."""
+    if job.unit.key is not None and job.written is not None:
+        tools.recent.keep(job.unit.key, job.written)
+    return job.call
 
 
 _CROWDED = TimeoutError("others kept changing what was to be written")

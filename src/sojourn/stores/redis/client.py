@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 from redis.exceptions import ResponseError
 
 from sojourn.errors import Closed, Unavailable
 from sojourn.stores.redis import scripts, trouble
+from sojourn.stores.redis.routes import Route
 from sojourn.stores.redis.topology import Topology
 from sojourn.stores.redis.trouble import Kind
-from sojourn.stores.redis.wire import LostError, Wire
+from sojourn.stores.redis.wire import Command, LostError, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sojourn.stores.redis.options import Options
-    from sojourn.stores.redis.routes import Route
-    from sojourn.stores.redis.wire import Address, Command, Reply
+    from sojourn.stores.redis.wire import Address, Reply
 
 Lane = Literal["read", "write", "bulk"]
 """Reads, writes, and what is large have a connection each: none holds up the others."""
@@ -55,7 +56,7 @@ OLDEST = (6, 2)
 _ASKING: Command = ("ASKING",)
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A command, the route whose server it is for, and about how many bytes it or its reply has."""
 
     route: Route
@@ -375,9 +376,9 @@ class _Round:
         for number in group:
             if self.asked and number in self.asked:
                 commands.append(_ASKING)
-            _, command, bytes_ = self.calls[number]
-            commands.append(command)
-            size += bytes_
+            call = self.calls[number]
+            commands.append(call.command)
+            size += call.size
         patience = self.client.patience(self.deadline, size)
         if self.replicas:
             commands.append(self._wait_command(patience))

@@ -17,7 +17,7 @@ from sojourn.stores.redis import routes
 from sojourn.stores.redis.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from sojourn.stores.planning import Operation
     from sojourn.stores.redis.batch import Tools
@@ -36,9 +36,9 @@ class Dispatch:
         self._queues: dict[Address | None, Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, operation: Operation) -> Any:
-        """Return an operation's outcome, or raise it, as `Batcher.submit` does."""
-        return await self._queue_of(operation).submit(operation)
+    def submit(self, operation: Operation) -> Coroutine[Any, Any, Any]:
+        """Have an operation wait for its outcome, or raise it, as `Batcher.submit` does."""
+        return self._queue_of(operation).submit(operation)
 
     async def drain(self) -> None:
         """Return once nothing waits or is on its way."""

@@ -8,7 +8,6 @@ for before (`reservations`), where it decides whether the unit may be written at
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -16,10 +15,13 @@ import msgspec
 from sojourn import commit
 from sojourn.lifecycle import OVER
 from sojourn.store import Put
+from sojourn.stores.planning import Loaded, Unit
 from sojourn.stores.redis import routes, rows
-from sojourn.stores.redis.errands import Box, Draft
+from sojourn.stores.redis.client import Call
+from sojourn.stores.redis.errands import About, Box, Draft
 from sojourn.stores.redis.plain import is_plain, plain_call
 from sojourn.stores.redis.request import Request
+from sojourn.stores.redis.routes import Route
 from sojourn.stores.redis.rows import Row, Unreadable
 from sojourn.stores.redis.spots import (
     Places,
@@ -41,15 +43,10 @@ if TYPE_CHECKING:
         Guard,
         Key,
         Known,
-        Loaded,
         TierChange,
-        Unit,
     )
-    from sojourn.stores.redis.client import Call
-    from sojourn.stores.redis.errands import About
     from sojourn.stores.redis.keys import Keys, Owned
     from sojourn.stores.redis.request import Sink
-    from sojourn.stores.redis.routes import Route
 
 REMEMBERED_MILLISECONDS = 600_000
 """How long it is remembered that an operation of no session was applied: longer than any call."""
@@ -63,8 +60,7 @@ class Reservation(NamedTuple):
     value: str
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False, gc=False):
     """A unit as one call, and what it takes in other routes."""
 
     unit: Unit
@@ -76,9 +72,9 @@ class Job:
     """What has to be said of a new session's claim."""
     ahead: bool = False
     """Whether that is in other routes of a cluster, and has to be said before."""
-    registrations: list[tuple[Route, str, Route]] = field(default_factory=list)
+    registrations: tuple[tuple[Route, str, Route], ...] = ()
     """Sets of routes: where they are, their keys, and what has to be in them before."""
-    errands: dict[tuple[Route, About], Draft] = field(default_factory=dict)
+    errands: dict[tuple[Route, About], Draft] = {}
     written: Loaded | None = None
     """The session as it is once this is written; `None` if it is gone, or there is none."""
     is_plain: bool = False
@@ -137,9 +133,7 @@ class Foreman:
         row: Row = old.row
         if not is_plain(unit, old.header, new, row.route):
             return None
-        call, kinds = plain_call(self._keys, unit, new, row)
-        if kinds is not row.kinds:
-            row = msgspec.structs.replace(row, kinds=kinds)
+        call, row = plain_call(self._keys, unit, new, row)
         return Job(unit, row.route, call, written=unit.written(row), is_plain=True)
 
     @property
@@ -275,7 +269,7 @@ class _Making:
             return
         key = self._keys.routes(home, header.app, header.user)
         if self._cluster:
-            self._job.registrations.append((home, key, route))
+            self._job.registrations += ((home, key, route),)
         else:
             self.main.do("SADD", key, route)
 
@@ -290,14 +284,14 @@ class _Making:
 
     def _change(self, unit: Unit, header: Header) -> None:
         assert unit.old is not None, "this is what tells it from a create"
-        old, row = unit.old.header, _row(unit)
+        old, row = unit.old.header, msgspec.structs.replace(_row(unit), fixed=b"")
         if (old.holder, old.leased_until) != (header.holder, header.leased_until):
             self._once(secrets.token_hex(8))  # leases are not among what a session remembers
         session = self._keys.session(row.route, header.app, header.id)
         self.main.check("session", session, old.epoch, unit.old.version)
         fields: list[str | bytes | int] = [
             "head",
-            rows.head_text(header),
+            rows.head_text(header, rows.fixed_text(header)),
             "ops",
             header.remembered,
             "v",
@@ -368,7 +362,8 @@ class _Making:
             self.main.do("ZADD", docdue, "LT", min(ends), owner[1])
 
     def _tiers(self, changes: Iterable[TierChange]) -> None:
-        for app, user, set_, drop, _ in changes:  # in one batch all are at once, in any order
+        for change in changes:  # in one batch all are at once, in any order
+            app, user, set_, drop = change.app, change.user, change.set, change.drop
             route = routes.of_app(app) if user is None else routes.of_user(app, user)
             sink, tier = self._at(route, "tiers"), self._keys.tier(route, app, user)
             if set_:
@@ -498,7 +493,7 @@ def _birth(header: Header, version: int, row: Row) -> list[str | bytes | int]:
     """Return the fields that a session begins with."""
     fields: list[str | bytes | int] = [
         "head",
-        rows.head_text(header),
+        rows.head_text(header, rows.fixed_text(header)),
         "ops",
         header.remembered,
         "v",

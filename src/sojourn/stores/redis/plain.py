@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.keys import label_facet
@@ -31,11 +33,7 @@ MOST_EVENTS = 500
 def is_plain(unit: Unit, old: Header, new: Header, route: Route) -> bool:
     """Return whether a change leaves alone where a session is listed, and what it owns besides."""
     return (
-        new.labels is old.labels
-        and new.phase is old.phase
-        and new.user is old.user
-        and new.holder is old.holder
-        and new.leased_until == old.leased_until
+        not unit.rest_changed
         and not (unit.documents or unit.guards)
         and (not unit.tiers or _are_near(unit.tiers, new, route))
         and unit.truncate_after is None
@@ -53,19 +51,30 @@ def _are_near(changes: Sequence[TierChange], header: Header, route: Route) -> bo
     user, count = header.user, 0
     if user is None or routes.of_user(header.app, user) != route:
         return False
-    for _, whose, values, dropped, _ in changes:
-        if whose != user or dropped:
+    for change in changes:
+        if change.user != user or change.drop:
             return False
-        count += len(values)
+        count += len(change.set)
     return 0 < count <= MOST_EVENTS
 
 
-def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tuple[str, ...]]:
-    """Return the call that writes a plain change, and the session's kinds of events after it."""
+def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, Row]:
+    """Return the call that writes a plain change, and what is remembered of the session then."""
     assert unit.old is not None, "a new session is no change"
     old, entries, route = unit.old.header, unit.entries, row.route
     names = keys.names(route, new.app, new.id)
-    fields, kinds = _fields(unit, old, new, row)
+    kinds, had = rows.kinds_after(row.kinds, entries), row.kinds
+    if kinds is not had or not row.fixed:
+        row = msgspec.structs.replace(row, kinds=kinds, fixed=row.fixed or rows.fixed_text(new))
+    fields: list[str | bytes | int] = ["head", rows.head_text(new, row.fixed), "v", unit.version]
+    if new.remembered is not old.remembered:
+        fields += ("ops", new.remembered)
+    if unit.state is not None:
+        fields += ("state", unit.state)
+    if entries:
+        fields += ("peak", unit.peak)
+    if kinds is not had:
+        fields += ("kinds", rows.kinds_text(kinds))
     shared = _shared(unit)
     more = keys.orders(route, new.app, new.user, new.phase)
     if shared and new.user is not None:
@@ -93,34 +102,17 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, tup
         *shared,
         *fields,
     )
-    return Call(route, command), kinds
+    return Call(route, command), row
 
 
 def _shared(unit: Unit) -> list[str | bytes]:
     """Return user, app, names and values of what changes in the user's tier, if anything does."""
     if not unit.tiers:
         return []
-    app, user = unit.tiers[0][:2]
+    user = unit.tiers[0].user
     assert user is not None, "a plain change leaves the app's tier alone"
-    values: list[str | bytes] = [user, app]
+    values: list[str | bytes] = [user, unit.app]
     for change in unit.tiers:  # where a key is set twice the last value counts
         for key, encoded in change.set.items():
             values += (key, bytes(encoded))
     return values
-
-
-def _fields(
-    unit: Unit, old: Header, new: Header, row: Row
-) -> tuple[list[str | bytes | int], tuple[str, ...]]:
-    """Return the fields of a session that change, and the kinds of its events."""
-    kinds = rows.kinds_after(row.kinds, unit.entries)
-    fields: list[str | bytes | int] = ["head", rows.head_text(new), "v", unit.version]
-    if new.remembered is not old.remembered:
-        fields += ("ops", new.remembered)
-    if unit.state is not None:
-        fields += ("state", unit.state)
-    if unit.entries:
-        fields += ("peak", unit.peak)
-    if kinds is not row.kinds:
-        fields += ("kinds", rows.kinds_text(kinds))
-    return fields, kinds

@@ -245,7 +245,7 @@ class Restorer:
             parent = known.sessions[header.app, header.parent]
             if isinstance(parent, Loaded):
                 guard = Guard((header.app, header.parent), parent.header.epoch, row=parent.row)
-                unit.guards.append(guard)
+                unit.guards += (guard,)
         return unit
 
     async def _put(self, attempt: _Attempt, claim: Claim | None, deadline: float) -> bool:

@@ -35,13 +35,15 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     `place` is where it stands among all, as they were created; `kinds` are the kinds that its
     events have had, by the numbers that stand for them; `note` is what the note at the home of its
-    id says, empty if it is at home.
+    id says, empty if it is at home. `fixed` is what `fixed_text` makes of its header, if that was
+    asked for since it was read or changed.
     """
 
     route: Route
     place: str
     kinds: tuple[str, ...] = ()
     note: str = ""
+    fixed: bytes = b""
 
 
 class Unreadable(Corrupt):
@@ -54,9 +56,13 @@ class Unreadable(Corrupt):
         self.place = place
 
 
-class _Head(Header, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A header as it is kept: what a fresh session has anyway is left out."""
+_FRESH = msgspec.structs.asdict(Header(app="", id="", epoch="", created_at=0, active_at=0))
+"""What a fresh session has anyway, and is not kept; but for what each has its own of."""
 
+_ITS_OWN = ("app", "id", "epoch", "created_at")
+
+_MOVING = ("revision", "seq", "active_at", "expires_at", "due_at", "remembered")
+"""What nearly every write changes in a header."""
 
 _ABSENT = msgspec.Raw()
 
@@ -104,11 +110,26 @@ _holder_decoder = msgspec.json.Decoder(tuple[str, str, int])
 _kinds_decoder = msgspec.json.Decoder(tuple[str, ...])
 
 
-def head_text(header: Header) -> bytes:
-    """Return a header as JSON, without the operations that it remembers."""
+def fixed_text(header: Header) -> bytes:
+    """Return the beginning of a header as JSON: all but what nearly every write changes."""
     fields = msgspec.structs.asdict(header)
-    fields["remembered"] = b""
-    return _encode(_Head(**fields))
+    kept = {
+        name: value
+        for name, value in fields.items()
+        if name in _ITS_OWN or (name not in _MOVING and value != _FRESH[name])
+    }
+    return _encode(kept)[:-1]
+
+
+def head_text(header: Header, fixed: bytes) -> bytes:
+    """Return a header as JSON, but for the operations that it remembers, from its beginning on."""
+    moving = (fixed, header.revision, header.seq, header.active_at)
+    text = b'%b,"revision":%d,"seq":%d,"active_at":%d' % moving
+    if header.expires_at is not None:
+        text += b',"expires_at":%d' % header.expires_at
+    if header.due_at is not None:
+        text += b',"due_at":%d' % header.due_at
+    return text + b"}"
 
 
 def to_header(head: bytes, ops: bytes | None) -> Header:
@@ -260,8 +281,10 @@ def parts_of(body: bytes) -> tuple[bytes, ...]:
 
 def kinds_after(kinds: tuple[str, ...], entries: Iterable[Entry]) -> tuple[str, ...]:
     """Return a session's kinds with those of new events behind them."""
-    new = dict.fromkeys([entry.kind for entry in entries if entry.kind not in kinds])
-    return kinds + tuple(new) if new else kinds
+    for entry in entries:
+        if entry.kind not in kinds:
+            kinds += (entry.kind,)
+    return kinds
 
 
 def kind_bytes(kinds: tuple[str, ...], entries: Iterable[Entry]) -> bytes:
