@@ -148,16 +148,17 @@ class Admission:
         if session is None or kept is None or not kept.accepts(token, now):
             self.notify("refused", session, source=source, reason="unknown or replaced token")
             return None
-        if is_past(session.header.expires_at, now):
+        header = session.header
+        if is_past(header.expires_at, now):
             self.notify("expired", session, source=source)
             return None
-        header = session.header
         touch = touch_is_due(header.active_at, header.idle, now)
         if not header.live or (touch and not await self._touched(session)):
             self.notify("refused", session, source=source, reason="the session is over")
             return None
         web = WebSession(self, source, session, token)
-        self._look_at_device(session, source)
+        if self.keeps_device and source.agent:
+            self._look_at_device(session, source)
         after = self._renew_after
         if after is not None and now - kept.at >= after and not kept.is_graced(token, now):
             web.plan = Plan(firm=False, grace=self._grace)
@@ -175,8 +176,6 @@ class Admission:
 
     def _look_at_device(self, session: Session, source: Source) -> None:
         """Give notice when another browser comes with the token. Nobody is refused for it."""
-        if not self.keeps_device or not source.agent:
-            return
         device = facts.read(session.state, facts.DEVICE, Device)
         if device is not None and device.agent != source.agent[: facts.MAX_AGENT]:
             self.notify("moved", session, source=source, reason="another user agent")
