@@ -25,8 +25,6 @@ from sojourn.vault.log import Log
 from sojourn.vault.slot import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sojourn.model import Draft, Encoded, Entry, Header
     from sojourn.store import (
         Acquire,

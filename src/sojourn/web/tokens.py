@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 from binascii import b2a_base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -50,9 +50,9 @@ class Token(msgspec.Struct, frozen=True, gc=False):
         """Show nothing: whoever reads a token has the session."""
         return "<Token>"
 
-    def __rich_repr__(self) -> tuple[()]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show nothing in rich tracebacks either."""
-        return ()
+        return []
 
 
 class Tokens:

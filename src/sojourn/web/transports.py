@@ -44,7 +44,7 @@ class CookieTransport:
         lines: list[str] = []
         for name, value in headers:
             if name == b"cookie":
-                lines.append(value.decode("latin-1"))  # noqa: PERF401 - most requests have one
+                lines.append(value.decode("latin-1"))
         return presented(self.cookie.name, lines) if lines else lines
 
     def told(self, reply: Reply) -> list[tuple[bytes, bytes]]:
