@@ -35,10 +35,6 @@ class StateDelta(msgspec.Struct, frozen=True):
     clear: bool
 
 
-_CHANGEABLE = frozenset({list, dict})
-"""Types of values that may have been changed inside."""
-
-
 class State(MutableMapping[str, Any]):
     """The merged tiers of one session: `app:x`, `user:x`, `temp:x`, and its own keys.
 
@@ -179,9 +175,10 @@ class State(MutableMapping[str, Any]):
             return True
         loaded = self._loaded
         for key, value in self._values.items():
+            kind = type(value)
+            if (kind is not list and kind is not dict) or key not in loaded:
+                continue  # nobody can change it inside
             # That the text is the same is what is found nearly always, and quick to see.
-            if type(value) not in _CHANGEABLE or key not in loaded:
-                continue
             if not codec.is_text_of(value, loaded[key]) and self._differs(key):
                 return True
         return False

@@ -170,8 +170,8 @@ async def test_a_url_of_the_other_kind_is_refused(server: Server, url: str) -> N
 
 
 RIGHTS = (
-    "+evalsha +script|load +hello +client|setname +select +ping +info "
-    "+config|get +wait +asking +cluster|slots +subscribe +unsubscribe +publish +get +set +unlink "
+    "+evalsha +script|load +hello +client|setname +select +ping +info +config|get +wait "
+    "+multi +exec +asking +cluster|slots +subscribe +unsubscribe +publish +get +set +unlink "
     "+copy +rename +exists +time +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +hkeys "
     "+hstrlen +lindex +llen +lrange +lpop +rpush +ltrim +sadd +smembers +zadd +zrem +zcard "
     "+zcount +zrange +zrevrange +zrangebyscore +zrangebylex +zrevrangebylex +append +getrange "
@@ -194,6 +194,35 @@ async def test_the_rights_that_the_documentation_names_are_enough(server: Server
     report = await check_store(lambda: open_store(url), laws=_SOME_LAWS)
     refused = list(server.raw("ACL", "LOG"))
     assert report.ok, f"{refused}\n{report}"
+
+
+@pytest.mark.parametrize("missing", ["multi", "exec"])
+async def test_without_the_right_to_transactions_reads_go_on(server: Server, missing: str) -> None:
+    """It is tried once; nothing that comes after it is taken for a part of the transaction."""
+    rights = ("+@all", f"-{missing}")
+    server.ask("ACL", "SETUSER", "guest", "reset", "on", ">pw", "~*", "&*", *rights)
+    server.ask("CONFIG", "RESETSTAT")
+    url = f"redis://guest:pw@127.0.0.1:{server.port}/?prefix=no-{missing}"
+    async with SessionManager.open(url) as sessions:
+        made = await sessions.create(state={"n": 1, "app:x": 2})
+        for _ in range(3):
+            found = await sessions.require(made.id, events=5)
+            assert dict(found.state) == {"n": 1, "app:x": 2}
+    assert server.info("commandstats")[f"cmdstat_{missing}"]["rejected_calls"] == 1
+
+
+async def test_a_read_is_a_transaction_of_plain_commands(server: Server) -> None:
+    """A server runs it in less time than it takes to begin a script."""
+    async with SessionManager.open(f"{server.url}?prefix=plain") as sessions:
+        made = await sessions.create(user="ada", state={"n": 1, "app:x": 2, "user:y": 3})
+        await sessions.append(made, Event(kind="a"), Event(kind="b"))
+        await sessions.get(made.id)
+        server.ask("CONFIG", "RESETSTAT")
+        found = await sessions.require(made.id, events=1)
+        assert dict(found.state) == {"n": 1, "app:x": 2, "user:y": 3}
+        assert [event.kind for event in found.events] == ["b"]
+        assert (await sessions.require(made.id)).events == []
+    assert "cmdstat_evalsha" not in server.info("commandstats")
 
 
 _SOME_LAWS = (

@@ -107,7 +107,9 @@ class Index:
         elif old is not None and old.phase in ENDING:
             self._overdue.get(header.app, set()).discard(slot)
         if header.due_at is not None and (old is None or old.due_at != header.due_at):
-            order = self._deadlines.setdefault(header.app, Order())
+            order = self._deadlines.get(header.app)
+            if order is None:
+                order = self._deadlines[header.app] = Order()
             order.add(_due_key(slot), self._current("due"))
         if old is None or old.user != header.user or old.labels != header.labels:
             kinds: tuple[str, ...] = ("active", "created")

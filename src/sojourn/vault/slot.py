@@ -47,9 +47,9 @@ class Slot:
         if self.children is not None:
             self.children.discard(id)
 
-    def entries(self, window: EventQuery | None) -> list[Entry]:
-        """Return a window of the log; nothing for no window."""
-        return [] if self.log is None or window is None else self.log.window(window)
+    def entries(self, window: EventQuery) -> list[Entry]:
+        """Return a window of the log."""
+        return [] if self.log is None else self.log.window(window)
 
     def tail(self, count: int) -> tuple[int, ...]:
         """Return the last `count` sequence numbers."""

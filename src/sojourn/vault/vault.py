@@ -25,8 +25,6 @@ from sojourn.vault.log import Log
 from sojourn.vault.slot import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sojourn.model import Draft, Encoded, Entry, Header
     from sojourn.store import (
         Acquire,
@@ -155,9 +153,12 @@ class Vault:
         if known := commit.recall(slot.header, change.op):
             return self._repeat(slot, change, known)
         old = commit.forbid(slot.header, change, slot.tail)
-        seqs, new = self._number(slot, change.events, top=old.seq, cut=change.truncate_after)
-        if new < len(change.events):
-            change = commit.without_repeats(change, seqs, old.seq)
+        seqs: tuple[int, ...] = ()
+        new = 0
+        if change.events:
+            seqs, new = self._number(slot, change.events, top=old.seq, cut=change.truncate_after)
+            if new < len(change.events):
+                change = commit.without_repeats(change, seqs, old.seq)
         user = change.user or old.user
         shared = self._shared_tiers(change.app, user, change.user_tier, change.app_tier)
         if change.session is not None or change.clear:
@@ -349,17 +350,17 @@ class Vault:
         slot = self._slots.get((get.app, get.id))
         if slot is None or (is_past(slot.header.expires_at, get.now) and not get.expired):
             return None
-        return self._record(slot, slot.entries(get.window))
+        return self._record(slot, () if get.window is None else tuple(slot.entries(get.window)))
 
-    def _record(self, slot: Slot, entries: Iterable[Entry] = ()) -> Record:
+    def _record(self, slot: Slot, entries: tuple[Entry, ...] = ()) -> Record:
         header = commit.apart(slot.header)
-        user = header.user
+        app, user, tiers = header.app, header.user, self._tiers
         return Record(
             header=header,
             state=slot.kept.values(header.id),
-            user_state={} if user is None else self._tier(header.app, user),
-            app_state=self._tier(header.app, None),
-            entries=tuple(entries),
+            user_state=self._tier(app, user) if tiers and user is not None else {},
+            app_state=self._tier(app, None) if tiers else {},
+            entries=entries,
         )
 
     def tiers(self, app: str, user: str | None) -> Tiers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sojourn.errors import (
     Closed,
@@ -18,7 +18,7 @@ from sojourn.errors import (
 from sojourn.expiry import Expiry, is_past, touch_is_due
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
-from sojourn.web.bounded import bounded, rest
+from sojourn.web.bounded import Bounded
 from sojourn.web.devices import Devices
 from sojourn.web.facts import Device, TokenFacts
 from sojourn.web.notices import NOWHERE, Notice, Notices, Source
@@ -26,14 +26,12 @@ from sojourn.web.tokens import Tokens, digest
 from sojourn.web.websession import Plan, WebSession
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from sojourn.manager import SessionManager
     from sojourn.session import Session
     from sojourn.web.notices import Kind
     from sojourn.web.tokens import Token
-
-T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5.0
 """How long a request waits for the store before it goes without: nobody waits longer for a page."""
@@ -111,7 +109,7 @@ class Admission:
         self._expiry = expiry
         self._renew_after = None if renew_after is None else from_seconds(renew_after)
         self._grace = grace
-        self._timeout = timeout
+        self._bounded = Bounded(sessions.store, timeout)
         self._cap = cap
 
     # --- coming in -----------------------------------------------------------------------------
@@ -142,22 +140,23 @@ class Admission:
         except StopIteration as done:
             session = done.value
         else:
-            session = await rest(first, work, self._timeout, self.sessions.store)
+            session = await self._bounded.rest(first, work)
         kept = None if session is None else facts.read(session.state, facts.TOKEN, TokenFacts)
         now = self.sessions.now()
         if session is None or kept is None or not kept.accepts(token, now):
             self.notify("refused", session, source=source, reason="unknown or replaced token")
             return None
-        if is_past(session.header.expires_at, now):
+        header = session.header
+        if is_past(header.expires_at, now):
             self.notify("expired", session, source=source)
             return None
-        header = session.header
         touch = touch_is_due(header.active_at, header.idle, now)
         if not header.live or (touch and not await self._touched(session)):
             self.notify("refused", session, source=source, reason="the session is over")
             return None
         web = WebSession(self, source, session, token)
-        self._look_at_device(session, source)
+        if self.keeps_device and source.agent:
+            self._look_at_device(session, source)
         after = self._renew_after
         if after is not None and now - kept.at >= after and not kept.is_graced(token, now):
             web.plan = Plan(firm=False, grace=self._grace)
@@ -175,8 +174,6 @@ class Admission:
 
     def _look_at_device(self, session: Session, source: Source) -> None:
         """Give notice when another browser comes with the token. Nobody is refused for it."""
-        if not self.keeps_device or not source.agent:
-            return
         device = facts.read(session.state, facts.DEVICE, Device)
         if device is not None and device.agent != source.agent[: facts.MAX_AGENT]:
             self.notify("moved", session, source=source, reason="another user agent")
@@ -452,9 +449,6 @@ class Admission:
                 reason=reason,
             )
         )
-
-    def _bounded(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        return bounded(work, self._timeout, self.sessions.store)
 
 
 def _replaced(kept: TokenFacts, token: Token, plan: Plan, now: int) -> TokenFacts:

@@ -164,17 +164,15 @@ class SessionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection. What is neither HTTP nor WebSocket passes through."""
         kind = scope["type"]
-        if kind in ("http", "websocket"):
-            policy = self._policies.of(scope.get("path", "/"))
-            if policy != "skip":
-                await self._serve(scope, receive, send, policy)
-                return
-        elif kind == "lifespan" and self._own:
+        if kind == "lifespan" and self._own:
             await self._live(scope, receive, send)
             return
-        await self.app(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, policy: Policy) -> None:
+        policy = "skip"
+        if kind in ("http", "websocket"):
+            policy = self._policies.of(scope.get("path", "/"))
+        if policy == "skip":
+            await self.app(scope, receive, send)
+            return
         headers = scope["headers"]
         presented = self._transport.presented(headers)
         source = _source(scope, headers)
@@ -194,7 +192,7 @@ class SessionMiddleware:
         scope[self._name] = web
         ambient = lend(web)
         try:
-            if scope["type"] == "http":
+            if kind == "http":
                 await self._http(web, scope, receive, send)
             else:
                 await self._socket(web, scope, receive, send)
@@ -210,15 +208,15 @@ class SessionMiddleware:
                 return
             if not begun and message["type"] == "http.response.start":
                 failed = message["status"] >= FAILURE
-                try:
-                    reply = NOTHING
-                    if _is_dirty(web):
+                reply = NOTHING
+                if _is_dirty(web):
+                    try:
                         reply = await self._settled(web, failed=failed)
-                except Unavailable as error:
-                    refused = True
-                    self._note_trouble(error, web.source)
-                    await refuse(scope, send)
-                    return
+                    except Unavailable as error:
+                        refused = True
+                        self._note_trouble(error, web.source)
+                        await refuse(scope, send)
+                        return
                 begun = True
                 self._tell(message, web, reply)
             await send(message)
@@ -255,8 +253,7 @@ class SessionMiddleware:
         if not web.accessed and reply is NOTHING:
             return
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-        told = self._transport.told(reply)
-        if told:
+        if reply is not NOTHING and (told := self._transport.told(reply)):
             headers = [pair for pair in headers if pair[0].lower() != b"cache-control"]
             headers.append((b"cache-control", b"no-store"))
             headers += told

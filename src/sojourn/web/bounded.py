@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sojourn.errors import Unavailable
+from sojourn.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
@@ -15,31 +16,37 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def rest(first: object, work: Coroutine[Any, Any, T], seconds: float, store: Store) -> T:
-    """Await a coroutine, which waits for `first`, for so many seconds at most.
+class Bounded:
+    """Waits for one store, each time for so many seconds at most."""
 
-    Raises `Unavailable` after that.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await _Begun(work, first)
-    except TimeoutError as error:
-        reason = f"it did not answer within {seconds:g} s"
-        raise Unavailable(store.name, reason) from error
+    def __init__(self, store: Store, seconds: float) -> None:
+        """Nothing is waited for yet."""
+        self._store = store
+        self._seconds = seconds
+        self._timeouts = Timeouts()
 
+    async def __call__(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine. Raises `Unavailable` when it takes too long.
 
-async def bounded(work: Coroutine[Any, Any, T], seconds: float, store: Store) -> T:
-    """Await a coroutine for so many seconds at most. Raises `Unavailable` after that.
+        A store in this process answers in the first step of the coroutine, which is run here; only
+        one that is waited for gets a time limit.
+        """
+        try:
+            first = work.send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        return await self.rest(first, work)
 
-    A store in this process answers in the first step of the coroutine, which is run here; only one
-    that is waited for gets a timer.
-    """
-    try:
-        first = work.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    return await rest(first, work, seconds, store)
+    async def rest(self, first: object, work: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine that has taken its first step and waits for `first`, as above."""
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        try:
+            with self._timeouts.call(deadline):
+                return await _Begun(work, first)
+        except TimeoutError as error:
+            reason = f"it did not answer within {self._seconds:g} s"
+            raise Unavailable(self._store.name, reason) from error
 
 
 class _Begun(Generic[T]):

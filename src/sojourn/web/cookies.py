@@ -130,12 +130,10 @@ def presented(name: str, lines: Iterable[str]) -> list[str]:
     found: list[str] = []
     wanted = name + "="
     for line in lines:
-        if wanted not in line:
-            continue
         for pair in line.split(";"):
-            text = pair.strip()
-            if text.startswith(wanted) and len(found) < MAX_PRESENTED:
-                found.append(text[len(wanted) :].strip('"'))
+            before, is_there, value = pair.partition(wanted)
+            if is_there and not before.strip() and len(found) < MAX_PRESENTED:
+                found.append(value.rstrip().strip('"'))
     return found
 
 

@@ -6,7 +6,6 @@ once. Browsers have `SessionMiddleware`; both may be used, that one outside of t
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import inspect
 import logging
@@ -23,6 +22,7 @@ from sojourn.errors import (
 )
 from sojourn.web.admission import DEFAULT_EXPIRY, NOTHING, TIMEOUT_SECONDS
 from sojourn.web.asgi import refuse
+from sojourn.web.bounded import Bounded
 from sojourn.web.policies import FAILURE
 from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket, SocketClosed, close_code
 from sojourn.web.websession import WebSession
@@ -148,7 +148,7 @@ class IdentityMiddleware:
         self._strangers = strangers
         self._bypass = tuple(path.rstrip("/") for path in bypass)
         self._expiry = expiry
-        self._timeout = timeout
+        self._bounded = Bounded(sessions.store, timeout)
         self._name = name
         self._socket_check = socket_check
 
@@ -202,16 +202,13 @@ class IdentityMiddleware:
                 raise Refused(401, "say who you are")
             return self.sessions.new(expiry=self._expiry) if self._strangers == "own" else None
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self.sessions.get_or_create(
-                    user=who.user, key=who.key, expiry=self._expiry
-                )
+            return await self._bounded(
+                self.sessions.get_or_create(user=who.user, key=who.key, expiry=self._expiry)
+            )
         except NotOwner as error:
             raise Refused(403, "this is somebody else's") from error
         except InvalidId as error:
             raise Refused(400, f"this can not name a session: {error.reason}") from error
-        except TimeoutError as error:
-            raise self._too_late() from error
 
     # --- working -------------------------------------------------------------------------------
 
@@ -264,29 +261,18 @@ class IdentityMiddleware:
         if not session.modified:
             return
         try:
-            async with asyncio.timeout(self._timeout):
-                await self.sessions.save(session)
+            await self._bounded(self.sessions.save(session))
         except NotFound:
             log.info("a late write was dropped: its session was ended")
-        except TimeoutError as error:
-            raise self._too_late() from error
 
     async def is_open(self, session: Session) -> bool:
         """Return whether a session is live, and still of the same user."""
         if not session.stored:
             return True
-        try:
-            async with asyncio.timeout(self._timeout):
-                fresh = await self.sessions.get(session.id)
-        except TimeoutError as error:
-            raise self._too_late() from error
+        fresh = await self._bounded(self.sessions.get(session.id))
         if fresh is None or fresh.epoch != session.epoch or not fresh.header.live:
             return False
         return fresh.user == session.user
-
-    def _too_late(self) -> Unavailable:
-        reason = f"it did not answer within {self._timeout:g} s"
-        return Unavailable(self.sessions.store.name, reason)
 
 
 class _Sitting:

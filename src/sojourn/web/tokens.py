@@ -12,7 +12,9 @@ import hmac
 import re
 import secrets
 from binascii import b2a_base64
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from sojourn.errors import InvalidQuery
 
@@ -38,7 +40,7 @@ _FORM = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})(?:\.([A-Za-z0-9_-]
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
-class Token(NamedTuple):
+class Token(msgspec.Struct, frozen=True, gc=False):
     """A session id and the secret that goes with it. Its `repr` shows neither."""
 
     id: str
@@ -47,6 +49,10 @@ class Token(NamedTuple):
     def __repr__(self) -> str:
         """Show nothing: whoever reads a token has the session."""
         return "<Token>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show nothing in rich tracebacks either."""
+        return []
 
 
 class Tokens:

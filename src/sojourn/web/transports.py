@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sojourn.errors import InvalidSetting
-from sojourn.web.cookies import MAX_PRESENTED, Cookie
+from sojourn.web.cookies import MAX_PRESENTED, Cookie, presented
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,15 +38,14 @@ class CookieTransport:
     def __init__(self, cookie: Cookie) -> None:
         """Make and read that cookie."""
         self.cookie = cookie
-        self._start = f"{cookie.name}=".encode()
 
     def presented(self, headers: Headers) -> list[str]:
         """Return the values of the cookie, from however many lines."""
         lines: list[str] = []
         for name, value in headers:
-            if name == b"cookie" and self._start in value:
+            if name == b"cookie":
                 lines.append(value.decode("latin-1"))
-        return self.cookie.values(lines) if lines else []
+        return presented(self.cookie.name, lines) if lines else lines
 
     def told(self, reply: Reply) -> list[tuple[bytes, bytes]]:
         """Return a `Set-Cookie` header, or none."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from sojourn.errors import Closed, ReadOnly, SojournError, Unavailable
-from sojourn.stores.postgres.timeouts import Timeouts
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passes
+from sojourn.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

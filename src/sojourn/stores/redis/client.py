@@ -54,6 +54,8 @@ OLDEST = (6, 2)
 
 
 _ASKING: Command = ("ASKING",)
+_MULTI: Command = ("MULTI",)
+_EXEC: Command = ("EXEC",)
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -79,6 +81,8 @@ class Client:
         self._unseen: Exception | None = None
         """Why the last look for who serves what has seen nothing."""
         self._closed = False
+        self._transacts = True
+        """Whether servers let us have transactions: rights of before they were used have none."""
         self.on_disk = False
         """Whether what a server acknowledges is on its disk."""
 
@@ -211,6 +215,36 @@ class Client:
                     return reply
         (reply,) = await self.ask([call], deadline)
         return reply
+
+    async def ask_at_once(
+        self, route: Route, commands: Sequence[Command], deadline: float
+    ) -> list[Reply] | None:
+        """Send reads as one transaction and return their replies, all of one moment.
+
+        `None` where that leads to anything but answers: whoever asked asks in another way then.
+        """
+        self._check_open()
+        if not self._transacts:
+            return None
+        address = self.topology.master_of(route)
+        wire = None if address is None else self._wires.get(("read", address))
+        if wire is None or not wire.is_ready:
+            return None
+        try:
+            replies = await wire.send((_MULTI, *commands, _EXEC), self.patience(deadline))
+        except LostError:
+            return None
+        begun, found = replies[0], replies[-1]
+        refusal = begun if isinstance(begun, ResponseError) else found
+        if isinstance(refusal, ResponseError):
+            self._transacts = trouble.kind_of(refusal) is not Kind.FINAL
+            if refusal is found:  # what is sent next would become a part of the transaction
+                wire.drop(refusal)
+            return None
+        if any(isinstance(reply, Exception) for reply in found):
+            return None
+        self.answered(wire.address)
+        return list(found)
 
     async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
         """Wait a little before the next try and return how long to wait before the one after."""

@@ -6,9 +6,7 @@ import asyncio
 
 import pytest
 
-pytest.importorskip("asyncpg")
-
-from sojourn.stores.postgres.timeouts import Timeouts
+from sojourn.timeouts import Timeouts
 
 NEVER = 3_600.0
 """Seconds that no test waits."""
