@@ -32,10 +32,10 @@ def _array(column: Sequence[int | None]) -> str | None:
 
 
 def _joined(column: Sequence[str | None]) -> str:
-    """Return a list of texts as one. Raises `ValueError` for one with what stands between them."""
+    """Return a list of texts as one. Raises `ValueError` for one with what stands before them."""
     absent = column.count(None)
-    one = SEPARATOR.join([ABSENT if text is None else text for text in column])
-    if one.count(SEPARATOR) >= len(column) or one.count(ABSENT) > absent:
+    one = SEPARATOR.join(["", *[ABSENT if text is None else text for text in column]])
+    if one.count(SEPARATOR) > len(column) or one.count(ABSENT) > absent:
         message = "names and JSON hold no control characters"
         raise ValueError(message)
     return one
@@ -165,7 +165,7 @@ class Arguments:
     def _share(self, number: int, unit: Unit) -> None:
         """Lay out the keys of shared tiers."""
         for tier in unit.tiers:
-            app, owner, order = tier.app, rows.owner_of(tier.user) or None, tier.order
+            app, owner, order = tier.app, rows.owner_of(tier.user), tier.order
             for name, value in tier.set.items():
                 digest, plain = rows.key_of(name)
                 text = bytes(value).decode()

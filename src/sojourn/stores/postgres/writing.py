@@ -382,10 +382,8 @@ AS_TEXT = ("int[]", "bigint[]", "boolean[]")
 """Types of lists that are given as their text: the driver looks long at each item of a list."""
 
 SEPARATOR, ABSENT = "\x1f", "\x1e"
-"""What stands between the texts of a list that is given as one, and for one that is not there.
+"""What stands before each text of a list that is given as one, and for one that is not there.
 Neither is in any: they are names, which are printable, and JSON, which has no such characters."""
-
-_AS_ONE = f"string_to_array(${{}}::text, '{SEPARATOR}', '{ABSENT}')"
 
 
 def is_joined(name: str, kind: str) -> bool:
@@ -399,9 +397,8 @@ def _given(number: int, name: str, kind: str) -> str:
         return f"${number}::text::{kind}"
     if not is_joined(name, kind):
         return f"${number}"
-    text = _AS_ONE.format(number)
-    # An empty text is no list of one empty text.
-    return f"array_replace({text}, NULL, '')" if name == "t_owner" else text
+    # Without what stands before the first one: an empty text would be an empty list.
+    return f"(string_to_array(${number}::text, '{SEPARATOR}', '{ABSENT}'))[2:]"
 
 
 CALL = (
