@@ -66,15 +66,6 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, Row
     kinds, had = rows.kinds_after(row.kinds, entries), row.kinds
     if kinds is not had or not row.fixed:
         row = msgspec.structs.replace(row, kinds=kinds, fixed=row.fixed or rows.fixed_text(new))
-    fields: list[str | bytes | int] = ["head", rows.head_text(new, row.fixed), "v", unit.version]
-    if new.remembered is not old.remembered:
-        fields += ("ops", new.remembered)
-    if unit.state is not None:
-        fields += ("state", unit.state)
-    if entries:
-        fields += ("peak", unit.peak)
-    if kinds is not had:
-        fields += ("kinds", rows.kinds_text(kinds))
     shared = _shared(unit)
     more = keys.orders(route, new.app, new.user, new.phase)
     if shared and new.user is not None:
@@ -100,9 +91,22 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, Row
         *[rows.line(entry, peak) for entry, peak in zip(entries, unit.peaks, strict=True)],
         *[entry.id for entry in entries],
         *shared,
-        *fields,
+        *_fields(unit, new, row),
+        *(("kinds", rows.kinds_text(kinds)) if kinds is not had else ()),
     )
     return Call(route, command), row
+
+
+def _fields(unit: Unit, new: Header, row: Row) -> list[str | bytes | int]:
+    """Return what changes in the session's own row, but for the kinds of its events."""
+    fields: list[str | bytes | int] = ["head", rows.head_text(new, row.fixed), "v", unit.version]
+    if unit.old is None or new.remembered is not unit.old.header.remembered:
+        fields += ("ops", new.remembered)
+    if unit.state is not None:
+        fields += ("state", unit.state)
+    if unit.entries:
+        fields += ("peak", unit.peak)
+    return fields
 
 
 def _shared(unit: Unit) -> list[str | bytes]:
