@@ -76,11 +76,7 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, Row
     if kinds is not had:
         fields += ("kinds", rows.kinds_text(kinds))
     shared = _shared(unit)
-    more = keys.orders(route, new.app, new.user, new.phase)
-    if shared and new.user is not None:
-        more = (*keys.shared(route, new.app, new.user), *more)
-    for name, value in new.labels.items():
-        more += (f"{names.lists}{label_facet(name, value)}:{new.phase.value}:active",)
+    more = _more_keys(keys, new, route, names.lists, shared=bool(shared))
     command = (
         "EVALSHA",
         scripts.CHANGE.sha,
@@ -103,6 +99,18 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, Row
         *fields,
     )
     return Call(route, command), row
+
+
+def _more_keys(
+    keys: Keys, new: Header, route: Route, lists: str, *, shared: bool
+) -> tuple[str, ...]:
+    """Return the keys of a user's tier, if something is for it, and of a session's orders."""
+    more = keys.orders(route, new.app, new.user, new.phase)
+    if shared and new.user is not None:
+        more = (*keys.shared(route, new.app, new.user), *more)
+    for name, value in new.labels.items():
+        more += (f"{lists}{label_facet(name, value)}:{new.phase.value}:active",)
+    return more
 
 
 def _shared(unit: Unit) -> list[str | bytes]:
