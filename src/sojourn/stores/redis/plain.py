@@ -66,12 +66,17 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, Row
     kinds, had = rows.kinds_after(row.kinds, entries), row.kinds
     if kinds is not had or not row.fixed:
         row = msgspec.structs.replace(row, kinds=kinds, fixed=row.fixed or rows.fixed_text(new))
+    fields: list[str | bytes | int] = ["head", rows.head_text(new, row.fixed), "v", unit.version]
+    if new.remembered is not old.remembered:
+        fields += ("ops", new.remembered)
+    if unit.state is not None:
+        fields += ("state", unit.state)
+    if entries:
+        fields += ("peak", unit.peak)
+    if kinds is not had:
+        fields += ("kinds", rows.kinds_text(kinds))
     shared = _shared(unit)
-    more = keys.orders(route, new.app, new.user, new.phase)
-    if shared and new.user is not None:
-        more = (*keys.shared(route, new.app, new.user), *more)
-    for name, value in new.labels.items():
-        more += (f"{names.lists}{label_facet(name, value)}:{new.phase.value}:active",)
+    more = _more_keys(keys, new, route, names.lists, shared=bool(shared))
     command = (
         "EVALSHA",
         scripts.CHANGE.sha,
@@ -91,22 +96,21 @@ def plain_call(keys: Keys, unit: Unit, new: Header, row: Row) -> tuple[Call, Row
         *[rows.line(entry, peak) for entry, peak in zip(entries, unit.peaks, strict=True)],
         *[entry.id for entry in entries],
         *shared,
-        *_fields(unit, new, row),
-        *(("kinds", rows.kinds_text(kinds)) if kinds is not had else ()),
+        *fields,
     )
     return Call(route, command), row
 
 
-def _fields(unit: Unit, new: Header, row: Row) -> list[str | bytes | int]:
-    """Return what changes in the session's own row, but for the kinds of its events."""
-    fields: list[str | bytes | int] = ["head", rows.head_text(new, row.fixed), "v", unit.version]
-    if unit.old is None or new.remembered is not unit.old.header.remembered:
-        fields += ("ops", new.remembered)
-    if unit.state is not None:
-        fields += ("state", unit.state)
-    if unit.entries:
-        fields += ("peak", unit.peak)
-    return fields
+def _more_keys(
+    keys: Keys, new: Header, route: Route, lists: str, *, shared: bool
+) -> tuple[str, ...]:
+    """Return the keys of a user's tier, if something is for it, and of a session's orders."""
+    more = keys.orders(route, new.app, new.user, new.phase)
+    if shared and new.user is not None:
+        more = (*keys.shared(route, new.app, new.user), *more)
+    for name, value in new.labels.items():
+        more += (f"{lists}{label_facet(name, value)}:{new.phase.value}:active",)
+    return more
 
 
 def _shared(unit: Unit) -> list[str | bytes]:
