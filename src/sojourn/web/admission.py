@@ -134,8 +134,8 @@ class Admission:
     async def _open(self, token: Token, source: Source) -> WebSession | None:
         """Return the session of a token, `None` where it does not open one."""
         session: Session | None
-        work = self.sessions.get(token.id, expired=True)
-        try:  # as `_bounded`, but for a step: what there is most of
+        work = self.sessions.reading.get(token.id, events=None, touch=False, expired=True)
+        try:  # as `_bounded` and `sessions.get`, but for two steps: what there is most of
             first = work.send(None)
         except StopIteration as done:
             session = done.value
@@ -243,12 +243,7 @@ class Admission:
 
     async def _save_merged(self, web: WebSession, session: Session) -> None:
         """Save what changed beside what others did."""
-        try:
-            await self._bounded(self.sessions.save(session, expiry=web.expiry))
-        except Ended:
-            raise
-        except NotFound as error:  # it was there when it was opened
-            raise Ended(session.id, session.phase, "it was ended meanwhile") from error
+        await self._bounded(self.sessions.save(session, expiry=web.expiry))
         web.expiry = None
 
     async def _save_planned(self, web: WebSession, session: Session, plan: Plan) -> None:

@@ -17,7 +17,7 @@ from sojourn.errors import Closed, Unavailable
 from sojourn.stores.redis import scripts, trouble
 from sojourn.stores.redis.topology import Topology
 from sojourn.stores.redis.trouble import Kind
-from sojourn.stores.redis.wire import LostError, Wire
+from sojourn.stores.redis.wire import LostError, Wire, packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,8 +53,8 @@ OLDEST = (6, 2)
 
 
 _ASKING: Command = ("ASKING",)
-_MULTI: Command = ("MULTI",)
-_EXEC: Command = ("EXEC",)
+_MULTI = packed(("MULTI",))
+_EXEC = packed(("EXEC",))
 
 
 class Call(NamedTuple):
