@@ -84,14 +84,14 @@ class SessionManager:
             durability=durability,
         )
         self._owns_store = False
-        self.reading = Reading(self._context)
-        self._watches = Watches(self._context, self.reading)
-        self.ending = Ending(self._context, self.reading, self._watches, cleaners)
-        self._creation = Creation(self._context, self.reading, self.ending)
+        self._reading = Reading(self._context)
+        self._watches = Watches(self._context, self._reading)
+        self.ending = Ending(self._context, self._reading, self._watches, cleaners)
+        self._creation = Creation(self._context, self._reading, self.ending)
         committing = Committing(self._context)
         self._appending = Appending(self._context, committing)
-        self._saving = Saving(self._context, committing, self.reading, self._creation, self.ending)
-        self.scopes = Scopes(self._context, self.reading, self._saving, self.ending)
+        self._saving = Saving(self._context, committing, self._reading, self._creation, self.ending)
+        self.scopes = Scopes(self._context, self._reading, self._saving, self.ending)
 
     @classmethod
     def open(
@@ -286,13 +286,13 @@ class SessionManager:
         `events` chooses the window of the log to load; `touch` counts as use; `expired` also finds
         a session past its deadline whose end is not finished.
         """
-        return await self.reading.get(id, events=events, touch=touch, expired=expired)
+        return await self._reading.get(id, events=events, touch=touch, expired=expired)
 
     async def require(
         self, id: str, *, user: str | None = None, events: Window = None, touch: bool = False
     ) -> Session:
         """Return the session; `NotFound` when it is missing, `NotOwner` when it is not `user`'s."""
-        return await self.reading.require(id, user=user, events=events, touch=touch)
+        return await self._reading.require(id, user=user, events=events, touch=touch)
 
     async def events(
         self,
@@ -320,7 +320,7 @@ class SessionManager:
             since=since,
             kinds=cast("tuple[str, ...] | None", kind),  # checked next, as one or as several
         )
-        return await self.reading.events(id, window, expired=expired)
+        return await self._reading.events(id, window, expired=expired)
 
     async def list(
         self,
@@ -341,7 +341,7 @@ class SessionManager:
         query, `InvalidQuery` or `InvalidId` for a filter that makes no sense. A record that cannot
         be read back is in `page.corrupt` and does not hide the others.
         """
-        query = self.reading.query(
+        query = self._reading.query(
             user=user,
             anonymous=anonymous,
             phase=phase,
@@ -350,7 +350,7 @@ class SessionManager:
             order=order,
             limit=limit,
         )
-        return await self.reading.list(query, cursor)
+        return await self._reading.list(query, cursor)
 
     async def count(
         self,
@@ -365,7 +365,7 @@ class SessionManager:
 
         Raises `InvalidQuery` or `InvalidId` for a filter that makes no sense.
         """
-        query = self.reading.query(
+        query = self._reading.query(
             user=user, anonymous=anonymous, phase=phase, labels=labels, parent=parent
         )
         return await self._context.store.count(query)
@@ -385,11 +385,11 @@ class SessionManager:
 
         Raises `InvalidId`.
         """
-        return (await self.reading.shared(check_name("user", user)))[0]
+        return (await self._reading.shared(check_name("user", user)))[0]
 
     async def app_state(self) -> dict[str, Any]:
         """Return what all sessions of the app share, keys without prefix."""
-        return (await self.reading.shared(None))[1]
+        return (await self._reading.shared(None))[1]
 
     async def share(self, changes: Mapping[str, Any], *, user: str | None = None) -> None:
         """Set (or `DELETE`) `app:` keys, and `user:` keys of `user`, without any session.
@@ -519,7 +519,7 @@ class SessionManager:
         It is written only once a tenth of the idle time has passed since the last time, and raises
         `NotFound` or `Ended` then if the session is gone or over.
         """
-        await self.reading.touch(session)
+        await self._reading.touch(session)
         return session
 
     async def heartbeat(self, id: str) -> datetime:
@@ -594,7 +594,7 @@ class SessionManager:
         holder; pass the lease to writes and they raise `LeaseLost` once it is another's. Raises
         `NotFound` or `Ended` for a session that is gone or over.
         """
-        return hold(self._context, self.reading, id, ttl=ttl, wait=wait, renew=renew)
+        return hold(self._context, self._reading, id, ttl=ttl, wait=wait, renew=renew)
 
     def scope(
         self, session: Session | str, *, save_on_error: bool = False, end: bool = False
@@ -625,7 +625,7 @@ class SessionManager:
         """
         from sojourn.history import History
 
-        return History(self.reading, self._appending, session)
+        return History(self._reading, self._appending, session)
 
     def checkpoints(self, session: Session | str) -> Checkpoints:
         """Return the checkpoints of a session: saved bytes, each with the one that it came from.
@@ -635,7 +635,7 @@ class SessionManager:
         """
         from sojourn.checkpoints import Checkpoints
 
-        return Checkpoints(self._context, self.reading, self._creation, session)
+        return Checkpoints(self._context, self._reading, self._creation, session)
 
     def documents(self, id: str | None = None) -> Documents:
         """Return the documents of a session, or with no id, of the app."""

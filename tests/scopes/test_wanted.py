@@ -317,7 +317,7 @@ async def test_one_that_goes_over_and_over_is_an_error_in_the_end(
         await sessions.get_or_create(user="u", expiry=Expiry(idle=100))
         clock.advance(50)
         listed = await sessions.store.list(
-            sessions.reading.query(user="u", anonymous=False, phase=None, labels=None, parent=None)
+            sessions._reading.query(user="u", anonymous=False, phase=None, labels=None, parent=None)
         )
         await sessions.delete(listed.records[0].header.id)
         asked: list[object] = []

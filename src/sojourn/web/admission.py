@@ -134,8 +134,8 @@ class Admission:
     async def _open(self, token: Token, source: Source) -> WebSession | None:
         """Return the session of a token, `None` where it does not open one."""
         session: Session | None
-        work = self.sessions.reading.get(token.id, events=None, touch=False, expired=True)
-        try:  # as `_bounded` and `sessions.get`, but for two steps: what there is most of
+        work = self.sessions.get(token.id, expired=True)
+        try:  # as `_bounded`, but for a step: what there is most of
             first = work.send(None)
         except StopIteration as done:
             session = done.value
