@@ -78,7 +78,8 @@ class Saving:
         check_session(session)
         check_policy(conflict)
         self._context.now()
-        await self._committing.settle(session)
+        if session.doubtful is not None:
+            await self._committing.settle(session)
         if anew is None and not session.modified:
             return
         state = session.state

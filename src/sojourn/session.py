@@ -495,9 +495,12 @@ def check_session(value: object) -> None:
 
 
 def session_from(record: Record) -> Session:
-    """Return a working copy of a record, with the window of events that it came with."""
+    """Return the working copy of a record, with the window of events that it came with.
+
+    The record's state becomes the copy's own.
+    """
     shared = record.user_state or record.app_state
-    loaded = merged_tiers(record) if shared else dict(record.state)
+    loaded = merged_tiers(record) if shared else record.state
     session = Session(record.header, loaded, stored=True)
     if record.entries:
         session.events = events_from(record.entries)

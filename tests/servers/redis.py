@@ -313,7 +313,10 @@ def values_in(servers: Iterable[Server]) -> list[bytes]:
         with redis.Redis(port=server.port, protocol=2) as client:
             client.response_callbacks.clear()
             for key in client.execute_command("KEYS", "*"):
-                command, *arguments = _READERS[client.execute_command("TYPE", key)]
+                kind = client.execute_command("TYPE", key)
+                if kind == b"none":  # its time was up meanwhile
+                    continue
+                command, *arguments = _READERS[kind]
                 held = client.execute_command(command, key, *arguments)
                 parts = held if isinstance(held, list) else [held or b""]
                 found.append(b"\n".join([key, *parts]))

@@ -110,7 +110,7 @@ class Index:
             order = self._deadlines.get(header.app)
             if order is None:
                 order = self._deadlines[header.app] = Order()
-            order.add(_due_key(slot), self._current("due"))
+            order.add(_due_key(slot), self._is_due)
         if old is None or old.user != header.user or old.labels != header.labels:
             kinds: tuple[str, ...] = ("active", "created")
         else:
@@ -120,6 +120,10 @@ class Index:
                 placed = self._orders.get((kind, *facet))
                 if placed is not None:
                     placed.add(_KEYS[kind](slot), self._current(kind))
+
+    def _is_due(self, key: int) -> bool:
+        slot = self._by_row.get(row_of(key))
+        return slot is not None and _due_key(slot) == key
 
     def _current(self, kind: str) -> Callable[[int], bool]:
         def current(key: int) -> bool:
@@ -201,9 +205,8 @@ class Index:
         for key in order.ascending() if order else ():
             if key >= key_of(now + 1, 0):
                 return
-            slot = self._by_row.get(row_of(key))
-            if slot is not None and _due_key(slot) == key:
-                yield slot
+            if self._is_due(key):
+                yield self._by_row[row_of(key)]
 
 
 def _owner(header: Header) -> tuple[str, str | None]:
@@ -236,7 +239,6 @@ def _due_key(slot: Slot) -> int:
 _KEYS: dict[str, Callable[[Slot], int]] = {
     "active": _active_key,
     "created": _created_key,
-    "due": _due_key,
 }
 
 

@@ -348,7 +348,7 @@ class Vault:
     def get(self, get: Get) -> Record | None:
         """Return a session; see `Store.get`."""
         slot = self._slots.get((get.app, get.id))
-        if slot is None or (is_past(slot.header.expires_at, get.now) and not get.expired):
+        if slot is None or (not get.expired and is_past(slot.header.expires_at, get.now)):
             return None
         return self._record(slot, () if get.window is None else tuple(slot.entries(get.window)))
 

@@ -243,12 +243,7 @@ class Admission:
 
     async def _save_merged(self, web: WebSession, session: Session) -> None:
         """Save what changed beside what others did."""
-        try:
-            await self._bounded(self.sessions.save(session, expiry=web.expiry))
-        except Ended:
-            raise
-        except NotFound as error:  # it was there when it was opened
-            raise Ended(session.id, session.phase, "it was ended meanwhile") from error
+        await self._bounded(self.sessions.save(session, expiry=web.expiry))
         web.expiry = None
 
     async def _save_planned(self, web: WebSession, session: Session, plan: Plan) -> None:

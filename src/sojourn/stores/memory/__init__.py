@@ -141,7 +141,7 @@ class MemoryStore:
 
     async def get(self, get: Get, /) -> Record | None:
         """Return a session."""
-        shared = self._open
+        shared = self._shared or self._open
         with shared.lock:
             return shared.vault.get(get)
 

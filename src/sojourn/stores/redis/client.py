@@ -19,7 +19,7 @@ from sojourn.stores.redis import scripts, trouble
 from sojourn.stores.redis.routes import Route
 from sojourn.stores.redis.topology import Topology
 from sojourn.stores.redis.trouble import Kind
-from sojourn.stores.redis.wire import Command, LostError, Wire
+from sojourn.stores.redis.wire import Command, LostError, Wire, packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,8 +54,8 @@ OLDEST = (6, 2)
 
 
 _ASKING: Command = ("ASKING",)
-_MULTI: Command = ("MULTI",)
-_EXEC: Command = ("EXEC",)
+_MULTI = packed(("MULTI",))
+_EXEC = packed(("EXEC",))
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):

@@ -1,4 +1,4 @@
-"""Reads of one session: each answers from one moment, on one server by one script.
+"""Reads of one session: each answers from one moment, by one script or one transaction.
 
 In a cluster the app's tier, and the tier of a user whose home is elsewhere, are read beside the
 session. What the session's route has written for them and they do not show yet is in its outbox,
@@ -19,6 +19,7 @@ from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import Box, to_errand
 from sojourn.stores.redis.keys import NAMES_REMEMBERED
 from sojourn.stores.redis.spots import Spot, spot_in
+from sojourn.stores.redis.wire import packed
 
 if TYPE_CHECKING:
     from sojourn.model import Encoded, Entry
@@ -69,6 +70,7 @@ class Reader:
         self._keys = keys
         self._finder = finder
         self._names = lru_cache(maxsize=NAMES_REMEMBERED)(self._names_of)
+        self._plain = lru_cache(maxsize=NAMES_REMEMBERED)(_plain_of)
 
     # --- one session ---------------------------------------------------------------------------
 
@@ -78,14 +80,14 @@ class Reader:
         key = (get.app, get.id)
         window = _asked(get.window)
         seen, tiers = await self._look(key, window, deadline)
-        if seen is None or (is_past(seen.loaded.header.expires_at, get.now) and not get.expired):
+        if seen is None or (not get.expired and is_past(seen.loaded.header.expires_at, get.now)):
             return None
         return Record(
             header=seen.loaded.header,
             state=rows.to_state(get.id, seen.loaded.state),
             user_state=tiers.user_state,
             app_state=tiers.app_state,
-            entries=tuple(rows.to_entries(seen.lines, get.id)),
+            entries=tuple(rows.to_entries(seen.lines, get.id)) if seen.lines else (),
         )
 
     async def events(self, app: str, id: str, now: int, window: EventQuery) -> list[Entry] | None:
@@ -132,13 +134,12 @@ class Reader:
         What the script `latest` reads is read by plain commands where one server has all of it: it
         runs them, in a transaction, in less time than it takes to begin a script.
         """
-        script, last, *_ = window
-        if script is scripts.LATEST.sha and not self._client.cluster:
+        last = window[1]
+        if window[0] is scripts.LATEST.sha and not self._client.cluster:
             session, log, _, own, shared, _, _ = self._names(spot, key, tiers)
-            commands: list[Command] = [("HMGET", session, *_FIELDS)]
-            commands += [("HGETALL", tier) for tier in (own, shared) if tier is not session]
+            commands = self._plain(session, own, shared)
             if last:
-                commands.append(("LRANGE", log, -int(last), -1))
+                commands = (*commands, ("LRANGE", log, -int(last), -1))
             found = await self._client.ask_at_once(spot.route, commands, deadline)
             if found is not None:
                 lines = found.pop() if last else []
@@ -263,6 +264,13 @@ class Reader:
         whose = f"tier of {app}"
         mine: Encoded = rows.to_tier(found[1], whose) if user is not None else {}
         return Tiers(mine, rows.to_tier(found[0], whose))
+
+
+def _plain_of(session: str, *tiers: str) -> tuple[Command, ...]:
+    """Return the commands that read a session and tiers; one that is not read is the session."""
+    commands: list[Command] = [("HMGET", session, *_FIELDS)]
+    commands += [("HGETALL", tier) for tier in tiers if tier != session]
+    return tuple(map(packed, commands))
 
 
 def _is_of(seen: Seen, spot: Spot) -> bool:

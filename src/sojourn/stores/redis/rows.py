@@ -230,6 +230,8 @@ def peak_in(text: bytes, id: str) -> int:
 
 def to_tier(flat: Sequence[bytes], whose: str) -> Encoded:
     """Return a tier from names and values in turns. Raises `Corrupt`."""
+    if not flat:
+        return {}
     try:
         return {
             flat[at].decode(): msgspec.Raw(flat[at + 1])

@@ -29,7 +29,7 @@ Address: TypeAlias = tuple[str, int]
 """Host and port of a server."""
 
 Command: TypeAlias = "Sequence[str | bytes | int]"
-"""One command, its name first."""
+"""One command, its name first; or `packed` before, if it is sent again and again."""
 
 Reply: TypeAlias = Any
 """What a server answers; an error that it answers with is the exception itself."""
@@ -149,8 +149,8 @@ class Wire(asyncio.Protocol):
         flights, self._queue = self._queue, []
         self._flights.extend(flights)
         try:
-            packed = [_packed(command) for flight in flights for command in flight.commands]
-            self._transport.write(b"".join(packed))
+            sent = [packed(command) for flight in flights for command in flight.commands]
+            self._transport.write(b"".join(sent))
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
 
@@ -233,10 +233,12 @@ class Wire(asyncio.Protocol):
 _due_of = attrgetter("due")
 
 
-def _packed(command: Command) -> bytes:
+def packed(command: Command) -> bytes:
     """Return a command as it is sent: as the driver would, in C."""
-    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # it is typed as a pair's is
-    return packed
+    if type(command) is bytes:
+        return command
+    sent: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # it is typed as a pair's is
+    return sent
 
 
 def _current_task() -> asyncio.Task[Any] | None:
