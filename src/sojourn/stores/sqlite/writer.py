@@ -151,6 +151,8 @@ class Writer:
             try:
                 self._take_turn()
                 self._finish(job, *self._work(job))
+                if self._jobs.empty():  # nothing to put it off for
+                    self._tell()
                 self._checkpoint()
             except OSError as error:  # of the gate: the kernel has no lock to give
                 self._finish(job, self._refused(job, error), set())
@@ -175,12 +177,12 @@ class Writer:
             self._untold = partial(self._arrived, job, outcomes, changed)
 
     def _next_job(self) -> _Job | None:
-        """Return what is to be done next; nobody waits to be told while this thread waits.
-
-        They are told last of all: whoever wakes finds the GIL free and the gate open.
-        """
-        if self._jobs.empty():
-            self._tell()
+        """Return what is to be done next; nobody waits to be told while this thread waits."""
+        if self._untold is None:
+            return self._jobs.get()
+        with contextlib.suppress(queue.Empty):
+            return self._jobs.get_nowait()
+        self._tell()
         return self._jobs.get()
 
     def _take_turn(self) -> None:
