@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOOK_SHARE = 4
-"""What came of a commit that failed is asked for this part of the time that it took, once: so that
-a store which hangs is not waited for twice as long."""
+HANG_SECONDS = 1.0
+"""A commit that fails after so long was sent to a store that hangs; one that was cut fails at once.
+"""
 
-LOOK_SECONDS = 1.0
-"""Or this long, if that is longer: a look at a store that answers takes milliseconds."""
+LOOK_SHARE = 4
+"""What came of a commit to a store that hangs is asked for this part of the time that it took: with
+the store's own limit, no call takes twice that."""
 
 
 class Context:
@@ -91,7 +92,8 @@ class Context:
                 taken(applied)
             raise
         except Unavailable:
-            patience = max((loop.time() - begun) / LOOK_SHARE, LOOK_SECONDS)
+            took = loop.time() - begun
+            patience = None if took < HANG_SECONDS else max(took / LOOK_SHARE, HANG_SECONDS)
             found = await self._applied_in(change, patience)
             if found is None:
                 raise
@@ -106,8 +108,8 @@ class Context:
         except SojournError:
             return None
 
-    async def _applied_in(self, change: Change, seconds: float) -> Committed | None:
-        """Return the same, `None` as well if the store does not tell in time."""
+    async def _applied_in(self, change: Change, seconds: float | None) -> Committed | None:
+        """Return the same, `None` as well if the store does not tell within its or this limit."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._applied(change)

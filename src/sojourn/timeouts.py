@@ -16,62 +16,79 @@ if TYPE_CHECKING:
 
 
 class Timeouts:
-    """The calls that are under way."""
+    """Limits the calls of one owner, whichever event loop they are made in."""
 
     def __init__(self) -> None:
-        """None is yet."""
-        self._calls: set[_Call] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        """No call is under way yet."""
+        self._timer: _Timer | None = None
 
     def call(self, deadline: float) -> _Call:
         """Return a block that ends with `TimeoutError` once the loop's time is past `deadline`.
 
         Like `asyncio.timeout_at`, it does so by cancelling the task that is in the block.
         """
-        return _Call(self, deadline)
+        loop = asyncio.get_running_loop()
+        timer = self._timer
+        if timer is None or timer.loop is not loop:
+            # Calls in another loop keep their timer: it can only ring there.
+            timer = self._timer = _Timer(loop)
+        return _Call(timer, deadline)
 
-    def begin(self, call: _Call, loop: asyncio.AbstractEventLoop) -> None:
+    def close(self) -> None:
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+
+class _Timer:
+    """The calls that are under way in one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._calls: set[_Call] = set()
+        self._armed: asyncio.TimerHandle | None = None
+
+    def begin(self, call: _Call) -> None:
         """Note a call."""
         self._calls.add(call)
-        if self._timer is None or call.deadline < self._timer.when() or self._loop is not loop:
-            self._arm(loop, call.deadline)
+        if self._armed is None or call.deadline < self._armed.when():
+            self._arm(call.deadline)
 
     def end(self, call: _Call) -> None:
         """Forget a call. The timer stays: the next call needs one as well."""
         self._calls.discard(call)
 
     def close(self) -> None:
-        """Let go of the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Ring no more."""
+        if self._armed is not None:
+            self._armed.cancel()
+            self._armed = None
 
-    def _arm(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+    def _arm(self, deadline: float) -> None:
         self.close()
-        self._loop = loop
-        self._timer = loop.call_at(deadline, self._ring, loop)
+        self._armed = self.loop.call_at(deadline, self._ring)
 
-    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _ring(self) -> None:
         """Stop the calls that are overdue, and wait for the next deadline of the others."""
-        rung, self._timer = self._timer, None
-        now = loop.time() if rung is None else max(loop.time(), rung.when())
+        rung, self._armed = self._armed, None
+        now = self.loop.time() if rung is None else max(self.loop.time(), rung.when())
         overdue = [call for call in self._calls if call.deadline <= now]
         self._calls.difference_update(overdue)
         for call in overdue:
             call.stop()
         if self._calls:
-            self._arm(loop, min(call.deadline for call in self._calls))
+            self._arm(min(call.deadline for call in self._calls))
 
 
 class _Call:
     """A block of a task that has to end in time."""
 
-    __slots__ = ("_cancelled_before", "_is_overdue", "_task", "_timeouts", "deadline")
+    __slots__ = ("_cancelled_before", "_is_overdue", "_task", "_timer", "deadline")
 
-    def __init__(self, timeouts: Timeouts, deadline: float) -> None:
+    def __init__(self, timer: _Timer, deadline: float) -> None:
         self.deadline = deadline
-        self._timeouts = timeouts
+        self._timer = timer
         self._is_overdue = False
 
     def __enter__(self) -> Self:
@@ -79,7 +96,7 @@ class _Call:
         assert task is not None, "calls are made by tasks"
         self._task: Task = task
         self._cancelled_before = task.cancelling()
-        self._timeouts.begin(self, task.get_loop())
+        self._timer.begin(self)
         return self
 
     def __exit__(
@@ -88,7 +105,7 @@ class _Call:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timeouts.end(self)
+        self._timer.end(self)
         if self._is_overdue:
             ours_alone = self._task.uncancel() <= self._cancelled_before
             if ours_alone and kind is asyncio.CancelledError:

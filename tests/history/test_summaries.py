@@ -638,6 +638,24 @@ async def test_a_summariser_that_fails_is_left_alone_for_a_while() -> None:
         assert await history.load(strategy) == [summary_of("1 2 3 4"), *turns(6)[4:]]
 
 
+@pytest.mark.parametrize("patience", [0.0, 3600.0])
+async def test_who_is_cancelled_after_a_long_wait_has_seen_it_fail(
+    patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests have limits of their own, shorter than a summariser's."""
+    monkeypatch.setattr(summaries, "GIVEN_UP_SECONDS", patience)
+    async with SessionManager.open("memory://") as sessions:
+        history = await history_of(sessions, *turns(6))
+        held, strategy = Held(), RollingSummary(Summariser(), keep=2, limit=5)
+        load = asyncio.ensure_future(history.load(RollingSummary(held, keep=2, limit=5)))
+        await held.asked.wait()
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        shown = await history.load(strategy)
+        assert (shown == turns(6)) is (patience == 0)
+
+
 async def test_a_summary_that_was_made_ends_the_pause() -> None:
     clock = FakeClock()
     async with SessionManager.open("memory://", clock=clock) as sessions:

@@ -191,7 +191,10 @@ async def test_a_strict_save_whose_outcome_nobody_knew_is_settled_by_the_next(ur
         assert found.revision == 7
 
 
-async def test_a_store_that_hangs_when_it_is_asked_what_came_of_a_commit_is_left(url: str) -> None:
+async def test_a_store_that_hangs_when_it_is_asked_what_came_of_a_commit_is_left(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sojourn.context.HANG_SECONDS", 0.0)  # so that this commit took long
     async with faulty(url) as (store, sessions):
         session = await sessions.create(id="s1")
         session.state["n"] = 1

@@ -14,7 +14,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
-from tests.servers.redis import Cluster, Servers, values_in
+from tests.servers.redis import Cluster, Servers, eventually, free_port, values_in
 
 from sojourn import (
     Closed,
@@ -209,6 +209,34 @@ async def test_without_the_right_to_transactions_reads_go_on(server: Server, mis
             found = await sessions.require(made.id, events=5)
             assert dict(found.state) == {"n": 1, "app:x": 2}
     assert server.info("commandstats")[f"cmdstat_{missing}"]["rejected_calls"] == 1
+
+
+async def test_a_server_that_could_not_answer_is_asked_by_transactions_again(
+    server: Server,
+) -> None:
+    """The end of a transaction does not tell why it was refused; what was in it does."""
+    async with SessionManager.open(f"{server.url}?prefix=stale") as sessions:
+        made = await sessions.create(state={"n": 1})
+        await sessions.require(made.id)
+        server.ask("CONFIG", "SET", "replica-serve-stale-data", "no")
+        server.ask("CONFIG", "RESETSTAT")
+        server.ask("REPLICAOF", "127.0.0.1", free_port())
+        try:
+            read = asyncio.ensure_future(sessions.require(made.id))
+            await asyncio.to_thread(eventually, "refusing", lambda: refused(server, "hmget"))
+        finally:
+            server.ask("REPLICAOF", "NO", "ONE")
+            server.ask("CONFIG", "SET", "replica-serve-stale-data", "yes")
+        assert dict((await read).state) == {"n": 1}
+        server.ask("CONFIG", "RESETSTAT")
+        assert dict((await sessions.require(made.id)).state) == {"n": 1}
+    assert "cmdstat_evalsha" not in server.info("commandstats")
+
+
+def refused(server: Server, command: str) -> bool:
+    """Return whether a server has refused a command."""
+    facts = server.info("commandstats").get(f"cmdstat_{command}", {})
+    return bool(facts.get("rejected_calls", 0))
 
 
 async def test_a_read_is_a_transaction_of_plain_commands(server: Server) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sojourn.timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 NEVER = 3_600.0
 """Seconds that no test waits."""
@@ -107,6 +112,32 @@ def test_another_loop_has_a_timer_of_its_own() -> None:
     asyncio.run(first())
     with pytest.raises(TimeoutError):
         asyncio.run(_wait(timeouts, 0.01))
+
+
+def test_loops_in_several_threads_keep_to_their_limits() -> None:
+    """One that begins to wait does not take the timer away from one that waits already."""
+    timeouts, waits, goes = Timeouts(), threading.Event(), threading.Event()
+
+    async def patient() -> None:
+        with timeouts.call(asyncio.get_running_loop().time() + 0.2):
+            asyncio.get_running_loop().call_soon(waits.set)
+            await asyncio.get_running_loop().create_future()
+
+    async def other() -> None:
+        with timeouts.call(asyncio.get_running_loop().time() + NEVER):
+            goes.set()
+            await asyncio.to_thread(thread.join, 60)
+
+    thread = threading.Thread(target=lambda: asyncio.run(ends_in_time(patient())))
+    thread.start()
+    assert waits.wait(60)
+    asyncio.run(other())
+    assert not thread.is_alive(), "its limit was lost"
+
+
+async def ends_in_time(work: Coroutine[None, None, None]) -> None:
+    with pytest.raises(TimeoutError):
+        await work
 
 
 async def test_the_timer_is_gone_once_closed() -> None:

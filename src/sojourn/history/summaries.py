@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from sojourn.lease import Lease
     from sojourn.reading import Reading
 
+GIVEN_UP_SECONDS = 5.0
+"""Who is cancelled after waiting for a summary so long had no more patience with it: as good as a
+failure. Who is cancelled before that may have had any reason."""
+
 SUMMARY = "summary"
 """The kind of the events that summaries are."""
 
@@ -169,10 +173,13 @@ class Summaries:
         async with _turn_of(self._appending, self._id, strategy.summarize):
             if self._pauses.holds(self._id) and not insists:
                 return None
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
             try:
                 made = await self._extend(strategy, strategy.summarize, lease)
-            except SummaryFailed:
-                self._pauses.begin(self._id, strategy.pause_span)
+            except (SummaryFailed, asyncio.CancelledError) as error:
+                if isinstance(error, SummaryFailed) or loop.time() - begun >= GIVEN_UP_SECONDS:
+                    self._pauses.begin(self._id, strategy.pause_span)
                 raise
             self._pauses.end(self._id)
             return made

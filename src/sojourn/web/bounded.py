@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sojourn.errors import Unavailable
+from sojourn.expiry import span_of
 from sojourn.timeouts import Timeouts
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class Bounded:
     """Waits for one store, each time for so many seconds at most."""
 
     def __init__(self, store: Store, seconds: float) -> None:
-        """Nothing is waited for yet."""
+        """Raises `InvalidQuery` for what is no finite number of seconds above 0."""
+        span_of("timeout", seconds)
         self._store = store
         self._seconds = seconds
         self._timeouts = Timeouts()

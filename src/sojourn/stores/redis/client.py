@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from redis.exceptions import ResponseError
+from redis.exceptions import ExecAbortError, ResponseError
 
 from sojourn.errors import Closed, Unavailable
 from sojourn.stores.redis import scripts, trouble
@@ -237,9 +237,11 @@ class Client:
         begun, found = replies[0], replies[-1]
         refusal = begun if isinstance(begun, ResponseError) else found
         if isinstance(refusal, ResponseError):
-            self._transacts = trouble.kind_of(refusal) is not Kind.FINAL
-            if refusal is found:  # what is sent next would become a part of the transaction
-                wire.drop(refusal)
+            # The end of a transaction says only that something in it was refused, and ends it.
+            queued = (reply for reply in replies[1:-1] if isinstance(reply, ResponseError))
+            self._transacts = trouble.kind_of(next(queued, refusal)) is not Kind.FINAL
+            if refusal is found and not isinstance(found, ExecAbortError):
+                wire.drop(refusal)  # what is sent next would become a part of the transaction
             return None
         if any(isinstance(reply, Exception) for reply in found):
             return None
