@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sojourn")
 
 BATCH = 256
-"""Sessions in one step: writers wait no longer than it takes to remove so many, some hundredths of a
-second, and a durable step costs one sync."""
+"""Sessions in one step: writers wait no longer than it takes to remove so many, some hundredths of
+a second, and a durable step costs one sync."""
 
 CONCURRENCY = 10
 """Sessions whose hooks run at the same time."""
