@@ -68,7 +68,13 @@ class Sizes:
     events: int = 10
     rounds: int = 7
     calls: int = 200
-    sweeps: int = 5
+    sweeps: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse sizes of which the sweeps would leave too few users."""
+        left = self.few - self.due * self.rounds
+        if left < 2 * OF_A_USER:
+            raise ValueError(f"{left} of {self.few} sessions are left by the sweeps: make more")
 
     @property
     def due(self) -> int:
@@ -76,7 +82,7 @@ class Sizes:
         return self.sweeps * BATCH
 
 
-QUICK = Sizes(few=300, many=600, events=3, rounds=1, calls=5, sweeps=1)
+QUICK = Sizes(few=600, many=1200, events=3, rounds=1, calls=5, sweeps=1)
 """So little that it shows only whether it runs."""
 
 _SESSIONS = """
