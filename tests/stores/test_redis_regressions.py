@@ -633,8 +633,7 @@ async def test_a_connection_of_a_process_is_not_its_childs(server: Server) -> No
 
 async def test_a_connection_waits_for_each_as_long_as_it_was_given(server: Server) -> None:
     """One alarm serves all: it goes by who is first, and not by who was answered."""
-    options = parse("redis", server.url.partition("://")[2].partition("/")[0], "/0", {})
-    wire = Wire(options.servers[0], options, PATIENCE)
+    wire = wire_to(server)
     try:
         assert await wire.send([("PING",)], PATIENCE) == [b"PONG"]
         assert await wire.send([("PING",)], 0.5) == [b"PONG"]
@@ -648,3 +647,80 @@ async def test_a_connection_waits_for_each_as_long_as_it_was_given(server: Serve
                 await asyncio.wait_for(flight, PATIENCE / 2)
     finally:
         await wire.close()
+
+
+async def test_commands_that_can_not_be_sent_cost_nobody_else(server: Server) -> None:
+    wire = wire_to(server)
+    try:
+        fine = wire.ask([("PING",)], PATIENCE)
+        with pytest.raises(LostError, match="surrogates"):
+            await wire.ask([("ECHO", "\ud800")], PATIENCE)
+        assert await fine == [b"PONG"]
+        assert wire.broken is None
+    finally:
+        await wire.close()
+
+
+async def test_who_goes_on_first_may_break_the_connection(server: Server) -> None:
+    """Replies that came together are all handed out, whatever the first one to go on does."""
+    wire = wire_to(server)
+    answers: list[Any] = []
+
+    async def ask(*, then_break: bool) -> None:
+        answers.append(await wire.ask([("PING",)], PATIENCE))
+        if then_break:
+            wire.drop(LostError("enough"))
+
+    try:
+        assert await wire.ask([("PING",)], PATIENCE) == [b"PONG"]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(held(wire))
+            for place in range(3):
+                group.create_task(ask(then_break=place == 0))
+        assert answers == [[b"PONG"]] * 3
+    finally:
+        await wire.close()
+
+
+async def held(wire: Wire) -> None:
+    """Have what is asked meanwhile leave together, so that its replies come together."""
+    wire.pause_writing()
+    await asyncio.sleep(0)
+    wire.resume_writing()
+
+
+def test_a_program_that_is_stopped_leaves_nobody_waiting(server: Server) -> None:
+    """A loop that goes on after `SystemExit` has all the others served."""
+    loop = asyncio.new_event_loop()
+    wire = wire_to(server)
+
+    async def ask(*, then_stop: bool) -> list[Any]:
+        replies = await wire.ask([("PING",)], PATIENCE)
+        if then_stop:
+            raise SystemExit(3)
+        return replies
+
+    async def begin() -> list[asyncio.Task[list[Any]]]:
+        await wire.ask([("PING",)], PATIENCE)
+        wire.pause_writing()
+        tasks = [asyncio.create_task(ask(then_stop=place == 0)) for place in range(3)]
+        await asyncio.sleep(0)
+        return tasks
+
+    try:
+        first, *others = loop.run_until_complete(begin())
+        loop.call_soon(wire.resume_writing)
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+        for task in others:
+            assert loop.run_until_complete(task) == [b"PONG"]
+        with pytest.raises(SystemExit):
+            first.result()
+    finally:
+        loop.run_until_complete(wire.close())
+        loop.close()
+
+
+def wire_to(server: Server) -> Wire:
+    options = parse("redis", server.url.partition("://")[2].partition("/")[0], "/0", {})
+    return Wire(options.servers[0], options, PATIENCE)

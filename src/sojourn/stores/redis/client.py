@@ -19,7 +19,7 @@ from sojourn.stores.redis import scripts, trouble
 from sojourn.stores.redis.routes import Route
 from sojourn.stores.redis.topology import Topology
 from sojourn.stores.redis.trouble import Kind
-from sojourn.stores.redis.wire import Command, LostError, Wire, packed
+from sojourn.stores.redis.wire import Command, LostError, Packed, Wire, packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,8 +54,8 @@ OLDEST = (6, 2)
 
 
 _ASKING: Command = ("ASKING",)
-_MULTI = packed(("MULTI",))
-_EXEC = packed(("EXEC",))
+_BEGUN = b"OK"
+"""What is answered to the beginning of a transaction."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +64,11 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     route: Route
     command: Command
     size: int = 0
+
+
+def transaction(reads: Sequence[Command]) -> Packed:
+    """Return reads that a server answers all at one moment."""
+    return packed((("MULTI",), *reads, ("EXEC",)))
 
 
 class Client:
@@ -206,7 +211,8 @@ class Client:
         wire = None if address is None else self._wires.get(("read", address))
         if wire is not None and wire.is_ready:
             try:
-                (reply,) = await wire.send((call.command,), self.patience(deadline, call.size))
+                patience = self.patience(deadline, call.size)
+                (reply,) = await wire.ask((call.command,), patience)
             except LostError:
                 pass
             else:
@@ -216,10 +222,8 @@ class Client:
         (reply,) = await self.ask([call], deadline)
         return reply
 
-    async def ask_at_once(
-        self, route: Route, commands: Sequence[Command], deadline: float
-    ) -> list[Reply] | None:
-        """Send reads as one transaction and return their replies, all of one moment.
+    async def ask_at_once(self, route: Route, reads: Packed, deadline: float) -> list[Reply] | None:
+        """Send reads that are a `transaction` and return their replies, all of one moment.
 
         `None` where that leads to anything but answers: whoever asked asks in another way then.
         """
@@ -231,22 +235,26 @@ class Client:
         if wire is None or not wire.is_ready:
             return None
         try:
-            replies = await wire.send((_MULTI, *commands, _EXEC), self.patience(deadline))
+            replies = await wire.ask(reads, self.patience(deadline))
         except LostError:
             return None
         begun, found = replies[0], replies[-1]
-        refusal = begun if isinstance(begun, ResponseError) else found
-        if isinstance(refusal, ResponseError):
-            # The end of a transaction says only that something in it was refused, and ends it.
-            queued = (reply for reply in replies[1:-1] if isinstance(reply, ResponseError))
-            self._transacts = trouble.kind_of(next(queued, refusal)) is not Kind.FINAL
-            if refusal is found and not isinstance(found, ExecAbortError):
-                wire.drop(refusal)  # what is sent next would become a part of the transaction
+        if isinstance(found, ResponseError):
+            self._note_refusal(wire, found if begun == _BEGUN else begun, replies)
             return None
-        if any(isinstance(reply, Exception) for reply in found):
-            return None
+        for reply in found:
+            if isinstance(reply, Exception):
+                return None
         self.answered(wire.address)
-        return list(found)
+        return found  # type: ignore[no-any-return]  # a list, if it is no error
+
+    def _note_refusal(self, wire: Wire, refusal: ResponseError, replies: Sequence[Reply]) -> None:
+        """Have no more transactions where they are refused for good; leave none half open."""
+        # The end of a transaction says only that something in it was refused, and ends it.
+        queued = (reply for reply in replies[1:-1] if isinstance(reply, ResponseError))
+        self._transacts = trouble.kind_of(next(queued, refusal)) is not Kind.FINAL
+        if refusal is replies[-1] and not isinstance(refusal, ExecAbortError):
+            wire.drop(refusal)  # what is sent next would become a part of the transaction
 
     async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
         """Wait a little before the next try and return how long to wait before the one after."""
@@ -282,7 +290,8 @@ class Client:
 
     def answered(self, address: Address) -> None:
         """Note that a server speaks."""
-        self._silent.discard(address)
+        if self._silent:
+            self._silent.discard(address)
 
     def patience(self, deadline: float, size: int = 0) -> float:
         """Return how many seconds an attempt may take now: more if it has `size` bytes to send."""
@@ -418,7 +427,8 @@ class _Round:
         patience = self.client.patience(self.deadline, size)
         if self.replicas:
             commands.append(self._wait_command(patience))
-        answers = await wire.send(commands, patience + (WAIT_SLACK if self.replicas else 0))
+        slack = WAIT_SLACK if self.replicas else 0
+        answers = await wire.ask(commands, patience + slack)
         if self.replicas:
             await self._confirm(wire, answers.pop())
         if not self.asked:
@@ -462,7 +472,7 @@ class _Round:
                 raise Unavailable(self.client.name, reason)
             patience = self.client.patience(self.deadline)
             command = self._wait_command(patience)
-            (confirmed,) = await wire.send([command], patience + WAIT_SLACK)
+            (confirmed,) = await wire.ask([command], patience + WAIT_SLACK)
         if isinstance(confirmed, Exception):
             raise self._mapped(confirmed)
 

@@ -15,11 +15,10 @@ from sojourn.expiry import is_past
 from sojourn.model import Record
 from sojourn.store import Ends, Tiers
 from sojourn.stores.redis import routes, rows, scripts
-from sojourn.stores.redis.client import Call
+from sojourn.stores.redis.client import Call, transaction
 from sojourn.stores.redis.errands import Box, to_errand
 from sojourn.stores.redis.keys import NAMES_REMEMBERED
 from sojourn.stores.redis.spots import Spot, spot_in
-from sojourn.stores.redis.wire import packed
 
 if TYPE_CHECKING:
     from sojourn.model import Encoded, Entry
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from sojourn.stores.redis.finding import Finder
     from sojourn.stores.redis.keys import Keys
     from sojourn.stores.redis.routes import Route
-    from sojourn.stores.redis.wire import Command, Reply
+    from sojourn.stores.redis.wire import Command, Packed, Reply
 
 LOOKS = 8
 """Looks at a session and the tiers it shares until they are of one moment; then what there is."""
@@ -39,6 +38,7 @@ Asked: TypeAlias = "tuple[str | bytes | int, ...]"
 """A script that reads, and its arguments."""
 
 _FIELDS = tuple(rows.FIELDS.split(","))
+_NO_WINDOW: Asked = (scripts.LATEST.sha, 0, *_FIELDS)
 _NO_BOUNDS = (None, None, None, None, None, 0)
 
 
@@ -47,6 +47,14 @@ class Away(NamedTuple):
 
     route: Route
     key: str
+
+
+class _Plain(NamedTuple):
+    """Plain commands that read a session, and whose tiers with it."""
+
+    reads: Packed
+    ours: bool
+    everyones: bool
 
 
 @dataclass(slots=True)
@@ -70,7 +78,7 @@ class Reader:
         self._keys = keys
         self._finder = finder
         self._names = lru_cache(maxsize=NAMES_REMEMBERED)(self._names_of)
-        self._plain = lru_cache(maxsize=NAMES_REMEMBERED)(_plain_of)
+        self._plain = lru_cache(maxsize=NAMES_REMEMBERED)(self._plain_of)
 
     # --- one session ---------------------------------------------------------------------------
 
@@ -134,17 +142,13 @@ class Reader:
         What the script `latest` reads is read by plain commands where one server has all of it: it
         runs them, in a transaction, in less time than it takes to begin a script.
         """
-        last = window[1]
         if window[0] is scripts.LATEST.sha and not self._client.cluster:
-            session, log, _, own, shared, _, _ = self._names(spot, key, tiers)
-            commands = self._plain(session, own, shared)
-            if last:
-                commands = (*commands, ("LRANGE", log, -int(last), -1))
-            found = await self._client.ask_at_once(spot.route, commands, deadline)
+            plain = self._plain(spot, key, tiers, window[1])
+            found = await self._client.ask_at_once(spot.route, plain.reads, deadline)
             if found is not None:
-                lines = found.pop() if last else []
-                everyones = [] if shared is session else found.pop()
-                return found[0], [] if own is session else found.pop(), everyones, [], [], lines
+                lines = found.pop() if window[1] else []
+                everyones = found.pop() if plain.everyones else []
+                return found[0], found[1] if plain.ours else [], everyones, [], [], lines
         return await self._client.ask_one(self._call(spot, key, window, tiers), deadline)
 
     def _call(self, spot: Spot, key: Key, window: Asked, tiers: bool) -> Call:  # noqa: FBT001 - it says what is read
@@ -171,6 +175,16 @@ class Reader:
                 app_tier = self._keys.tier(spot.route, app, None)
         return (session, log, kinds, user_tier, app_tier, outbox, sent)
 
+    def _plain_of(self, spot: Spot, key: Key, tiers: bool, last: int) -> _Plain:  # noqa: FBT001 - it says what is read
+        """Return the commands that read the same, the last so many events with it."""
+        session, log, _, ours, everyones, _, _ = self._names(spot, key, tiers)
+        shared = [tier for tier in (ours, everyones) if tier is not session]
+        reads: list[Command] = [("HMGET", session, *_FIELDS)]
+        reads += [("HGETALL", tier) for tier in shared]
+        if last:
+            reads.append(("LRANGE", log, -last, -1))
+        return _Plain(transaction(reads), ours is not session, everyones is not session)
+
     def _seen(self, spot: Spot, key: Key, reply: Reply) -> Seen | None:
         """Return what a reply says; remember where the session is."""
         fields, user_tier, app_tier, outbox, sent, lines = reply
@@ -180,7 +194,9 @@ class Reader:
             return None
         if isinstance(loaded, rows.Unreadable):
             raise loaded
-        self._finder.spots.keep(key, Spot(spot.route, loaded.header.user))
+        user = loaded.header.user
+        if user != spot.user or self._finder.spots.get(key) is not spot:
+            self._finder.spots.keep(key, Spot(spot.route, user))
         if not sent:
             return Seen(loaded, user_tier, app_tier, outbox, 0, {}, lines)
         numbers = dict(zip(sent[::2], sent[1::2], strict=True))
@@ -201,8 +217,10 @@ class Reader:
             return None, Tiers({}, {})
         whose = f"tier of {key[0]}"
         if not self._client.cluster:  # it was all read at once
+            mine, everyones = seen.user_tier, seen.app_tier
             return seen, Tiers(
-                rows.to_tier(seen.user_tier, whose), rows.to_tier(seen.app_tier, whose)
+                rows.to_tier(mine, whose) if mine else {},
+                rows.to_tier(everyones, whose) if everyones else {},
             )
         user = seen.loaded.header.user
         user_away, app_away = self._away(key[0], user, seen.loaded.row.route)
@@ -266,13 +284,6 @@ class Reader:
         return Tiers(mine, rows.to_tier(found[0], whose))
 
 
-def _plain_of(session: str, *tiers: str) -> tuple[Command, ...]:
-    """Return the commands that read a session and tiers; one that is not read is the session."""
-    commands: list[Command] = [("HMGET", session, *_FIELDS)]
-    commands += [("HGETALL", tier) for tier in tiers if tier != session]
-    return tuple(map(packed, commands))
-
-
 def _is_of(seen: Seen, spot: Spot) -> bool:
     """Return whether a session was read with its own user's tier."""
     return seen.loaded.header.user == spot.user
@@ -303,7 +314,7 @@ def _overlaid(seen: Seen, place: Away, tier: tuple[list[bytes], int]) -> list[by
 def _asked(window: EventQuery | None) -> Asked:
     """Return the script that reads a window, and the window as it takes it."""
     if window is None:
-        return (scripts.LATEST.sha, 0, *_FIELDS)
+        return _NO_WINDOW
     bounds = (window.after_seq, window.before_seq, window.since_instant)
     opening = window.opening if type(window) is Ends else 0
     if (window.first, window.kinds, *bounds, opening) == _NO_BOUNDS and window.last is not None:

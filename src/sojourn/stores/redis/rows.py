@@ -135,7 +135,9 @@ def head_text(header: Header, fixed: bytes) -> bytes:
 def to_header(head: bytes, ops: bytes | None) -> Header:
     """Return a header from its JSON and the operations that it remembers."""
     header = _head_decoder.decode(head)
-    return msgspec.structs.replace(header, remembered=ops or b"")
+    if ops:
+        msgspec.structs.force_setattr(header, "remembered", ops)  # nobody has seen it yet
+    return header
 
 
 def to_loaded(id: str, route: Route, fields: Sequence[bytes | None]) -> Loaded | Unreadable | None:

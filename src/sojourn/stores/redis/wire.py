@@ -12,13 +12,15 @@ import struct
 from collections import deque
 from contextlib import suppress
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import hiredis
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, ResponseError
+
+from sojourn.stores.redis.arrival import Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +31,7 @@ Address: TypeAlias = tuple[str, int]
 """Host and port of a server."""
 
 Command: TypeAlias = "Sequence[str | bytes | int]"
-"""One command, its name first; or `packed` before, if it is sent again and again."""
+"""One command, its name first."""
 
 Reply: TypeAlias = Any
 """What a server answers; an error that it answers with is the exception itself."""
@@ -46,32 +48,47 @@ class LostError(Exception):
     """A connection broke, or was given up, while something was under way on it."""
 
 
+_Future: TypeAlias = "asyncio.Future[list[Reply]] | Arrival[list[Reply]]"
+
+
+class Packed(NamedTuple):
+    """Commands as they are sent, and how many replies come of them."""
+
+    data: bytes
+    replies: int
+
+
 class _Flight:
     """Commands that were sent together, what has come back of them, and when that has to be all."""
 
-    __slots__ = ("commands", "due", "future", "replies", "seconds")
+    __slots__ = ("data", "due", "expected", "future", "replies", "seconds")
 
-    def __init__(
-        self,
-        commands: Sequence[Command],
-        future: asyncio.Future[list[Reply]],
-        due: float,
-        seconds: float,
-    ) -> None:
-        self.commands = commands
+    def __init__(self, future: _Future, due: float, seconds: float) -> None:
+        self.data = b""
+        self.expected = 0
         self.future = future
         self.due = due
         self.seconds = seconds
         self.replies: list[Reply] = []
 
-    def land(self, error: Exception | None = None) -> None:
-        if self.future.done():  # its caller is gone
+    def land(self, *, at_once: bool) -> None:
+        """Hand out what came back; `at_once` lets the task that waits for it go on now."""
+        future = self.future
+        if future.done():  # its caller is gone
             return
-        if error is None:
-            self.future.set_result(self.replies)
+        if at_once and type(future) is Arrival:
+            future.arrive(self.replies)
         else:
-            self.future.set_exception(error)
-            self.future.exception()  # its caller may be gone: that is no error of the program
+            future.set_result(self.replies)
+
+    def lose(self, error: Exception) -> None:
+        """Tell that nothing comes back any more."""
+        future = self.future
+        if future.done():
+            return
+        future.set_exception(error)
+        if isinstance(future, asyncio.Future):
+            future.exception()  # its caller may be gone: that is no error of the program
 
 
 class Wire(asyncio.Protocol):
@@ -109,19 +126,37 @@ class Wire(asyncio.Protocol):
         The future raises `LostError` when the connection breaks, or when not all replies are there
         after `seconds`. An error that the server answers with is a reply like any other.
         """
-        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        self._launch(commands, seconds, future)
+        return future
+
+    def ask(self, commands: Sequence[Command] | Packed, seconds: float) -> Arrival[list[Reply]]:
+        """Do the same for a task that waits for the replies next, and for nothing else."""
+        arrival: Arrival[list[Reply]] = Arrival(asyncio.get_running_loop())
+        self._launch(commands, seconds, arrival)
+        return arrival
+
+    def _launch(
+        self, commands: Sequence[Command] | Packed, seconds: float, future: _Future
+    ) -> None:
+        loop = future.get_loop()
         due = loop.time() + seconds
-        flight = _Flight(commands, loop.create_future(), due, seconds)
+        flight = _Flight(future, due, seconds)
+        try:
+            sent = commands if type(commands) is Packed else packed(commands)  # type: ignore[arg-type]  # narrowed by `type`
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing of it is sent
+            flight.lose(_lost(error))
+            return
+        flight.data, flight.expected = sent
         if self.broken is not None:
-            flight.land(LostError("the connection is broken"))
-            return flight.future
+            flight.lose(LostError("the connection is broken"))
+            return
         if self._connecting is None:
             self._connecting = loop.create_task(self._connect())
         if self._alarm is None or due < self._alarm.when():
             self._set_alarm(due)
         self._queue.append(flight)
         self._leave_soon()
-        return flight.future
 
     async def _connect(self) -> None:
         try:
@@ -149,10 +184,12 @@ class Wire(asyncio.Protocol):
         flights, self._queue = self._queue, []
         self._flights.extend(flights)
         try:
-            sent = [packed(command) for flight in flights for command in flight.commands]
-            self._transport.write(b"".join(sent))
+            self._transport.write(b"".join([flight.data for flight in flights]))
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
+            return
+        for flight in flights:
+            flight.data = b""  # it may be large, and the reply may take long
 
     # --- what the transport calls --------------------------------------------------------------
 
@@ -160,6 +197,7 @@ class Wire(asyncio.Protocol):
         """Hand out replies, in the order in which commands were sent."""
         if self.broken is not None:
             return
+        landed: list[_Flight] = []
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not NOTHING:
@@ -167,10 +205,22 @@ class Wire(asyncio.Protocol):
                     raise reply  # noqa: TRY301 - the server is about to close the connection
                 flight = self._flights[0]
                 flight.replies.append(reply)
-                if len(flight.replies) == len(flight.commands):
-                    self._flights.popleft().land()
+                if len(flight.replies) == flight.expected:
+                    landed.append(self._flights.popleft())
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
+        self._land(landed)
+
+    def _land(self, landed: list[_Flight]) -> None:
+        """Hand out what came back. Those who waited go on one after the other, unless one stops."""
+        at_once = asyncio.current_task() is None
+        waiting = iter(landed)
+        try:
+            for flight in waiting:
+                flight.land(at_once=at_once)
+        finally:
+            for flight in waiting:  # the program is being stopped: they go on if the loop does
+                flight.land(at_once=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Lose what is under way."""
@@ -214,10 +264,9 @@ class Wire(asyncio.Protocol):
         if self._connecting is not None and self._connecting is not _current_task():
             self._connecting.cancel()
         self._connection.abort()
-        lost = LostError(str(error) or type(error).__name__)
-        lost.__cause__ = error
+        lost = _lost(error)
         for flight in (*self._flights, *self._queue):
-            flight.land(lost)
+            flight.lose(lost)
         self._flights.clear()
         self._queue.clear()
 
@@ -230,15 +279,20 @@ class Wire(asyncio.Protocol):
             await self._gone.wait()
 
 
+def _lost(error: Exception) -> LostError:
+    """Return what says that an error has cost what was under way."""
+    lost = LostError(str(error) or type(error).__name__)
+    lost.__cause__ = error
+    return lost
+
+
 _due_of = attrgetter("due")
 
 
-def packed(command: Command) -> bytes:
-    """Return a command as it is sent: as the driver would, in C."""
-    if type(command) is bytes:
-        return command
-    sent: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # it is typed as a pair's is
-    return sent
+def packed(commands: Sequence[Command]) -> Packed:
+    """Return commands as they are sent: packed as the driver would, in C."""
+    sent = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]  # it is typed as a pair's is
+    return Packed(sent[0] if len(sent) == 1 else b"".join(sent), len(sent))
 
 
 def _current_task() -> asyncio.Task[Any] | None:
