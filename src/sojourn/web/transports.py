@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sojourn.errors import InvalidSetting
-from sojourn.web.cookies import MAX_PRESENTED, Cookie, presented
+from sojourn.web.cookies import MAX_PRESENTED, Cookie
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +45,7 @@ class CookieTransport:
         for name, value in headers:
             if name == b"cookie":
                 lines.append(value.decode("latin-1"))
-        return presented(self.cookie.name, lines) if lines else lines
+        return self.cookie.values(lines) if lines else lines
 
     def told(self, reply: Reply) -> list[tuple[bytes, bytes]]:
         """Return a `Set-Cookie` header, or none."""
