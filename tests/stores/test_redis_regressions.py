@@ -652,9 +652,9 @@ async def test_a_connection_waits_for_each_as_long_as_it_was_given(server: Serve
 async def test_commands_that_can_not_be_sent_cost_nobody_else(server: Server) -> None:
     wire = wire_to(server)
     try:
-        fine = wire.ask([("PING",)], PATIENCE)
+        fine = wire.send([("PING",)], PATIENCE)
         with pytest.raises(LostError, match="surrogates"):
-            await wire.ask([("ECHO", "\ud800")], PATIENCE)
+            await wire.send([("ECHO", "\ud800")], PATIENCE)
         assert await fine == [b"PONG"]
         assert wire.broken is None
     finally:
@@ -667,12 +667,12 @@ async def test_who_goes_on_first_may_break_the_connection(server: Server) -> Non
     answers: list[Any] = []
 
     async def ask(*, then_break: bool) -> None:
-        answers.append(await wire.ask([("PING",)], PATIENCE))
+        answers.append(await wire.send([("PING",)], PATIENCE))
         if then_break:
             wire.drop(LostError("enough"))
 
     try:
-        assert await wire.ask([("PING",)], PATIENCE) == [b"PONG"]
+        assert await wire.send([("PING",)], PATIENCE) == [b"PONG"]
         async with asyncio.TaskGroup() as group:
             group.create_task(held(wire))
             for place in range(3):
@@ -695,13 +695,13 @@ def test_a_program_that_is_stopped_leaves_nobody_waiting(server: Server) -> None
     wire = wire_to(server)
 
     async def ask(*, then_stop: bool) -> list[Any]:
-        replies = await wire.ask([("PING",)], PATIENCE)
+        replies = await wire.send([("PING",)], PATIENCE)
         if then_stop:
             raise SystemExit(3)
         return replies
 
     async def begin() -> list[asyncio.Task[list[Any]]]:
-        await wire.ask([("PING",)], PATIENCE)
+        await wire.send([("PING",)], PATIENCE)
         wire.pause_writing()
         tasks = [asyncio.create_task(ask(then_stop=place == 0)) for place in range(3)]
         await asyncio.sleep(0)

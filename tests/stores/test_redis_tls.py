@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
@@ -15,7 +18,6 @@ from sojourn import Event, SessionManager, Unavailable, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.xdist_group("redis")
 
@@ -121,3 +123,53 @@ async def test_a_plain_client_is_told(place: str) -> None:
     with pytest.raises(Unavailable):
         await store.open()
     await store.close()
+
+
+_REFUSING = """
+import ssl, socket, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+held = []
+while True:
+    held.append(listener.accept()[0])
+    try:
+        held.append(context.wrap_socket(held.pop(), server_side=True))
+        held[-1].recv(65536)
+        held[-1].sendall(b"-ERR not you\\r\\n")
+    except OSError:
+        pass
+"""
+"""A server that refuses everybody, and then says and hears nothing any more."""
+
+
+@pytest.fixture
+def refusing(theirs: Certificate) -> Iterator[str]:
+    program = [sys.executable, "-c", _REFUSING, str(theirs.certificate), str(theirs.key)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None, "it is a pipe"
+            yield f"127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.kill()
+
+
+async def test_who_refuses_is_quoted_and_not_bid_farewell(
+    refusing: str, theirs: Certificate
+) -> None:
+    """A farewell may never be answered: waiting for it would hide what was said before."""
+    before = sockets()
+    store = open_store(url(refusing, ca=theirs.certificate, timeout=1))
+    with pytest.raises(Unavailable, match="not you"):
+        await store.open()
+    await store.close()
+    await asyncio.sleep(0)  # the loop closes a socket in the turn after
+    assert sockets() == before
+
+
+def sockets() -> set[str]:
+    """Return the sockets of this process."""
+    held = Path("/proc/self/fd").iterdir()
+    found = {str(each.readlink()) for each in held if each.is_symlink()}
+    return {each for each in found if each.startswith("socket:")}

@@ -54,8 +54,8 @@ OLDEST = (6, 2)
 
 
 _ASKING: Command = ("ASKING",)
-_BEGUN = b"OK"
-"""What is answered to the beginning of a transaction."""
+_NONE_BEGUN = "without MULTI"
+"""What is said of the end of a transaction that has not begun."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -212,7 +212,7 @@ class Client:
         if wire is not None and wire.is_ready:
             try:
                 patience = self.patience(deadline, call.size)
-                (reply,) = await wire.ask((call.command,), patience)
+                (reply,) = await wire.send((call.command,), patience)
             except LostError:
                 pass
             else:
@@ -235,12 +235,13 @@ class Client:
         if wire is None or not wire.is_ready:
             return None
         try:
-            replies = await wire.ask(reads, self.patience(deadline))
+            replies = await wire.send(reads, self.patience(deadline))
         except LostError:
             return None
         begun, found = replies[0], replies[-1]
-        if isinstance(found, ResponseError):
-            self._note_refusal(wire, found if begun == _BEGUN else begun, replies)
+        refusal = begun if isinstance(begun, ResponseError) else found
+        if isinstance(refusal, ResponseError):
+            self._note_refusal(wire, refusal, replies)
             return None
         for reply in found:
             if isinstance(reply, Exception):
@@ -253,8 +254,10 @@ class Client:
         # The end of a transaction says only that something in it was refused, and ends it.
         queued = (reply for reply in replies[1:-1] if isinstance(reply, ResponseError))
         self._transacts = trouble.kind_of(next(queued, refusal)) is not Kind.FINAL
-        if refusal is replies[-1] and not isinstance(refusal, ExecAbortError):
-            wire.drop(refusal)  # what is sent next would become a part of the transaction
+        end = replies[-1]
+        is_over = isinstance(end, ExecAbortError) or _NONE_BEGUN in str(end)
+        if isinstance(end, ResponseError) and not is_over:
+            wire.drop(end)  # what is sent next would become a part of the transaction
 
     async def rest(self, rest: float, deadline: float, error: Exception | None) -> float:
         """Wait a little before the next try and return how long to wait before the one after."""
@@ -428,7 +431,7 @@ class _Round:
         if self.replicas:
             commands.append(self._wait_command(patience))
         slack = WAIT_SLACK if self.replicas else 0
-        answers = await wire.ask(commands, patience + slack)
+        answers = await wire.send(commands, patience + slack)
         if self.replicas:
             await self._confirm(wire, answers.pop())
         if not self.asked:
@@ -472,7 +475,7 @@ class _Round:
                 raise Unavailable(self.client.name, reason)
             patience = self.client.patience(self.deadline)
             command = self._wait_command(patience)
-            (confirmed,) = await wire.ask([command], patience + WAIT_SLACK)
+            (confirmed,) = await wire.send([command], patience + WAIT_SLACK)
         if isinstance(confirmed, Exception):
             raise self._mapped(confirmed)
 

@@ -20,8 +20,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, ResponseError
 
-from sojourn.stores.redis.arrival import Arrival
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -48,9 +46,6 @@ class LostError(Exception):
     """A connection broke, or was given up, while something was under way on it."""
 
 
-_Future: TypeAlias = "asyncio.Future[list[Reply]] | Arrival[list[Reply]]"
-
-
 class Packed(NamedTuple):
     """Commands as they are sent, and how many replies come of them."""
 
@@ -63,7 +58,7 @@ class _Flight:
 
     __slots__ = ("data", "due", "expected", "future", "replies", "seconds")
 
-    def __init__(self, future: _Future, due: float, seconds: float) -> None:
+    def __init__(self, future: asyncio.Future[list[Reply]], due: float, seconds: float) -> None:
         self.data = b""
         self.expected = 0
         self.future = future
@@ -71,24 +66,14 @@ class _Flight:
         self.seconds = seconds
         self.replies: list[Reply] = []
 
-    def land(self, *, at_once: bool) -> None:
-        """Hand out what came back; `at_once` lets the task that waits for it go on now."""
-        future = self.future
-        if future.done():  # its caller is gone
+    def land(self, error: Exception | None = None) -> None:
+        if self.future.done():  # its caller is gone
             return
-        if at_once and type(future) is Arrival:
-            future.arrive(self.replies)
+        if error is None:
+            self.future.set_result(self.replies)
         else:
-            future.set_result(self.replies)
-
-    def lose(self, error: Exception) -> None:
-        """Tell that nothing comes back any more."""
-        future = self.future
-        if future.done():
-            return
-        future.set_exception(error)
-        if isinstance(future, asyncio.Future):
-            future.exception()  # its caller may be gone: that is no error of the program
+            self.future.set_exception(error)
+            self.future.exception()  # its caller may be gone: that is no error of the program
 
 
 class Wire(asyncio.Protocol):
@@ -120,43 +105,33 @@ class Wire(asyncio.Protocol):
         """Whether what is sent now leaves now."""
         return self.broken is None and self._transport is not None
 
-    def send(self, commands: Sequence[Command], seconds: float) -> asyncio.Future[list[Reply]]:
+    def send(
+        self, commands: Sequence[Command] | Packed, seconds: float
+    ) -> asyncio.Future[list[Reply]]:
         """Send commands; return the future of their replies, one for each.
 
         The future raises `LostError` when the connection breaks, or when not all replies are there
         after `seconds`. An error that the server answers with is a reply like any other.
         """
-        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-        self._launch(commands, seconds, future)
-        return future
-
-    def ask(self, commands: Sequence[Command] | Packed, seconds: float) -> Arrival[list[Reply]]:
-        """Do the same for a task that waits for the replies next, and for nothing else."""
-        arrival: Arrival[list[Reply]] = Arrival(asyncio.get_running_loop())
-        self._launch(commands, seconds, arrival)
-        return arrival
-
-    def _launch(
-        self, commands: Sequence[Command] | Packed, seconds: float, future: _Future
-    ) -> None:
-        loop = future.get_loop()
+        loop = asyncio.get_running_loop()
         due = loop.time() + seconds
-        flight = _Flight(future, due, seconds)
+        flight = _Flight(loop.create_future(), due, seconds)
         try:
             sent = commands if type(commands) is Packed else packed(commands)  # type: ignore[arg-type]  # narrowed by `type`
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of it is sent
-            flight.lose(_lost(error))
-            return
+            flight.land(_lost(error))
+            return flight.future
         flight.data, flight.expected = sent
         if self.broken is not None:
-            flight.lose(LostError("the connection is broken"))
-            return
+            flight.land(LostError("the connection is broken"))
+            return flight.future
         if self._connecting is None:
             self._connecting = loop.create_task(self._connect())
         if self._alarm is None or due < self._alarm.when():
             self._set_alarm(due)
         self._queue.append(flight)
         self._leave_soon()
+        return flight.future
 
     async def _connect(self) -> None:
         try:
@@ -187,7 +162,6 @@ class Wire(asyncio.Protocol):
             self._transport.write(b"".join([flight.data for flight in flights]))
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
-            return
         for flight in flights:
             flight.data = b""  # it may be large, and the reply may take long
 
@@ -197,7 +171,6 @@ class Wire(asyncio.Protocol):
         """Hand out replies, in the order in which commands were sent."""
         if self.broken is not None:
             return
-        landed: list[_Flight] = []
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not NOTHING:
@@ -206,21 +179,9 @@ class Wire(asyncio.Protocol):
                 flight = self._flights[0]
                 flight.replies.append(reply)
                 if len(flight.replies) == flight.expected:
-                    landed.append(self._flights.popleft())
+                    self._flights.popleft().land()
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
-        self._land(landed)
-
-    def _land(self, landed: list[_Flight]) -> None:
-        """Hand out what came back. Those who waited go on one after the other, unless one stops."""
-        at_once = asyncio.current_task() is None
-        waiting = iter(landed)
-        try:
-            for flight in waiting:
-                flight.land(at_once=at_once)
-        finally:
-            for flight in waiting:  # the program is being stopped: they go on if the loop does
-                flight.land(at_once=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Lose what is under way."""
@@ -266,7 +227,7 @@ class Wire(asyncio.Protocol):
         self._connection.abort()
         lost = _lost(error)
         for flight in (*self._flights, *self._queue):
-            flight.lose(lost)
+            flight.land(lost)
         self._flights.clear()
         self._queue.clear()
 
@@ -321,6 +282,11 @@ class _Ours:
             protocolError=InvalidResponse, replyError=mapped, notEnoughData=NOTHING
         )
         return transport, reader
+
+    async def disconnect(self, *_: object, **__: object) -> None:
+        """Do so where the driver gives up: its own farewell outlives who does not wait for it."""
+        self._parser.on_disconnect()
+        self.abort()
 
     def abort(self) -> None:
         """Close without a farewell; what was not sent is not sent any more."""
