@@ -211,8 +211,7 @@ class Client:
         wire = None if address is None else self._wires.get(("read", address))
         if wire is not None and wire.is_ready:
             try:
-                patience = self.patience(deadline, call.size)
-                (reply,) = await wire.send((call.command,), patience)
+                (reply,) = await wire.send((call.command,), self.patience(deadline, call.size))
             except LostError:
                 pass
             else:
@@ -430,8 +429,7 @@ class _Round:
         patience = self.client.patience(self.deadline, size)
         if self.replicas:
             commands.append(self._wait_command(patience))
-        slack = WAIT_SLACK if self.replicas else 0
-        answers = await wire.send(commands, patience + slack)
+        answers = await wire.send(commands, patience + (WAIT_SLACK if self.replicas else 0))
         if self.replicas:
             await self._confirm(wire, answers.pop())
         if not self.asked:

@@ -284,7 +284,10 @@ class _Ours:
         return transport, reader
 
     async def disconnect(self, *_: object, **__: object) -> None:
-        """Do so where the driver gives up: its own farewell outlives who does not wait for it."""
+        """Close at once where the driver gives up while it connects.
+
+        Its own way waits for the server's farewell, and leaves the socket open to who does not.
+        """
         self._parser.on_disconnect()
         self.abort()
 
