@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +50,52 @@ def test_generated_ids_are_32_hex_characters_and_unique() -> None:
     operations = {ids.operation() for _ in range(10_000)}
     assert len(operations) == 10_000
     assert {len(operation) for operation in operations} == {8}
+
+
+def test_threads_share_no_ids() -> None:
+    """Eight threads at once, each with ten thousand ids of two kinds: no two alike."""
+    ids = RandomIds()
+
+    def made(_: int) -> list[str]:
+        return [id for _ in range(5_000) for id in (ids.event_id(), ids.operation().hex())]
+
+    with ThreadPoolExecutor(8) as threads:
+        all_of_them = [id for each in threads.map(made, range(8)) for id in each]
+    assert len(set(all_of_them)) == 80_000
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # where threads are running
+def test_a_forked_process_repeats_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even at the same nanosecond: what was left of the noise is dropped in the child."""
+    monkeypatch.setattr("sojourn.ports.time.time_ns", lambda: 1_800_000_000_000_000_000)
+    ids = RandomIds()
+    ids.operation()  # noise is at hand now
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            told = [id for _ in range(100) for id in (ids.event_id(), ids.operation().hex())]
+            os.write(writer, " ".join(told).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        theirs = pipe.read().split()
+    os.waitpid(child, 0)
+    ours = [id for _ in range(100) for id in (ids.event_id(), ids.operation().hex())]
+    assert len({*ours, *theirs}) == 400
+
+
+def test_the_twin_of_a_machine_repeats_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was resumed with the same noise at hand: a nanosecond later its ids are others."""
+    ids = RandomIds()
+    noise = [random.Random(number).getrandbits(64) for number in range(1_000)]
+    made: list[str] = []
+    for now in (1_800_000_000_000_000_000, 1_800_000_000_000_000_001):
+        monkeypatch.setattr("sojourn.ports.time.time_ns", lambda now=now: now)
+        monkeypatch.setattr("sojourn.ports._words", noise.copy())
+        made += [id for _ in range(100) for id in (ids.event_id(), ids.operation().hex())]
+    assert len(set(made)) == 400
 
 
 @pytest.mark.behaviour(1)

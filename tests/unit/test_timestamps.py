@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sojourn.timestamps import (
@@ -98,9 +98,12 @@ def test_the_bounds_are_those_of_a_datetime() -> None:
     assert from_datetime(to_datetime(LATEST)) == LATEST
 
 
-@given(st.integers(EARLIEST, LATEST))
+@given(st.integers(EARLIEST, LATEST) | st.integers(0, 2**33 * MICROSECONDS))
+@example(2**32 * MICROSECONDS - 1)
+@example(2**32 * MICROSECONDS)
+@example(-1)
 def test_an_instant_survives_a_datetime(instant: int) -> None:
-    """To an aware UTC datetime and back is exact, before the epoch too."""
+    """To an aware UTC datetime and back is exact, before the epoch and far in the future too."""
     moment = to_datetime(instant)
     assert moment.tzinfo is UTC
     assert from_datetime(moment) == instant
