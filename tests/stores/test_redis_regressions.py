@@ -32,7 +32,7 @@ from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
 from sojourn.model import Header
 from sojourn.store import Change, Delete, Due, Get, SupportsWatch
-from sojourn.stores.redis import RedisStore, rows
+from sojourn.stores.redis import RedisStore, routes, rows
 from sojourn.stores.redis.inspection import faults_of
 from sojourn.stores.redis.options import parse
 from sojourn.stores.redis.plain import is_plain as really_plain
@@ -445,6 +445,29 @@ headers = st.builds(
 )
 
 
+async def test_a_session_that_was_made_anew_for_another_user_shows_that_ones_state(
+    url: str,
+) -> None:
+    """Although this process remembers where it was, and whose."""
+    place = f"{url}?prefix=anew"
+    route = routes.of_user("default", "ann")
+    beside = next(
+        user for user in map(str, itertools.count()) if routes.of_user("default", user) == route
+    )  # so that the session is at the same place again
+    async with SessionManager.open(place) as one, SessionManager.open(place) as other:
+        for user in ("ann", beside, "bob", None, "ann"):
+            state = {"n": 1} if user is None else {"n": 1, "user:name": user}
+            await other.create(id="s", user=user, state=state)
+            found = await one.require("s")
+            assert (found.user, found.state.get("user:name")) == (user, user)
+            seen = await one.require("s")
+            assert (seen.user, seen.state.get("user:name")) == (user, user)
+            mark = {} if user is None else {"user:mark": user}
+            await one.append(found, Event(kind="note"), state=mark)
+            assert (await other.require("s")).state.get("user:mark") == user
+            await other.delete("s")
+
+
 @given(header=headers)
 def test_a_header_reads_back_as_it_was_kept(header: Header) -> None:
     text = rows.head_text(header, rows.fixed_text(header))
@@ -657,6 +680,26 @@ async def test_commands_that_can_not_be_sent_cost_nobody_else(server: Server) ->
             await wire.send([("ECHO", "\ud800")], PATIENCE)
         assert await fine == [b"PONG"]
         assert wire.broken is None
+    finally:
+        await wire.close()
+
+
+async def test_a_broken_connection_keeps_nothing_and_says_why(server: Server) -> None:
+    """What was under way is told the reason; what comes after is neither kept nor sent."""
+    wire = wire_to(server)
+    reason = ConnectionError("pulled")
+    try:
+        assert await wire.send([("PING",)], PATIENCE) == [b"PONG"]
+        waiting = wire.send([("BLPOP", "nothing", "0")], PATIENCE)
+        wire.drop(reason)
+        with pytest.raises(LostError, match="pulled") as caught:
+            await waiting
+        assert caught.value.__cause__ is reason
+        with pytest.raises(LostError, match="is broken"):
+            await wire.send([("PING",)], PATIENCE)
+        assert not wire.is_ready
+        assert not wire._queue
+        assert not wire._flights
     finally:
         await wire.close()
 
