@@ -529,12 +529,24 @@ class Stumbling(MemoryStore):
         await asyncio.Event().wait()
 
 
-async def test_a_failed_export_leaves_no_file(tmp_path: Path) -> None:
+async def test_a_failed_export_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor anything open: the collector would finish the compression, in a file that is closed."""
+    made: list[gzip.GzipFile] = []
+
+    class Noted(gzip.GzipFile):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            made.append(self)
+
+    monkeypatch.setattr("sojourn.transfer.files.gzip.GzipFile", Noted)
     store = Stumbling()
     await fill(store)
     with pytest.raises(Unavailable, match="stumbled"):
         await export_sessions(store, tmp_path / "file.gz")
     assert names_in(tmp_path) == []
+    assert [file.closed for file in made] == [True]
 
 
 async def test_a_cancelled_export_leaves_no_file(tmp_path: Path) -> None:

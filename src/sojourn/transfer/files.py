@@ -130,10 +130,11 @@ class Sink:
 
     def abandon(self) -> None:
         """Remove what was written and not finished. Twice is fine, and after `finish`."""
-        if self._path is None or self._raw is None:
+        if self._path is None or self._raw is None or self._out is None:
             return
-        with suppress(OSError):
-            self._raw.close()
+        for file in (self._out, self._raw):  # gzip leaves open what it was given
+            with suppress(OSError):
+                file.close()
         if self._hidden is not None:
             self._hidden.unlink(missing_ok=True)
             self._hidden = None
@@ -181,7 +182,8 @@ class Source:
 
     def close(self) -> None:
         """Close what was opened here. Twice is fine."""
-        if self._file is not None and self._in is not None:
+        if self._file is None or self._in is None:
+            return
+        for file in (self._in, self._file):  # gzip leaves open what it was given
             with suppress(OSError):
-                self._in.close()
-                self._file.close()  # gzip leaves open what it was given
+                file.close()
