@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.blocking.waiting import SECONDS, HeldStore, in_threads, joined
 
-from sojourn import Event, InvalidQuery, LeaseHeld
+from sojourn import Event, InvalidQuery, LeaseHeld, current_session
 from sojourn.blocking import SessionManager, timeout
 from sojourn.blocking.deadline import seconds_left
 from sojourn.blocking.loop import SIGNAL_SECONDS, Call
@@ -271,3 +271,25 @@ def test_waiting_for_a_lease_ends_with_the_deadline(sessions: SessionManager) ->
             pass
         with pytest.raises(LeaseHeld), sessions.lease(s.id):
             pass
+
+
+@pytest.mark.parametrize("error", [None, ValueError("the body's")], ids=["late", "raises"])
+def test_who_has_no_time_left_holds_nothing(
+    sessions: SessionManager, error: ValueError | None
+) -> None:
+    """A lease would be renewed for ever, and a scope keep its session in use."""
+    s = sessions.create(state={"n": 0})
+    for span in (sessions.lease(s.id), sessions.scope(s)):
+        span.__enter__()
+        s.state["n"] = 1
+        with timeout(0):
+            if error is None:
+                with pytest.raises(TimeoutError, match="no time"):
+                    span.__exit__(None, None, None)
+            else:
+                assert not span.__exit__(ValueError, error, None)
+    assert current_session() is None
+    assert sessions._gateway.bridge().sessions.scopes.live() == frozenset()
+    assert sessions.require(s.id).state["n"] == 0
+    with sessions.lease(s.id) as lease:
+        assert lease.token == 2

@@ -44,6 +44,16 @@ def seconds_left() -> float | None:
     return None if until is None else until - time.monotonic()
 
 
+@contextmanager
+def no_deadline() -> Iterator[None]:
+    """Give the calls inside as long as they take: what has to be done, late or not."""
+    token = _until.set(None)
+    try:
+        yield
+    finally:
+        _until.reset(token)
+
+
 def without_deadline(context: Context) -> Context:
     """Return the context with no deadline in it: who waits is in a hurry, not what it waits for."""
     if context.get(_until) is not None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sojourn.blocking.deadline import without_deadline
+from sojourn.blocking.deadline import no_deadline, seconds_left, without_deadline
 from sojourn.errors import Closed
 
 if TYPE_CHECKING:
@@ -97,13 +97,21 @@ class _Entered:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """Leave the async context manager, then undo what entering set in the context."""
+        """Leave the async context manager, then undo what entering set in the context.
 
-        async def leave(_sessions: SessionManager) -> bool | None:
-            return await self._manager.__aexit__(kind, error, trace)
-
+        Who has no time left leaves it all the same: else it would be held for ever. A body that
+        was done too late has failed then, with the `TimeoutError` that is raised.
+        """
+        left = seconds_left()
         try:
-            return self._bridge.run(leave, self._context)
+            if left is None or left > 0:
+                return self._aexit(kind, error, trace)
+            with no_deadline():
+                if error is not None:
+                    return self._aexit(kind, error, trace)
+                late = TimeoutError("no time is left for what is done at the end of this body")
+                self._aexit(TimeoutError, late, None)
+                raise late
         except Closed:
             if error is None:
                 raise
@@ -113,6 +121,17 @@ class _Entered:
                 # Left by another thread than entered: there it was never set.
                 with contextlib.suppress(ValueError):
                     variable.reset(token)
+
+    def _aexit(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        async def leave(_sessions: SessionManager) -> bool | None:
+            return await self._manager.__aexit__(kind, error, trace)
+
+        return self._bridge.run(leave, self._context)
 
 
 def as_it_is(_bridge: Bridge, value: T) -> T:
