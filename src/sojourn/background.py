@@ -64,7 +64,7 @@ class Job(Generic[T]):
         """Made by `Background.submit`."""
         self.number = number
         """Counts the jobs of a runner, from 1."""
-        self.name: str = getattr(fn, "__qualname__", type(fn).__name__)
+        self.name: str = name_of(fn)
         """The name of its function. Its arguments may be private and are not shown."""
         self.carried = carried
         """The session that it joins, as `carry` wrote it; `None` without one."""
@@ -92,6 +92,14 @@ class Job(Generic[T]):
     def error(self) -> BaseException | None:
         """Why it failed or was dropped; `None` if it was not, or not yet."""
         return self._outcome.exception() if self._outcome.done() else None
+
+    async def settled(self) -> None:
+        """Wait until it is done, whatever came of it."""
+        await asyncio.wait([self._outcome])
+
+    def outcome(self) -> T:
+        """Return its result once it is done, or raise why it has none; from any thread."""
+        return self._outcome.result()
 
     async def run(self) -> T:
         """Call its function. Raises `InvalidQuery` for one that is not async."""
@@ -143,8 +151,8 @@ class Background:
         if drain is not None and not drain >= 0:
             raise InvalidQuery("drain", "give seconds from 0, or None for as long as it takes")
         self._sessions = sessions
-        self._workers = _at_least_one("workers", workers)
-        self._queue = _at_least_one("queue", queue)
+        self._workers = at_least_one("workers", workers)
+        self._queue = at_least_one("queue", queue)
         self._drain = drain
         self._on_error = on_error
         self._accepted = 0
@@ -345,7 +353,7 @@ class Background:
 
     def _not_from_a_job(self, verb: str) -> None:
         if asyncio.current_task() in self._running:
-            raise InvalidQuery(verb, "a job of this runner would wait for itself")
+            raise waits_for_itself(verb)
 
     def _cancel_all(self) -> list[Job[Any]]:
         """Cancel what runs, let nothing more begin, and return what will not report by itself."""
@@ -399,7 +407,7 @@ async def parallel_map(
     The first error cancels the others, is raised once they are done, and what they had saved stays.
     Raises `OutOfScope` for child scopes where no session is ambient.
     """
-    _at_least_one("limit", limit)
+    at_least_one("limit", limit)
     scope = current_scope()
     if child and scope is None:
         raise OutOfScope("parallel_map(child=True)")
@@ -434,7 +442,18 @@ async def _one(fn: Callable[[Item], Awaitable[T]], item: Item, scope: Scope | No
         return await fn(item)
 
 
-def _at_least_one(name: str, number: object) -> int:
+def name_of(fn: Callable[..., object]) -> str:
+    """Return what a job is called: the name of its function."""
+    name: str = getattr(fn, "__qualname__", type(fn).__name__)
+    return name
+
+
+def waits_for_itself(verb: str) -> InvalidQuery:
+    """Return what is raised when a job calls a verb that waits for all jobs of its runner."""
+    return InvalidQuery(verb, "a job of this runner would wait for itself")
+
+
+def at_least_one(name: str, number: object) -> int:
     """Return a number if it is a whole one from 1. Raises `InvalidQuery`."""
     if type(number) is not int or number < 1:
         raise InvalidQuery(name, f"give a whole number from 1, not {number!r}")

@@ -45,10 +45,10 @@ class Scope:
         "_around",
         "_keeper",
         "_left",
-        "_scopes",
         "_token",
         "ends",
         "id",
+        "owner",
         "parent_id",
         "session",
     )
@@ -65,7 +65,8 @@ class Scope:
         """The id of the scope around it when it was entered, `None` for an outermost one."""
         self.ends = ends
         """Whether the session is to end with its last scope."""
-        self._scopes = scopes
+        self.owner = scopes
+        """The scopes of its manager."""
         self._left = False
         self._keeper: asyncio.Future[None] | None = None
         self._token: Token[Scope | None] | None = None
@@ -96,7 +97,7 @@ class Scope:
         The copy shows what is stored: not what the copy of this scope has not saved. Raises
         `NotFound` for a session that has not been saved yet, and what `SessionManager.scope` does.
         """
-        return self._scopes.resume(carry(self.session), save_on_error=save_on_error, end=False)
+        return self.owner.resume(carry(self.session), save_on_error=save_on_error, end=False)
 
     def begin(self, keeper: asyncio.Future[None] | None) -> None:
         """Make the session ambient; `keeper` is what keeps it in use meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,8 @@ from tests.blocking import mirror
 from tests.blocking.mirror import FACES, Face, in_sync_types, in_sync_words, made_from, path_of
 
 import sojourn
-from sojourn import blocking
+from sojourn import background, blocking
+from sojourn.blocking import background as blocking_background
 from sojourn.checkpoints import Checkpoints
 from sojourn.history import History
 
@@ -24,24 +26,45 @@ PAIRS: dict[type, type] = {
     Checkpoints: blocking.Checkpoints,
     sojourn.Lease: blocking.Lease,
     sojourn.Reaper: blocking.Reaper,
+    sojourn.Background: blocking.Background,
+    background.Job: blocking_background.Job,
 }
 
-MADE_FOR_US = {blocking.Documents, blocking.History, blocking.Checkpoints, blocking.Lease}
+MADE_FOR_US = {
+    blocking.Documents,
+    blocking.History,
+    blocking.Checkpoints,
+    blocking.Lease,
+    blocking_background.Job,
+}
 """Classes whose constructor is not for users."""
 
 NOT_MIRRORED = {
     "Lease.keep": "the manager's own: what renews a lease in the background",
+    "Job.run": "the runner's own",
+    "Job.settled": "the sync face's own: what its `result` waits for",
+    "Job.outcome": "the sync face's own: what its `result` is",
+    "Job.succeeded": "the runner's own",
+    "Job.failed": "the runner's own",
 }
 """Public methods of the async face that the sync one does without, and why."""
 
 OWN_WORDS = {
     "SessionManager": "says what is different about threads and forks",
     "SessionManager.on_end": "the hook may be a plain function",
+    "Background": "says what is different about threads, forks and exits",
+    "Background.submit": "who waits is out of time instead of cancelled",
+    "Background.stop": "threads cannot be cancelled",
+    "Background.__exit__": "as for `stop`",
+    "Job": "there is `result()` in place of `await`",
 }
 """Whose docstring is not the same, and why."""
 
 OWN_TYPES = {"SessionManager.store": "underneath.Store"}
 """What returns another thing by the same name."""
+
+OWN_MEMBERS = {"Lease": {"id", "epoch", "token", "lost"}, "Job": {"result"}}
+"""What is an attribute of the async one, or stands in place of `await`."""
 
 ENTERED = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
 
@@ -65,14 +88,23 @@ def members_of(kind: type) -> dict[str, Callable[..., object]]:
     return found
 
 
+def sync_parameters(original: inspect.Signature) -> list[inspect.Parameter]:
+    """Return the parameters of an async verb as the sync one has them: its functions are plain."""
+    return [
+        parameter.replace(annotation=re.sub(r"Awaitable\[(.*?)\]", r"\1", parameter.annotation))
+        if isinstance(parameter.annotation, str)
+        else parameter
+        for parameter in original.parameters.values()
+    ]
+
+
 @pairs
 def test_every_verb_is_there_and_no_other(theirs: type, ours: type) -> None:
     wanted = {
         name for name in members_of(theirs) if f"{theirs.__name__}.{name}" not in NOT_MIRRORED
     }
     there = {ENTERED.get(name, name) for name in members_of(ours)}
-    attributes = {"id", "epoch", "token", "lost"} if theirs is sojourn.Lease else set()
-    assert there - attributes == wanted
+    assert there - OWN_MEMBERS.get(ours.__name__, set()) == wanted
 
 
 @pairs
@@ -82,7 +114,7 @@ def test_signatures_are_the_same(theirs: type, ours: type) -> None:
         if (other := known.get(ENTERED.get(name, name))) is None:
             continue
         sync, original = inspect.signature(mine), inspect.signature(other)
-        assert list(sync.parameters.values()) == list(original.parameters.values()), name
+        assert list(sync.parameters.values()) == sync_parameters(original), name
         returned = in_sync_types(str(original.return_annotation))
         assert sync.return_annotation == OWN_TYPES.get(f"{ours.__name__}.{name}", returned), name
 
@@ -128,6 +160,13 @@ def test_a_verb_that_changed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(mirror, "_text_of", lambda _module, text=changed: text)
         assert made_from(face) != path_of(face.target).read_text()
         monkeypatch.undo()
+
+
+def test_parallel_map_is_the_same() -> None:
+    sync = inspect.signature(blocking.parallel_map)
+    original = inspect.signature(sojourn.parallel_map)
+    assert list(sync.parameters.values()) == sync_parameters(original)
+    assert sync.return_annotation == original.return_annotation
 
 
 def test_a_store_is_asked_what_only_some_can() -> None:

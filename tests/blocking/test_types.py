@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 from sojourn import Document, Event, Page, Session
 from sojourn.blocking import (
+    Background,
     Checkpoints,
     Documents,
     History,
@@ -16,7 +17,9 @@ from sojourn.blocking import (
     Reaper,
     SessionManager,
     Store,
+    parallel_map,
 )
+from sojourn.blocking.background import Job
 
 if TYPE_CHECKING:
     from sojourn.checkpoints import Checkpoint
@@ -57,3 +60,8 @@ def test_the_types_of_what_is_handed_out_are_real(sessions: SessionManager) -> N
     saved: Checkpoint = checkpoints.save(b"1")
     assert_type(checkpoints.stream(saved), Iteration[bytes])
     assert_type(Reaper(sessions).sweep(), int)
+    with Background(sessions) as jobs:
+        job = assert_type(jobs.submit(divmod, 7, 2, session=s), Job[tuple[int, int]])
+        assert_type(job.result(), tuple[int, int])
+        assert_type(jobs.stop(), list[Job[Any]])
+    assert_type(parallel_map(str, [1, 2]), list[str])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sojourn.blocking.background import Background
 from sojourn.blocking.checkpoints import Checkpoints
 from sojourn.blocking.deadline import timeout
 from sojourn.blocking.documents import Documents
@@ -10,10 +11,12 @@ from sojourn.blocking.hooks import Cleaner, Hook
 from sojourn.blocking.iteration import Iteration
 from sojourn.blocking.lease import Lease
 from sojourn.blocking.manager import SessionManager
+from sojourn.blocking.parallel import parallel_map
 from sojourn.blocking.reaper import Reaper
 from sojourn.blocking.store import Store
 
 __all__ = [
+    "Background",
     "Checkpoints",
     "Cleaner",
     "Documents",
@@ -24,5 +27,6 @@ __all__ = [
     "Reaper",
     "SessionManager",
     "Store",
+    "parallel_map",
     "timeout",
 ]

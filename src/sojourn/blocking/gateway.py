@@ -12,14 +12,16 @@ from sojourn.blocking import loop
 from sojourn.blocking.deadline import without_deadline
 from sojourn.blocking.hooks import in_thread
 from sojourn.blocking.loop import LoopThread, refuse_inside_a_loop
-from sojourn.errors import Closed
+from sojourn.errors import Closed, InvalidQuery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextvars import Context
 
     from sojourn.blocking.hooks import Hook
+    from sojourn.blocking.loop import Lodger
     from sojourn.manager import SessionManager
+    from sojourn.scopes import Scope, Scopes
 
 T = TypeVar("T")
 
@@ -34,6 +36,8 @@ class Bridge:
     def __init__(self, sessions: SessionManager, *, owns_store: bool) -> None:
         """`owns_store`: whether the store is opened by the first call and closed with the loop."""
         self.sessions = sessions
+        self.lodgers: weakref.WeakSet[Lodger] = weakref.WeakSet()
+        """What is stopped before the loop is. Only the loop's thread adds to it."""
         self._owns_store = owns_store
         self._lock = threading.RLock()
         self._thread: LoopThread | None = None
@@ -81,7 +85,7 @@ class Bridge:
             if self._refusal is not None:
                 raise Closed(self._refusal.what, self._refusal.reason)
             if self._thread is None:
-                self._thread = LoopThread()
+                self._thread = LoopThread(self.lodgers)
                 last = self.sessions.store.close if self._owns_store else None
                 # Neither of them knows the bridge: it can be collected while they are there.
                 self._stopper = weakref.finalize(self, self._thread.stop_soon, last)
@@ -158,6 +162,7 @@ class Gateway:
                 for hook in self._hooks:
                     sessions.on_end(in_thread(hook))
                 self._bridge = Bridge(sessions, owns_store=self._owns_store)
+                _leading[sessions.scopes] = weakref.ref(self)
             return self._bridge
 
     def run(self, work: Callable[[SessionManager], Awaitable[T]]) -> T:
@@ -190,7 +195,19 @@ class Gateway:
             self._bridge = None
 
 
+def gateway_to(scope: Scope) -> Gateway:
+    """Return what leads to the manager that a scope is of. Raises `InvalidQuery` for none."""
+    leading = _leading.get(scope.owner)
+    gateway = None if leading is None else leading()
+    if gateway is None:
+        raise InvalidQuery("child", "the ambient session is of no sojourn.blocking.SessionManager")
+    return gateway
+
+
 _gateways: weakref.WeakSet[Gateway] = weakref.WeakSet()
+
+_leading: weakref.WeakKeyDictionary[Scopes, weakref.ref[Gateway]] = weakref.WeakKeyDictionary()
+"""By the scopes of its manager, what leads there. A lookup is one step, from whichever thread."""
 
 _bridges: weakref.WeakSet[Bridge] = weakref.WeakSet()
 """Those that are led to, and those that only a lease or a watch still holds."""

@@ -43,14 +43,17 @@ def in_thread(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return function
 
     async def called(*arguments: Any) -> Any:
-        made = await _called(lambda: function(*arguments))
+        made = await called_in_thread(lambda: function(*arguments), "sojourn hook")
         return await made if inspect.isawaitable(made) else made
 
     return called
 
 
-async def _called(call: Callable[[], T]) -> T:
-    """Call a function in a thread of its own: many that wait for one another are no trouble."""
+async def called_in_thread(call: Callable[[], T], name: str) -> T:
+    """Call a function in a thread of its own: many that wait for one another are no trouble.
+
+    It is a daemon, so that a program can end although a call never does.
+    """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
     context = copy_context()
@@ -69,7 +72,7 @@ async def _called(call: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed meanwhile
             loop.call_soon_threadsafe(arrive, result, failure)
 
-    threading.Thread(target=work, name="sojourn hook", daemon=True).start()
+    threading.Thread(target=work, name=name, daemon=True).start()
     result, error = await outcome
     if error is not None:
         raise error

@@ -9,13 +9,13 @@ import logging
 import math
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from sojourn.blocking.deadline import seconds_left
 from sojourn.errors import Closed, WouldBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
     from contextvars import Context
 
 T = TypeVar("T")
@@ -37,6 +37,29 @@ def refuse_inside_a_loop() -> None:
     except RuntimeError:
         return
     raise WouldBlock("a call of sojourn.blocking")
+
+
+def wait_for(over: threading.Event, seconds: float | None = None) -> bool:
+    """Wait for an event, for so long at most; return whether it is set.
+
+    The main thread looks up now and then: a signal that comes just before a thread goes to
+    sleep is handled only once it wakes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return over.wait(seconds)
+    left = math.inf if seconds is None else seconds
+    while left > SIGNAL_SECONDS:
+        if over.wait(SIGNAL_SECONDS):
+            return True
+        left -= SIGNAL_SECONDS
+    return over.wait(left)
+
+
+class Lodger(Protocol):
+    """What lives in a loop, begins work by itself, and has to stop before the loop does."""
+
+    async def stop(self, *, cancel: bool) -> object:
+        """Begin nothing more, and cut short what is under way."""
 
 
 class Call(Generic[T]):
@@ -96,19 +119,8 @@ class Call(Generic[T]):
             self._tell()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until its outcome is final; return whether it is.
-
-        The main thread looks up now and then: a signal that comes just before a thread goes to
-        sleep is handled only once it wakes.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return self._over.wait(seconds)
-        left = math.inf if seconds is None else seconds
-        while left > SIGNAL_SECONDS:
-            if self._over.wait(SIGNAL_SECONDS):
-                return True
-            left -= SIGNAL_SECONDS
-        return self._over.wait(left)
+        """Wait until its outcome is final; return whether it is."""
+        return wait_for(self._over, seconds)
 
     def was_cancelled(self) -> bool:
         """Return whether it came to nothing because it was cancelled."""
@@ -135,8 +147,12 @@ async def _until_set(over: asyncio.Event) -> None:
 class LoopThread:
     """An event loop that runs in a daemon thread until it is stopped."""
 
-    def __init__(self) -> None:
-        """Start the thread. Raises `Closed` where none can be started: at interpreter exit."""
+    def __init__(self, lodgers: Collection[Lodger] = ()) -> None:
+        """Start the thread. Raises `Closed` where none can be started: at interpreter exit.
+
+        `lodgers` are stopped before anything else when the loop is: whoever is there then.
+        """
+        self._lodgers = lodgers
         self._loop = asyncio.new_event_loop()
         self._lock = threading.RLock()  # a signal handler may come back while its thread holds it
         self._calls: set[Call[Any]] = set()
@@ -244,6 +260,8 @@ class LoopThread:
 
     async def _end(self, last: Callable[[], Awaitable[object]] | None) -> None:
         try:
+            stops = [lodger.stop(cancel=True) for lodger in list(self._lodgers)]
+            await asyncio.gather(*stops, return_exceptions=True)
             others = asyncio.all_tasks() - {self._ending}
             for task in others:
                 task.cancel()
