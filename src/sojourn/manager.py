@@ -46,8 +46,9 @@ Window = int | EventQuery | None
 class SessionManager:
     """Keeps the sessions of one app in one store.
 
-    It is safe to share between tasks of one event loop. Use `SessionManager.open(url)` to have it
-    open and close its store; one that is given a store leaves that to whoever made it.
+    It is safe to share between tasks of the event loop that it was opened in; another one is told
+    `Closed`. Use `SessionManager.open(url)` to have it open and close its store; one that is given
+    a store leaves that to whoever made it.
     """
 
     def __init__(

@@ -35,8 +35,11 @@ PREFIX = "SOJOURN_"
 FILE_VARIABLE = "SOJOURN_SETTINGS"
 """The variable that names the file to read instead of the two."""
 
-NOT_SETTINGS = frozenset({FILE_VARIABLE, "SOJOURN_SOAK"})
-"""Variables with our prefix that are something else: the file, and a switch of our own tests."""
+NOT_SETTINGS = frozenset(
+    {FILE_VARIABLE, "SOJOURN_REDIS_USERNAME", "SOJOURN_REDIS_PASSWORD", "SOJOURN_SOAK"}
+)
+"""Variables with our prefix that are something else: the file, what a store looks for itself, and a
+switch of our own tests."""
 
 SERVICE_LINKS = re.compile(r"SOJOURN_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_.*)?)")
 """Variables that Kubernetes gives to every container beside a service that is called sojourn."""

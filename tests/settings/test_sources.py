@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sojourn import InvalidSetting
 from sojourn.settings import FILE_VARIABLE, SETTINGS, Settings, load_settings
+from sojourn.stores.redis import options
 
 PROJECT = '[project]\nname = "mine"\n\n[tool.other]\nx = 1\n\n[tool.sojourn]\n'
 
@@ -168,6 +169,8 @@ def test_an_unknown_setting_is_refused_wherever_it_is(tmp_path: Path) -> None:
         "SOJOURN_PORT_8080_TCP",
         "SOJOURN_PORT_8080_TCP_ADDR",
         "SOJOURN_SOAK",
+        options.USERNAME,
+        options.PASSWORD,
         "sojourn_idel",
         "OTHER",
     ],

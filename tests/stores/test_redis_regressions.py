@@ -647,10 +647,11 @@ async def test_damaged_events_and_documents_are_corrupt(server: Server) -> None:
 async def test_a_connection_of_a_process_is_not_its_childs(server: Server) -> None:
     store = options_of(f"{server.url}?prefix=fork")
     await store.open()
-    store._process = 1
-    with pytest.raises(Closed):
+    store._lifetime._process, loop = 1, store._lifetime._loop
+    store._lifetime._loop = None  # as none runs in a forked child
+    with pytest.raises(Closed, match="forked"):
         await store.get(Get(app="default", id="s", now=1))
-    store._process = os.getpid()
+    store._lifetime._process, store._lifetime._loop = os.getpid(), loop
     await store.close()
 
 

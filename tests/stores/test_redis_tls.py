@@ -160,7 +160,7 @@ async def test_who_refuses_is_quoted_and_not_bid_farewell(
 ) -> None:
     """A farewell may never be answered: waiting for it would hide what was said before."""
     before = sockets()
-    store = open_store(url(refusing, ca=theirs.certificate, timeout=1))
+    store = open_store(url(refusing, ca=theirs.certificate, timeout=10))
     with pytest.raises(Unavailable, match="not you"):
         await store.open()
     await store.close()

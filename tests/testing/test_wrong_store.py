@@ -14,7 +14,7 @@ from sojourn.model import Header
 from sojourn.store import Committed, Create, Delete, Listed, TierDelta
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import check_store
-from sojourn.testing.laws import watch
+from sojourn.testing.laws import closing, watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,21 @@ class Unchecking(MemoryStore):
 
     async def commit(self, change: Change, /) -> Committed:
         return await super().commit(msgspec.structs.replace(change, revision=None))
+
+
+class Homesick(MemoryStore):
+    """Lets a commit in another event loop wait for its own."""
+
+    home: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        self.home = asyncio.get_running_loop()
+        await super().open()
+
+    async def commit(self, change: Change, /) -> Committed:
+        if asyncio.get_running_loop() is not self.home:
+            await asyncio.Event().wait()
+        return await super().commit(change)
 
 
 class Aliasing(MemoryStore):
@@ -480,6 +495,9 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "an_unfinished_restore_leaves_nothing_behind",
         "parts_of_another_restore_are_not_mixed_in",
     },
+    Homesick: {
+        "in_another_event_loop_a_store_works_or_says_closed",
+    },
     Deaf: {
         "every_change_wakes_the_watchers",
     },
@@ -498,6 +516,7 @@ def test_a_wrong_store_breaks_the_laws_about_what_it_gets_wrong(
     store: type[MemoryStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "PATIENCE", 0.5)  # wake-ups that are lost are waited for
+    monkeypatch.setattr(closing, "PATIENCE", 0.5)  # as are calls that never end
     report = asyncio.run(check_store(store))
     assert set(report.broken) == WRONG[store]
     assert not report.ok

@@ -139,13 +139,14 @@ def _delete(id: str) -> Any:
 async def test_a_closed_store_gives_nothing(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "app.db")
     walk = Walk(app="shop", now=CLOCK.now())
-    for _ in range(2):
+    for opened_before in (False, True):
         for call in (store.apps("", 1), store.headers(walk), store.dump(walk)):
             with pytest.raises(Closed):
                 await call
         with pytest.raises(Closed):
             await anext(store.parts("shop", "a", CLOCK.now()))
-        await store.open() if store._state == "not open yet" else None
+        if not opened_before:
+            await store.open()
         await store.close()
 
 

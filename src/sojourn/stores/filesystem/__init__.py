@@ -22,6 +22,7 @@ from sojourn.batcher import Batcher
 from sojourn.errors import Closed, InvalidQuery, Unavailable
 from sojourn.exiting import off_loop
 from sojourn.gate import Gate
+from sojourn.lifetime import Lifetime
 from sojourn.mounts import refuse_unsafe_place
 from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.filesystem import folder, maintenance, readable, writer
@@ -104,8 +105,7 @@ class FilesystemStore:
         self.name = f"file://{self._path}"
         self._durability: Durability = durability
         self._disk = disk or Disk()
-        self._state = "not open yet"
-        self._process = os.getpid()
+        self._lifetime = Lifetime(self.name)
         self._shards: dict[str, Shard] = {}
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._watchers = Watchers(self._nobody_watches)
@@ -114,8 +114,6 @@ class FilesystemStore:
         self._batcher: Batcher[Operation, Any] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._keeper: Keeper | None = None
-        self._opening = asyncio.Lock()
-        self._closing: asyncio.Future[None] | None = None
 
     # --- opening and closing -------------------------------------------------------------------
 
@@ -125,11 +123,9 @@ class FilesystemStore:
         Raises `UnsupportedFilesystem`, `ForeignFile`, `NewerSchema`, `ReadOnly`, `StorageFull` or
         `Unavailable`; in each case the folder is left as it was.
         """
-        async with self._opening:
-            if self._state == "open":
+        async with self._lifetime.turn:
+            if self._lifetime.has_begun():
                 return
-            if self._state == "closed":
-                raise Closed(self.name)
             loop = asyncio.get_running_loop()
             work = off_loop(None, self._prepare)
             try:
@@ -137,9 +133,11 @@ class FilesystemStore:
             except asyncio.CancelledError:
                 work.add_done_callback(_discard)
                 raise
-            if self._state == "closed":  # by somebody else, meanwhile
+            try:
+                self._lifetime.begin()
+            except Closed:  # by somebody else, meanwhile
                 gate.close()
-                raise Closed(self.name)
+                raise
             self._start(loop, gate)
 
     def _start(self, loop: asyncio.AbstractEventLoop, gate: Gate) -> None:
@@ -155,8 +153,6 @@ class FilesystemStore:
         self._batcher = Batcher(self._writer.write, name=self.name, weigh=weight)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sojourn reader")
         self._keeper = Keeper(self._disk, self._shards, self._writer, self._pool, self._moved)
-        self._process = os.getpid()
-        self._state = "open"
 
     def _prepare(self) -> Gate:
         """Check the place and the folder; return the gate of a store that is ready."""
@@ -192,13 +188,7 @@ class FilesystemStore:
         What was removed from an app and is still in its files is removed from them first. A call
         that is cancelled does not stop the closing; another one waits for its end.
         """
-        ours = self._state == "open" and self._process == os.getpid()
-        self._state = "closed"
-        if ours:
-            self._closing = asyncio.ensure_future(self._shut())
-        # Else nothing was opened, or it is the process's that this one was forked from.
-        if self._closing is not None and self._process == os.getpid():
-            await asyncio.shield(self._closing)
+        await self._lifetime.end(self._shut)
 
     async def _shut(self) -> None:
         self._watchers.wake_all()
@@ -217,12 +207,6 @@ class FilesystemStore:
             shard.close()
         self._shards.clear()
 
-    def _check_open(self) -> None:
-        if self._state != "open":
-            raise Closed(self.name, self._state)
-        if self._process != os.getpid():
-            raise Closed(self.name, "of the process that this one was forked from; open it anew")
-
     # --- apps ----------------------------------------------------------------------------------
 
     def _shard(self, app: str) -> Shard:
@@ -235,7 +219,7 @@ class FilesystemStore:
 
     async def _current(self, app: str) -> Shard:
         """Return the shard of an app, with everything that any process has published."""
-        self._check_open()
+        self._lifetime.check()
         shard = self._shard(app)
         shard.check()
         if shard.is_behind():
@@ -395,7 +379,7 @@ class FilesystemStore:
 
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""
-        self._check_open()
+        self._lifetime.check()
         assert self._keeper is not None  # the store is open
         self._keeper.watch(self._shard(app), self._watchers)
         return self._watchers.subscribe((app, id))
@@ -404,7 +388,7 @@ class FilesystemStore:
 
     async def apps(self, after: str, limit: int, /) -> Sequence[str]:
         """Return the apps that have anything. Each of them is read to find out."""
-        self._check_open()
+        self._lifetime.check()
         names = await self._there(lambda: folder.app_names(self._disk, self._path))
         found: list[str] = []
         for app in sorted(name for name in names if name > after):
@@ -470,7 +454,7 @@ class FilesystemStore:
         Raises `PathTaken` if there is something, `Unavailable` or `StorageFull` if it can not be
         written; nothing half-written stays behind.
         """
-        self._check_open()
+        self._lifetime.check()
         assert self._writer is not None  # the store is open
         copy = maintenance.Backup(self._disk, self._path, path)
         # Once begun it goes on to its end, whoever cancels meanwhile: it has files open.
@@ -482,7 +466,7 @@ class FilesystemStore:
 
     async def check(self) -> Sequence[str]:
         """Return what is wrong with the files, in words; empty when all is well."""
-        self._check_open()
+        self._lifetime.check()
         found: list[str] = []
         for place in await self._there(lambda: folder.shard_folders(self._disk, self._path)):
             found += await self._there(partial(maintenance.check, self._disk, place))
@@ -496,7 +480,7 @@ class FilesystemStore:
         Happens by itself, see `keeper`. Raises `StorageFull` or `Unavailable`; then the files stay
         as they were.
         """
-        self._check_open()
+        self._lifetime.check()
         assert self._keeper is not None  # the store is open
         names = [app] if app is not None else None
         if names is None:

@@ -9,11 +9,10 @@ before a crash of the server may be lost, never the consistency.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sojourn.batcher import Batcher
-from sojourn.errors import Closed
+from sojourn.lifetime import Lifetime
 from sojourn.stores.planning import weight
 from sojourn.stores.postgres import inspection, listing, schema, sharing
 from sojourn.stores.postgres.dumping import Dumper
@@ -70,10 +69,7 @@ class PostgresStore:
         """Name the place; `open` goes there."""
         self.name = address.shown
         self._address = address
-        self._state = "not open yet"
-        self._process = os.getpid()
-        self._opening = asyncio.Lock()
-        self._closing: asyncio.Future[None] | None = None
+        self._lifetime = Lifetime(self.name)
         self._pool = Pool(address, address.pool_size)
         self._reader = Reader(address)
         self._watchers = Watchers(address, self._pool)
@@ -93,35 +89,23 @@ class PostgresStore:
         Raises `NewerSchema`, `ForeignFile`, `ReadOnly` or `Unavailable`, with the driver's error as
         its cause.
         """
-        async with self._opening:
-            if self._state == "open":
+        async with self._lifetime.turn:
+            if self._lifetime.has_begun():
                 return
-            self._check_not_closed()
             try:
                 # Not again: whoever opens a store is told at once that it is not there.
                 await self._pool.run(lambda db: schema.migrate(db, self._address), again=False)
-                self._check_not_closed()  # by somebody else, meanwhile
+                self._lifetime.begin()
             except BaseException:
                 await asyncio.shield(self._pool.let_go())
                 raise
-            self._process = os.getpid()
-            self._state = "open"
-
-    def _check_not_closed(self) -> None:
-        if self._state == "closed":
-            raise Closed(self.name)
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then close. Twice is fine.
 
         A call that is cancelled does not stop the closing; another one waits for its end.
         """
-        ours = self._state != "closed" and self._process == os.getpid()
-        self._state = "closed"
-        if ours:
-            self._closing = asyncio.ensure_future(self._shut())
-        if self._closing is not None and self._process == os.getpid():
-            await asyncio.shield(self._closing)
+        await self._lifetime.end(self._shut)
 
     async def _shut(self) -> None:
         await self._watchers.close()
@@ -129,20 +113,14 @@ class PostgresStore:
         await self._writer.close()
         await self._pool.close()
 
-    def _check_open(self) -> None:
-        if self._state != "open":
-            raise Closed(self.name, self._state)
-        if self._process != os.getpid():
-            raise Closed(self.name, "of the process that this one was forked from; open it anew")
-
     # --- how reads and writes travel -----------------------------------------------------------
 
     def _write(self, operation: Operation) -> Coroutine[Any, Any, Any]:
-        self._check_open()
+        self._lifetime.check()
         return self._batcher.submit(operation)
 
     async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
-        self._check_open()
+        self._lifetime.check()
         return await self._pool.run(read)
 
     async def _remove(self, remove: Awaitable[T]) -> T:
@@ -194,22 +172,22 @@ class PostgresStore:
 
     async def delete(self, delete: Delete, /) -> bool:
         """Remove a session with all it owns."""
-        self._check_open()
+        self._lifetime.check()
         return await self._remove(self._removal.delete(delete))
 
     async def forget(self, app: str, user: str, /) -> int:
         """Remove everything of a user."""
-        self._check_open()
+        self._lifetime.check()
         return await self._remove(self._removal.forget(app, user))
 
     async def due(self, due: Due, /) -> Sequence[Header]:
         """Return what the reaper has to look at."""
-        self._check_open()
+        self._lifetime.check()
         return await _final(self._removal.due(due))
 
     async def reap(self, due: Due, /) -> Sequence[str]:
         """Remove what is due."""
-        self._check_open()
+        self._lifetime.check()
         return await self._remove(self._removal.reap(due))
 
     async def tiers(self, app: str, user: str | None, /) -> Tiers:
@@ -243,7 +221,7 @@ class PostgresStore:
 
     async def check(self) -> Sequence[str]:
         """Return what is wrong, in words; it reads everything, and takes its time."""
-        self._check_open()
+        self._lifetime.check()
         loop = asyncio.get_running_loop()
         return await self._pool.run(
             lambda db: inspection.check(db, self._address), until=loop.time() + CHECK_SECONDS
@@ -263,7 +241,7 @@ class PostgresStore:
 
     def parts(self, app: str, id: str, now: int, /) -> AsyncGenerator[Snapshot, None]:
         """Yield a session part by part, on a connection of its own."""
-        self._check_open()
+        self._lifetime.check()
         return self._dumper.parts(app, id, now)
 
     async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
@@ -272,7 +250,7 @@ class PostgresStore:
 
     async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
         """Put a session, or a part of one."""
-        self._check_open()
+        self._lifetime.check()
         try:
             return await _final(self._restoring.restore(restore))
         finally:
@@ -281,13 +259,13 @@ class PostgresStore:
 
     async def restore_shared(self, restore: RestoreShared, /) -> None:
         """Put tiers and documents of an app."""
-        self._check_open()
+        self._lifetime.check()
         put = self._pool.run(lambda db: sharing.restore(self._reader, db, restore))
         await _final(put)
 
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""
-        self._check_open()
+        self._lifetime.check()
         return self._watchers.subscribe((app, id))
 
 

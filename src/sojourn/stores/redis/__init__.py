@@ -8,10 +8,10 @@ acknowledged write survives is what the servers are set up for: see `?replicas=`
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn.errors import Closed
+from sojourn.lifetime import Lifetime
 from sojourn.stores.planning import Recent
 from sojourn.stores.redis.batch import Tools
 from sojourn.stores.redis.client import Client
@@ -70,10 +70,7 @@ class RedisStore:
         """Name the servers; `open` reaches them."""
         self.name = options.name
         self._options = options
-        self._state = "not open yet"
-        self._process = os.getpid()
-        self._opening = asyncio.Lock()
-        self._closing: asyncio.Future[None] | None = None
+        self._lifetime = Lifetime(self.name)
         self._client = Client(options)
         keys = Keys(options.prefix)
         finder = Finder(self._client, keys)
@@ -101,45 +98,32 @@ class RedisStore:
 
     async def open(self) -> None:
         """Reach the servers. Raises `Unavailable` when none answers, or none that will do."""
-        async with self._opening:
-            if self._state == "open":
+        async with self._lifetime.turn:
+            if self._lifetime.has_begun():
                 return
-            if self._state == "closed":
-                raise Closed(self.name)
             await self._client.open()
-            if self._state == "closed":  # by somebody else, meanwhile
+            try:
+                self._lifetime.begin()
+            except Closed:  # by somebody else, meanwhile
                 await self._client.close()
-                raise Closed(self.name)
-            self._process = os.getpid()
-            self._state = "open"
+                raise
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then close. Twice is fine.
 
         A call that is cancelled does not stop the closing; another one waits for its end.
         """
-        ours = self._state == "open" and self._process == os.getpid()
-        self._state = "closed"
-        if ours:
-            self._closing = asyncio.ensure_future(self._shut())
-        if self._closing is not None and self._process == os.getpid():
-            await asyncio.shield(self._closing)
+        await self._lifetime.end(self._shut)
 
     async def _shut(self) -> None:
         await self._watchers.close()
         await self._dispatch.drain()
         await self._client.close()
 
-    def _check_open(self) -> None:
-        if self._state != "open":
-            raise Closed(self.name, self._state)
-        if self._process != os.getpid():
-            raise Closed(self.name, "of the process that this one was forked from; open it anew")
-
     # --- how writes travel ---------------------------------------------------------------------
 
     def _write(self, operation: Operation) -> Coroutine[Any, Any, Any]:
-        self._check_open()
+        self._lifetime.check()
         return self._dispatch.submit(operation)
 
     # --- the contract --------------------------------------------------------------------------
@@ -161,24 +145,24 @@ class RedisStore:
 
     async def get(self, get: Get, /) -> Record | None:
         """Return a session."""
-        self._check_open()
+        self._lifetime.check()
         return await self._reader.get(get)
 
     async def events(
         self, app: str, id: str, now: int, window: EventQuery, /
     ) -> Sequence[Entry] | None:
         """Return a window of a log."""
-        self._check_open()
+        self._lifetime.check()
         return await self._reader.events(app, id, now, window)
 
     async def list(self, query: Query, /) -> Listed:
         """Return a page of sessions."""
-        self._check_open()
+        self._lifetime.check()
         return await self._lister.listed(query)
 
     async def count(self, query: Query, /) -> int:
         """Return how many sessions match."""
-        self._check_open()
+        self._lifetime.check()
         return await self._lister.count(query)
 
     async def touch(self, touch: Touch, /) -> Header:
@@ -196,32 +180,32 @@ class RedisStore:
 
     async def forget(self, app: str, user: str, /) -> int:
         """Remove everything of a user."""
-        self._check_open()
+        self._lifetime.check()
         return await self._remover.forget(app, user)
 
     async def due(self, due: Due, /) -> Sequence[Header]:
         """Return what the reaper has to look at."""
-        self._check_open()
+        self._lifetime.check()
         return await self._remover.due(due)
 
     async def reap(self, due: Due, /) -> Sequence[str]:
         """Remove what is due."""
-        self._check_open()
+        self._lifetime.check()
         return await self._remover.reap(due)
 
     async def tiers(self, app: str, user: str | None, /) -> Tiers:
         """Return shared state."""
-        self._check_open()
+        self._lifetime.check()
         return await self._reader.tiers(app, user)
 
     async def document(self, query: DocumentQuery, /) -> StoredDocument | None:
         """Return one document."""
-        self._check_open()
+        self._lifetime.check()
         return await self._documents.document(query)
 
     async def documents(self, query: DocumentQuery, /) -> Sequence[StoredDocument]:
         """Return documents of a collection."""
-        self._check_open()
+        self._lifetime.check()
         return await self._documents.documents(query)
 
     async def acquire(self, acquire: Acquire, /) -> int:
@@ -235,22 +219,22 @@ class RedisStore:
 
     async def apps(self, after: str, limit: int, /) -> Sequence[str]:
         """Return the apps that have anything."""
-        self._check_open()
+        self._lifetime.check()
         return await self._dumper.apps(after, limit)
 
     async def headers(self, walk: Walk, /) -> Headers:
         """Return a page of headers."""
-        self._check_open()
+        self._lifetime.check()
         return await self._dumper.headers(walk)
 
     async def dump(self, walk: Walk, /) -> Dumped:
         """Return a page of whole sessions."""
-        self._check_open()
+        self._lifetime.check()
         return await self._dumper.dump(walk)
 
     async def parts(self, app: str, id: str, now: int, /) -> AsyncGenerator[Snapshot, None]:
         """Yield a session part by part, from a copy that was made in one moment."""
-        self._check_open()
+        self._lifetime.check()
         parts = self._dumper.parts(app, id, now)
         try:
             async for part in parts:
@@ -260,22 +244,22 @@ class RedisStore:
 
     async def shared(self, app: str, now: int, position: str | None, /) -> Shared:
         """Return a page of what sessions share."""
-        self._check_open()
+        self._lifetime.check()
         return await self._dumper.shared(app, now, position)
 
     async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
         """Put a session, or a part of one."""
-        self._check_open()
+        self._lifetime.check()
         return await self._restorer.restore(restore)
 
     async def restore_shared(self, restore: RestoreShared, /) -> None:
         """Put tiers and documents of an app."""
-        self._check_open()
+        self._lifetime.check()
         await self._restorer.restore_shared(restore)
 
     async def check(self) -> Sequence[str]:
         """Return where the indexes do not agree with the sessions, in words."""
-        self._check_open()
+        self._lifetime.check()
         return await self._inspector.check()
 
     async def facts(self) -> Facts:
@@ -285,5 +269,5 @@ class RedisStore:
 
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""
-        self._check_open()
+        self._lifetime.check()
         return self._watchers.subscribe((app, id))

@@ -21,6 +21,7 @@ from sojourn.batcher import Batcher
 from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
 from sojourn.exiting import off_loop
 from sojourn.gate import Gate
+from sojourn.lifetime import Lifetime
 from sojourn.mounts import refuse_unsafe_place
 from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.sqlite import connection, maintenance, schema, writer
@@ -91,8 +92,7 @@ class SqliteStore:
         self.name = f"sqlite:///{self._path}"
         self._durability: Durability = durability
         self._vfs = vfs
-        self._state = "not open yet"
-        self._process = os.getpid()
+        self._lifetime = Lifetime(self.name)
         self._batcher: Batcher[Operation, Any] | None = None
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -101,8 +101,6 @@ class SqliteStore:
         self._pool_readers = threading.local()
         self._opened_readers: list[Reader] = []
         self._watchers = Watchers(self._short_reader)
-        self._opening = asyncio.Lock()
-        self._closing: asyncio.Future[None] | None = None
 
     # --- opening and closing -------------------------------------------------------------------
 
@@ -112,11 +110,9 @@ class SqliteStore:
         Raises `UnsupportedFilesystem`, `ForeignFile`, `NewerSchema`, `ReadOnly`, `StorageFull`,
         `Corrupt` or `Unavailable`; in each case the file is left as it was.
         """
-        async with self._opening:
-            if self._state == "open":
+        async with self._lifetime.turn:
+            if self._lifetime.has_begun():
                 return
-            if self._state == "closed":
-                raise Closed(self.name)
             loop = asyncio.get_running_loop()
             work = off_loop(None, self._prepare)
             try:
@@ -126,9 +122,11 @@ class SqliteStore:
                 raise
             except apsw.Error as error:
                 raise connection.mapped(error, self.name) from error
-            if self._state == "closed":  # by somebody else, meanwhile
+            try:
+                self._lifetime.begin()
+            except Closed:  # by somebody else, meanwhile
                 _discard(work)
-                raise Closed(self.name)
+                raise
             self._start(loop, db, gate, reader)
 
     def _start(
@@ -145,8 +143,6 @@ class SqliteStore:
         )
         self._batcher = Batcher(self._writer.write, name=self.name, weigh=weight)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sojourn reader")
-        self._process = os.getpid()
-        self._state = "open"
 
     def _prepare(self) -> tuple[apsw.Connection, Gate, Reader]:
         """Check the place and the file and migrate it; return what a store works with."""
@@ -207,13 +203,7 @@ class SqliteStore:
 
         A call that is cancelled does not stop the closing; another one waits for its end.
         """
-        ours = self._state == "open" and self._process == os.getpid()
-        self._state = "closed"
-        if ours:
-            self._closing = asyncio.ensure_future(self._shut())
-        # Else nothing was opened, or it is the process's that this one was forked from.
-        if self._closing is not None and self._process == os.getpid():
-            await asyncio.shield(self._closing)
+        await self._lifetime.end(self._shut)
 
     async def _shut(self) -> None:
         await self._watchers.close()
@@ -231,10 +221,7 @@ class SqliteStore:
             self._gate.close()
 
     def _check_open(self) -> None:
-        if self._state != "open":
-            raise Closed(self.name, self._state)
-        if self._process != os.getpid():
-            raise Closed(self.name, "of the process that this one was forked from; open it anew")
+        self._lifetime.check()
         if self._writer is not None and self._writer.poison is not None:
             raise self._writer.poison.with_traceback(None)  # else it grows with every raise
 

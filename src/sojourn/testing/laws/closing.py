@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import Closed
 from sojourn.store import Committed, SupportsLease, SupportsWatch
@@ -12,7 +13,10 @@ from sojourn.testing.laws.expect import Broken, equal, exactly, holds, refused
 from sojourn.testing.laws.law import law
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+
+PATIENCE = 10.0
+"""Seconds after which a call in another event loop counts as one that never ends."""
 
 
 @law()
@@ -76,6 +80,49 @@ async def closing_finishes_what_was_accepted(corner: Corner) -> None:
             raise Broken(f"a commit in flight at the time of closing came to {outcome!r}")
     done = sorted(o.revision for o in outcomes if isinstance(o, Committed))
     equal(done, list(range(2, len(done) + 2)), "the revisions that were acknowledged")
+
+
+@law()
+async def in_another_event_loop_a_store_works_or_says_closed(corner: Corner) -> None:
+    """It never leaves a call there waiting for what can only come about in its own loop."""
+    await corner.create()
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "get": corner.get,
+        "events": corner.log,
+        "list": corner.page,
+        "commit": corner.commit,
+        "create": lambda: corner.create("another"),
+        "touch": corner.touch,
+    }
+    for name, call in calls.items():
+        outcome = await _elsewhere(call)
+        if isinstance(outcome, Exception) and not isinstance(outcome, Closed):
+            raise Broken(f"{name} in another event loop came to {outcome!r}")
+    await corner.commit(state={"n": 2})
+    exactly(await corner.state(), {"n": 2}, "the state, in the store's own loop")
+
+
+async def _elsewhere(call: Callable[[], Coroutine[Any, Any, object]]) -> object:
+    """Return what a call comes to in a loop of another thread, or the error it ends with."""
+    home = asyncio.get_running_loop()
+    ended: asyncio.Future[object] = home.create_future()
+
+    def tell(outcome: object) -> None:
+        if not ended.done():  # else it came too late
+            ended.set_result(outcome)
+
+    def work() -> None:
+        try:
+            outcome: object = asyncio.run(call())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the law looks at it
+            outcome = error
+        home.call_soon_threadsafe(tell, outcome)
+
+    threading.Thread(target=work, daemon=True).start()  # one that hangs keeps no program
+    try:
+        return await asyncio.wait_for(ended, PATIENCE)
+    except TimeoutError as error:
+        return error
 
 
 @law(needs=SupportsLease, behaviours=(66,))
