@@ -238,6 +238,16 @@ async def test_a_manager_that_was_not_entered_is_not_open(tmp_path: Path) -> Non
     assert files_in(tmp_path) == []
 
 
+async def test_before_it_is_entered_no_verb_is_served(url: str) -> None:
+    """Not even from memory: what is tried out there works everywhere."""
+    sessions = SessionManager.open(url)
+    for call in (sessions.create(id="s"), sessions.get("s"), sessions.events("s")):
+        with pytest.raises(Closed, match="not open yet"):
+            await call
+    async with sessions:
+        await sessions.create(id="s")
+
+
 @pytest.mark.behaviour(64)
 async def test_what_was_stored_is_there_after_closing_and_opening(tmp_path: Path) -> None:
     """State, log, documents and shared state survive; what was removed stays removed."""

@@ -59,7 +59,7 @@ def _options(scheme: str, query: str) -> dict[str, str]:
 def _memory(host: str, path: str, _options: Mapping[str, str]) -> Store:
     from sojourn.stores.memory import MemoryStore
 
-    return MemoryStore((host + path).strip("/") or None)
+    return MemoryStore((host + path).strip("/") or None, ready=False)
 
 
 def _postgres(host: str, path: str, options: Mapping[str, str]) -> Store:

@@ -77,6 +77,15 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+def _shared_as(name: str | None) -> _Shared:
+    """Return the data of that name, new ones without a name."""
+    if name is None:
+        return _Shared()
+    with _named_lock:
+        shared = _named[name] = _named.get(name) or _Shared()
+    return shared
+
+
 class MemoryStore:
     """Sessions in this process's memory: a whole store, but nothing outlives the process.
 
@@ -84,30 +93,30 @@ class MemoryStore:
     of them is closed. Without a name the data is this store's own.
     """
 
-    def __init__(self, shared: str | None = None) -> None:
-        """Make a store, ready to use."""
+    def __init__(self, shared: str | None = None, *, ready: bool = True) -> None:
+        """Make a store, ready to use; with `ready=False` one to be opened first, as others are."""
         self.name = f"memory://{shared or ''}"
-        self._closed = False
-        if shared is None:
-            self._shared: _Shared | None = _Shared()
-            return
-        with _named_lock:
-            self._shared = _named.get(shared) or _Shared()
-            _named[shared] = self._shared
+        self._state = "not open yet"
+        self._held: _Shared | None = _shared_as(shared)
+        self._shared = self._held if ready else None
 
     @property
     def _open(self) -> _Shared:
         if self._shared is None:
-            raise Closed(self.name)
+            raise Closed(self.name, self._state)
         return self._shared
 
     async def open(self) -> None:
-        """Nothing to do; raises `Closed` after `close`."""
-        _ = self._open
+        """Give access to the data; raises `Closed` after `close`."""
+        if self._held is None:
+            raise Closed(self.name)
+        self._shared = self._held
 
     async def close(self) -> None:
         """Let go of the data. Twice is fine."""
-        shared, self._shared = self._shared, None
+        self._state = "closed"
+        shared, self._shared = self._held, None
+        self._held = None
         if shared is not None:
             with shared.lock:
                 waiting = [wakeup for group in shared.watchers.values() for wakeup in group]
