@@ -9,22 +9,29 @@ from sojourn.expiry import span_of
 from sojourn.limits import MAX_DOCUMENT, MAX_PAGE
 from sojourn.model import Document
 from sojourn.names import check_name, is_name
+from sojourn.session import Session
 from sojourn.store import Change, DocumentQuery, Drop, Put
 from sojourn.timestamps import LATEST, to_datetime
 
 if TYPE_CHECKING:
     from sojourn.context import Context
     from sojourn.model import StoredDocument
-    from sojourn.store import Durability
+    from sojourn.store import Committed, Durability
 
 
 class Documents:
-    """The documents of one session, or with no id, of the app."""
+    """The documents of one session, or with no session, of the app."""
 
-    def __init__(self, context: Context, id: str | None) -> None:
+    def __init__(self, context: Context, session: Session | str | None) -> None:
         """Made by `SessionManager.documents`."""
+        if not isinstance(session, Session | str | None):
+            raise InvalidQuery(
+                "session",
+                f"give a Session, an id, or None for the app, not {type(session).__name__}",
+            )
         self._context = context
-        self._id = id
+        self._session = session if isinstance(session, Session) else None
+        self._id = session.id if isinstance(session, Session) else session
 
     async def put(
         self,
@@ -118,15 +125,23 @@ class Documents:
     async def _commit(self, part: Put | Drop, durability: Durability | None) -> None:
         if not self._has_owner():
             raise NotFound(str(self._id))
+        session = self._session
+        if session is not None and not session.stored:
+            raise NotFound(session.id, "it has not been saved yet")
         change = Change(
             app=self._context.app,
             id=self._id,
             op=self._context.ids.operation(),
             now=self._context.now(),
+            epoch=None if session is None else session.epoch,
             documents=(part,),
             durability=self._context.durability(durability),
         )
-        await self._context.commit(change, lambda _done: None)
+        await self._context.commit(change, self._taken)
+
+    def _taken(self, committed: Committed) -> None:
+        if self._session is not None:
+            self._session.committed(committed.header, committed.revision)
 
 
 def _document(found: StoredDocument) -> Document:

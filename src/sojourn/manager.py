@@ -638,9 +638,14 @@ class SessionManager:
 
         return Checkpoints(self._context, self._reading, self._creation, session)
 
-    def documents(self, id: str | None = None) -> Documents:
-        """Return the documents of a session, or with no id, of the app."""
-        return Documents(self._context, id)
+    def documents(self, session: Session | str | None = None) -> Documents:
+        """Return the documents of a session, given by its id or as a copy of it; `None`: the app's.
+
+        Made for a working copy, they are of that very session: once it was deleted, writing raises
+        `NotFound`, even if one with its id exists again. The copy takes note of what they commit.
+        Raises `InvalidQuery` for anything else.
+        """
+        return Documents(self._context, session)
 
 
 def _require(name: str, given: object, verb: str) -> None:

@@ -317,3 +317,13 @@ def test_the_reaper_sweeps_by_itself(sessions: SessionManager) -> None:
         reaper.stop()
         reaper.stop()
     assert current_session() is None
+
+
+def test_documents_are_those_of_a_copy_too(sessions: SessionManager) -> None:
+    s = sessions.create()
+    sessions.documents(s).put("notes", "one", b"text")
+    assert [found.key for found in sessions.documents(s.id).list("notes")] == ["one"]
+    s.state["n"] = 1
+    sessions.save(s, conflict="fail")
+    with pytest.raises(InvalidQuery, match="session: give a Session, an id, or None"):
+        sessions.documents(7)  # type: ignore[arg-type]  # the mistake under test

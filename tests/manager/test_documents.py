@@ -340,3 +340,58 @@ async def test_concurrent_puts_are_all_there(opened: Opener, owner: str | None) 
             )
         )
         assert await keys(here.documents(owner)) == [f"k{n:02}" for n in range(40)]
+
+
+# ------------------------------------------------------------------------------ of a working copy
+
+
+async def test_a_copy_of_a_session_stands_for_it(opened: Opener) -> None:
+    """What is put with the copy is found with the id, and the other way round."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s1")
+        await sessions.documents(session).put("c", "k", b"x")
+        await sessions.documents("s1").put("c", "l", b"y")
+        assert await keys(sessions.documents(session)) == ["k", "l"]
+        assert await keys(sessions.documents("s1")) == ["k", "l"]
+        assert await keys(sessions.documents()) == []
+
+
+async def test_a_copy_takes_note_of_what_was_put_with_it(opened: Opener) -> None:
+    """So a strict save of it does not conflict with its own documents."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s1")
+        documents = sessions.documents(session)
+        await documents.put("c", "k", b"x")
+        await documents.drop("c", "k")
+        session.state["k"] = 1
+        await sessions.save(session, conflict="fail")
+
+
+async def test_a_copy_does_not_write_to_a_later_session_with_its_id(opened: Opener) -> None:
+    async with opened() as sessions:
+        old = await sessions.create(id="s1")
+        await sessions.delete("s1")
+        await sessions.create(id="s1")
+        with pytest.raises(NotFound):
+            await sessions.documents(old).put("c", "k", b"x")
+        with pytest.raises(NotFound):
+            await sessions.documents(old).drop("c")
+        assert await keys(sessions.documents("s1")) == []
+
+
+async def test_a_copy_that_is_not_saved_has_no_documents(opened: Opener) -> None:
+    async with opened() as sessions:
+        documents = sessions.documents(sessions.new(id="s1"))
+        assert await keys(documents) == []
+        with pytest.raises(NotFound, match="not been saved"):
+            await documents.put("c", "k", b"x")
+
+
+@pytest.mark.parametrize("given", [7, b"s1", {"id": "s1"}, ["s1"]], ids=repr)
+async def test_what_is_neither_a_session_nor_an_id_has_no_documents(
+    opened: Opener, given: Any
+) -> None:
+    """It is refused at once: it would read as a session without any."""
+    async with opened() as sessions:
+        with pytest.raises(InvalidQuery, match="session: give a Session, an id, or None"):
+            sessions.documents(given)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Documents:
-    """The documents of one session, or with no id, of the app."""
+    """The documents of one session, or with no session, of the app."""
 
     def __init__(
         self, gateway: Gateway, of: Callable[[manager.SessionManager], async_face.Documents]

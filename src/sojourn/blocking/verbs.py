@@ -511,6 +511,11 @@ class Verbs:
         """
         return Checkpoints(self._gateway, lambda sessions: sessions.checkpoints(session))
 
-    def documents(self, id: str | None = None) -> Documents:
-        """Return the documents of a session, or with no id, of the app."""
-        return Documents(self._gateway, lambda sessions: sessions.documents(id))
+    def documents(self, session: Session | str | None = None) -> Documents:
+        """Return the documents of a session, given by its id or as a copy of it; `None`: the app's.
+
+        Made for a working copy, they are of that very session: once it was deleted, writing raises
+        `NotFound`, even if one with its id exists again. The copy takes note of what they commit.
+        Raises `InvalidQuery` for anything else.
+        """
+        return Documents(self._gateway, lambda sessions: sessions.documents(session))
