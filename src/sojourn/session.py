@@ -6,9 +6,9 @@ loaded, so a change deep inside a value counts, and what was not touched costs n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 
@@ -35,7 +35,20 @@ class StateDelta(msgspec.Struct, frozen=True):
     clear: bool
 
 
-class State(MutableMapping[str, Any]):
+class Merging(MutableMapping[str, Any]):
+    """A mapping that takes `|=`, as a `dict` does."""
+
+    __slots__ = ()
+
+    def __ior__(self, changes: Mapping[str, Any] | Iterable[tuple[str, Any]], /) -> Self:
+        """Set the keys of a mapping, or of pairs, one after the other. Raises what setting does."""
+        if not isinstance(changes, Iterable):
+            return NotImplemented
+        self.update(changes)
+        return self
+
+
+class State(Merging):
     """The merged tiers of one session: `app:x`, `user:x`, `temp:x`, and its own keys.
 
     A `MutableMapping` of JSON values, which are checked when they are saved. Changes inside a value

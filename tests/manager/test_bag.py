@@ -19,6 +19,7 @@ from sojourn import (
     InvalidId,
     SessionManager,
     TooLarge,
+    Unbound,
     Unserializable,
 )
 from sojourn.limits import MAX_STATE_KEY, MAX_VALUE
@@ -363,6 +364,31 @@ async def test_it_is_a_mutable_mapping(opened: Opener) -> None:
         assert list(state.values()) == [4, 3, 5, 6]
         with pytest.raises(KeyError):
             del state["a"]
+
+
+async def test_a_mapping_or_pairs_are_merged_in_place(opened: Opener) -> None:
+    """As with a `dict`; it stays the state that it was, and what changed is saved."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s", state={"a": 1, "b": 2})
+        state = session.state
+        session.state |= {"b": 3, "c": 4}
+        session.state |= [("d", 5)]
+        assert session.state is state
+        assert state.changed() == ["b", "c", "d"]
+        await sessions.save(session)
+        assert dict((await sessions.require("s")).state) == {"a": 1, "b": 3, "c": 4, "d": 5}
+
+
+async def test_what_is_merged_in_place_is_checked_as_what_is_set(opened: Opener) -> None:
+    async with opened() as sessions:
+        session = await sessions.create()
+        with pytest.raises(Unbound):
+            session.state |= {"user:theme": "dark"}
+        with pytest.raises(InvalidId):
+            session.state |= {"": 1}
+        with pytest.raises(TypeError, match="unsupported operand"):
+            session.state |= 7  # type: ignore[arg-type]  # the mistake under test
+        assert not session.modified
 
 
 async def test_its_representation_shows_keys_and_no_values(opened: Opener) -> None:

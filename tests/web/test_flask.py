@@ -64,6 +64,13 @@ def put(**values: Any) -> Callable[[Any], object]:
     return lambda session: session.update(values)
 
 
+def merge(**values: Any) -> Callable[[Any], object]:
+    def work(session: Any) -> None:
+        session |= values
+
+    return work
+
+
 # --- values and messages -----------------------------------------------------------------------
 
 VALUES = {
@@ -89,6 +96,12 @@ def test_values_come_back_as_flask_keeps_them(shop: Shop) -> None:
     assert {key: type(value) for key, value in seen.items()} == {
         key: type(value) for key, value in VALUES.items()
     }
+
+
+def test_several_keys_are_set_at_once_as_in_a_dict(shop: Shop) -> None:
+    client = shop.app.test_client()
+    shop.do(client, merge(a=(1,), b=2))
+    assert shop.do(client, lambda session: dict(session) == {"a": (1,), "b": 2}).text == "True"
 
 
 def test_what_can_not_be_kept_is_an_error_and_nothing_is_stored(shop: Shop) -> None:
@@ -263,6 +276,8 @@ def test_a_path_can_do_without_a_session() -> None:
     assert shop.do(client, dict).text == "{}"
     with pytest.raises(RuntimeError, match="skip"):
         shop.do(client, put(a=1))
+    with pytest.raises(RuntimeError, match="skip"):
+        shop.do(client, merge(a=1))
     shop.sessions.close()
 
 

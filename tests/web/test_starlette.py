@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from sojourn import (
     AuthNeeded,
+    InvalidId,
     InvalidSetting,
     Session,
     SessionManager,
@@ -377,3 +378,18 @@ async def test_two_sessions_have_two_names(opened: Opener) -> None:
             "office",
             "shop",
         ]
+
+
+async def test_a_session_takes_several_keys_at_once_as_a_dict_does(opened: Opener) -> None:
+    app = FastAPI()
+
+    @app.put("/many")
+    async def many(session: Held, body: dict[str, Any]) -> dict[str, Any]:
+        session |= body
+        return dict(session)
+
+    async with opened() as sessions, browser(around(app, sessions)) as client:
+        assert (await client.put("/many", json={"a": 1, "b": 2})).json() == {"a": 1, "b": 2}
+        assert (await client.put("/many", json={"b": 3})).json() == {"a": 1, "b": 3}
+        with pytest.raises(InvalidId, match="reserved"):
+            await client.put("/many", json={"~token": {}})

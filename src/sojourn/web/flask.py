@@ -24,6 +24,7 @@ from sojourn.errors import (
 )
 from sojourn.expiry import Expiry
 from sojourn.scopes import lend, unlend
+from sojourn.session import Merging
 from sojourn.web import facts
 from sojourn.web.admission import (
     DEFAULT_EXPIRY,
@@ -234,7 +235,7 @@ class NoSession(NullSession):
     def _refuse(self, *_arguments: object, **_options: object) -> Any:
         raise RuntimeError("this path has no session: its policy is 'skip'")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _refuse
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = update = setdefault = _refuse
 
 
 class _Tagged:
@@ -254,7 +255,7 @@ class _Tagged:
 _TAGGED = _Tagged()
 
 
-class Session(Face, SessionMixin):
+class Session(Face, Merging, SessionMixin):
     """What `flask.session` is: a mapping with the verbs of a login."""
 
     def __init__(

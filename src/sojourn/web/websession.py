@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, MutableMapping
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sojourn.errors import AuthNeeded, InvalidId, InvalidQuery, TooLarge, Unavailable
+from sojourn.session import Merging
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
 from sojourn.web.facts import Auth, Device, Flash, TokenFacts
 from sojourn.web.tokens import derived, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from sojourn.expiry import Expiry
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     token: Token | None = None
 
 
-class WebSession(MutableMapping[str, Any]):
+class WebSession(Merging):
     """What `request.session` is: a mapping, lazy and dirty-tracked, with the verbs of a login.
 
     Nothing is stored until a key is set, and then what changed is, key by key. Keys that begin with
