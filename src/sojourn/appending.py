@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from sojourn.arguments import several
 from sojourn.committing import check_policy, expected_of
 from sojourn.creation import refuse_unbound
 from sojourn.errors import InvalidQuery, TooLarge
@@ -119,10 +120,11 @@ class Appending:
         """See `SessionManager.replace_suffix`."""
         check_session(session)
         check_policy(conflict)
-        tail = tuple(expected)
+        tail = several("expected", expected, "the numbers of the last events")
         ascending = all(type(seq) is int and seq > 0 for seq in tail) and list(tail) == sorted(tail)
         if not tail or not ascending:
             raise InvalidQuery("expected", "give the numbers of the last events, ascending")
+        events = several("events", events, "events")
         whole = _whole(events) if events else []
         prepared = self._prepare(whole, self._context.now())
         changes, tiers = _merged(prepared)

@@ -10,6 +10,7 @@ from contextvars import copy_context
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, TypeVarTuple
 
+from sojourn.arguments import at_least_one, is_number
 from sojourn.context import completed
 from sojourn.errors import Closed, InvalidQuery, OutOfScope, QueueFull
 from sojourn.names import check_name
@@ -148,7 +149,7 @@ class Background:
             raise InvalidQuery("sessions", f"give a SessionManager, not {sessions!r}")
         if on_error is not None and not callable(on_error):
             raise InvalidQuery("on_error", "give a function of a job and an error")
-        if drain is not None and not drain >= 0:
+        if drain is not None and not (is_number(drain) and drain >= 0):
             raise InvalidQuery("drain", "give seconds from 0, or None for as long as it takes")
         self._sessions = sessions
         self._workers = at_least_one("workers", workers)
@@ -451,10 +452,3 @@ def name_of(fn: Callable[..., object]) -> str:
 def waits_for_itself(verb: str) -> InvalidQuery:
     """Return what is raised when a job calls a verb that waits for all jobs of its runner."""
     return InvalidQuery(verb, "a job of this runner would wait for itself")
-
-
-def at_least_one(name: str, number: object) -> int:
-    """Return a number if it is a whole one from 1. Raises `InvalidQuery`."""
-    if type(number) is not int or number < 1:
-        raise InvalidQuery(name, f"give a whole number from 1, not {number!r}")
-    return number

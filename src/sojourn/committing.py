@@ -120,11 +120,16 @@ def expected_of(
 
 def _fenced(lease: Lease, id: str, epoch: str | None) -> str | None:
     """Return the incarnation that a lease is of: tokens of another one mean nothing."""
-    if lease.id != id:
-        raise InvalidQuery("lease", f"it is of session {lease.id!r}, not of {id!r}")
-    if epoch not in (None, lease.epoch):
-        raise LeaseLost(id, lease.token)
-    return lease.epoch
+    try:
+        of, of_epoch, token = lease.id, lease.epoch, lease.token
+    except AttributeError:
+        given = type(lease).__name__
+        raise InvalidQuery("lease", f"give what `lease()` handed out, not {given}") from None
+    if of != id:
+        raise InvalidQuery("lease", f"it is of session {of!r}, not of {id!r}")
+    if epoch not in (None, of_epoch):
+        raise LeaseLost(id, token)
+    return of_epoch
 
 
 def check_policy(conflict: object) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sojourn.arguments import mapping_of, several
 from sojourn.commit import recall, sequence
 from sojourn.context import uninterrupted
 from sojourn.errors import (
@@ -24,7 +25,7 @@ from sojourn.errors import (
     Unbound,
 )
 from sojourn.events import by_tier, changes_of, encode_delta, prepare, stored_event
-from sojourn.expiry import Expiry, absolute_deadline, deadline, idle_span, is_past
+from sojourn.expiry import absolute_deadline, check_expiry, deadline, idle_span, is_past
 from sojourn.lifecycle import ENDING, FIRST, LIVE, PRESETS
 from sojourn.limits import CREATE_ATTEMPTS, MAX_EVENTS_PER_COMMIT, MAX_LABELS
 from sojourn.model import Event, Header
@@ -35,11 +36,12 @@ from sojourn.state import merge
 from sojourn.store import Create, Deadlines, Fork, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from sojourn.context import Context
     from sojourn.ending import Ending
     from sojourn.events import Changes, Prepared
+    from sojourn.expiry import Expiry
     from sojourn.reading import Reading
     from sojourn.store import Durability
 
@@ -85,7 +87,11 @@ class Wanted:
         elif not reuse:
             raise InvalidId("session id", "give one, or a key, or a user")
         self.reuse = reuse
-        self.labels = {**(facts.get("labels") or {}), self.label: self.value}
+        labels = facts.get("labels")
+        self.labels = {
+            **({} if labels is None else mapping_of("labels", labels)),
+            self.label: self.value,
+        }
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -118,14 +124,17 @@ class Creation:
         """Return the first header of a new session. Raises `InvalidId` or `InvalidQuery`."""
         if lifecycle not in PRESETS:
             raise InvalidQuery("lifecycle", f"{lifecycle!r} is none of {', '.join(PRESETS)}")
-        checked_labels = check_labels(labels or {})
+        checked_labels = {} if labels is None else check_labels(labels)
         if len(checked_labels) > MAX_LABELS:
             raise TooLarge("labels", len(checked_labels), MAX_LABELS)
         if isinstance(exclusive, str):
             raise InvalidId("exclusive", "give a list of label names, not one string")
-        for name in exclusive:
-            if name not in checked_labels:
+        claimed = several("exclusive", exclusive, "label names")
+        for name in claimed:
+            if check_name("exclusive", name) not in checked_labels:
                 raise InvalidId("exclusive", f"{name!r} is not one of the session's labels")
+        policy = self._context.expiry if expiry is None else expiry
+        check_expiry(policy)
         now = self._context.now()
         header = Header(
             app=self._context.app,
@@ -138,9 +147,8 @@ class Creation:
             active_at=now,
             parent=None if parent is None else check_name("parent", parent),
             labels=checked_labels,
-            exclusive=tuple(exclusive),
+            exclusive=claimed,
         )
-        policy = self._context.expiry if expiry is None else expiry
         return with_deadlines(header, deadlines_of(policy, now))
 
     async def create(
@@ -149,12 +157,13 @@ class Creation:
         *,
         given_id: bool,
         state: Mapping[str, Any],
-        events: Sequence[Event],
+        events: Iterable[Event],
         durability: Durability | None,
     ) -> Session:
         """Store a new session and return it. See `SessionManager.create`."""
-        delta = encode_delta(state, "state")
+        delta = encode_delta(mapping_of("state", state), "state")
         refuse_unbound(header, delta.changes)
+        events = several("events", events, "events")
         prepared = self.prepare(events)
         session = Session(header, {}, stored=False)
         await self.store(session, delta.changes, prepared, given_id=given_id, durability=durability)

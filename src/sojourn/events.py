@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sojourn import codec
+from sojourn.arguments import mapping_of
 from sojourn.errors import InvalidQuery, Unserializable
 from sojourn.model import DELETE, Deletion, Draft, Event
 from sojourn.names import check_name, check_word
@@ -68,14 +69,20 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
 def prepare(event: Event, state: Mapping[str, Any] | None, ids: IdSource, now: int) -> Prepared:
     """Return an event as it will be stored; `state` adds to its delta. The event is not changed.
 
-    Raises `Unserializable` (naming the path), `TooLarge` or `InvalidId` for what cannot be stored.
+    Raises `Unserializable` (naming the path), `TooLarge` or `InvalidId` for what cannot be stored,
+    `InvalidQuery` for what is no event, or no mapping.
     """
     if not isinstance(event, Event):
         raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
     given: Mapping[str, Any] = event.delta
-    if state:
-        given = {**given, **state} if given else state
-    delta = encode_delta(given, "delta") if given else _NO_DELTA
+    try:
+        if state:
+            given = {**given, **state} if given else state
+        delta = encode_delta(given, "delta") if given else _NO_DELTA
+    except (AttributeError, TypeError):  # which any value that can not be stored is, too
+        mapping_of("event.delta", event.delta)
+        mapping_of("state", {} if state is None else state)
+        raise
     id, at, author = event.id, event.at, event.author
     text, body = codec.encode_apart(event.body, "body")
     draft = Draft(

@@ -10,6 +10,7 @@ import math
 
 import msgspec
 
+from sojourn.arguments import is_number
 from sojourn.errors import InvalidQuery
 from sojourn.timestamps import LATEST, MICROSECONDS, from_seconds
 
@@ -32,7 +33,7 @@ class Expiry(msgspec.Struct, frozen=True):
             seconds = getattr(self, name)
             if seconds is None:
                 continue
-            if not _is_number(seconds):
+            if not is_number(seconds):
                 raise InvalidQuery(f"expiry.{name}", "give seconds as a number, or None for never")
             if isinstance(seconds, float) and not math.isfinite(seconds):
                 raise InvalidQuery(f"expiry.{name}", "give a finite number, or None for never")
@@ -42,8 +43,11 @@ NEVER = Expiry()
 """No deadline at all."""
 
 
-def _is_number(seconds: object) -> bool:
-    return isinstance(seconds, int | float) and not isinstance(seconds, bool)
+def check_expiry(expiry: object) -> None:
+    """Raise `InvalidQuery` for what is no `Expiry`."""
+    if not isinstance(expiry, Expiry):
+        given = type(expiry).__name__
+        raise InvalidQuery("expiry", f"give an Expiry, such as Expiry(idle=1800), not {given}")
 
 
 def span_of(what: str, seconds: float) -> int:
@@ -51,7 +55,7 @@ def span_of(what: str, seconds: float) -> int:
 
     Raises `InvalidQuery`, naming `what`, for something else or a number that is not finite.
     """
-    if not _is_number(seconds) or not 0 < seconds < math.inf:
+    if not is_number(seconds) or not 0 < seconds < math.inf:
         raise InvalidQuery(what, "give a finite number of seconds above 0")
     return LATEST if seconds >= LATEST // MICROSECONDS else from_seconds(seconds)
 

@@ -6,13 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from sojourn.appending import Appending
+from sojourn.arguments import mapping_of, several
 from sojourn.committing import Committing, Policy
 from sojourn.context import Context, completed
 from sojourn.creation import Creation, Wanted
 from sojourn.documents import Documents
 from sojourn.ending import Ending
 from sojourn.errors import InvalidId, InvalidQuery
-from sojourn.expiry import NEVER, Expiry
+from sojourn.expiry import NEVER, check_expiry
 from sojourn.lease import Lease, hold
 from sojourn.names import check_name
 from sojourn.ports import RandomIds, SystemClock
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sojourn.checkpoints import Checkpoints
+    from sojourn.expiry import Expiry
     from sojourn.history import History
     from sojourn.lifecycle import Phase, Trigger
     from sojourn.model import Event, Page
@@ -72,8 +74,8 @@ class SessionManager:
         _require("store", store, "commit")
         _require("clock", clock, "now")
         _require("ids", ids, "session_id")
-        if not isinstance(expiry, Expiry):
-            raise InvalidQuery("expiry", f"give an Expiry, not {type(expiry).__name__}")
+        check_expiry(expiry)
+        cleaners = several("cleaners", cleaners, "objects with a method `clean`")
         for cleaner in cleaners:
             _require("cleaners", cleaner, "clean")
         self._context = Context(
@@ -184,7 +186,8 @@ class SessionManager:
         The values of the labels named by `exclusive` together are unique among the app's live
         sessions. Raises `AlreadyExists` for an id that is there (one past its deadline is finished
         first, hooks and all), `RoleTaken` (naming the holder), `NotFound` for a missing parent,
-        `InvalidId`, `Unbound`, `Unserializable`, `TooLarge`; nothing is stored then.
+        `InvalidId`, `InvalidQuery`, `Unbound`, `Unserializable`, `TooLarge`; nothing is stored
+        then.
         """
         header = self._creation.header(
             id=id,
@@ -198,7 +201,7 @@ class SessionManager:
         return await self._creation.create(
             header,
             given_id=id is not None,
-            state=state or {},
+            state={} if state is None else state,
             events=events,
             durability=durability,
         )
@@ -214,11 +217,12 @@ class SessionManager:
     ) -> Session:
         """Return a session that is not stored until it is changed and saved.
 
-        Raises `InvalidId`, `Unbound`, `TooLarge`; values are checked when it is saved.
+        Raises `InvalidId`, `InvalidQuery`, `Unbound`, `TooLarge`. Values are checked when it is
+        saved.
         """
         header = self._creation.header(id=id, user=user, labels=labels, expiry=expiry)
         session = Session(header, {}, stored=False)
-        session.state.update(state or {})
+        session.state.update({} if state is None else mapping_of("state", state))
         return session
 
     async def get_or_create(
@@ -395,10 +399,10 @@ class SessionManager:
     async def share(self, changes: Mapping[str, Any], *, user: str | None = None) -> None:
         """Set (or `DELETE`) `app:` keys, and `user:` keys of `user`, without any session.
 
-        Raises `InvalidId` for any other key, `Unbound` for a `user:` key without a user,
-        `Unserializable`, `TooLarge`; nothing is written then.
+        Raises `InvalidId` for any other key, `InvalidQuery` for what is no mapping, `Unbound` for a
+        `user:` key without a user, `Unserializable`, `TooLarge`; nothing is written then.
         """
-        for key in changes:
+        for key in mapping_of("changes", changes):
             if not key_is_shared(check_key(key)):
                 raise InvalidId("state key", f"only app: and user: keys are shared, not {key!r}")
         await self._saving.share(None if user is None else check_name("user", user), changes)
@@ -593,7 +597,8 @@ class SessionManager:
         It is held for `ttl` seconds, up to `LEASE_MAX_SECONDS`, from its last renewal. Held by
         another: `LeaseHeld`, at once or after `wait` seconds. `lease.token` rises with every
         holder; pass the lease to writes and they raise `LeaseLost` once it is another's. Raises
-        `NotFound` or `Ended` for a session that is gone or over.
+        `NotFound` or `Ended` for a session that is gone or over, `InvalidQuery` for what is no
+        number of seconds.
         """
         return hold(self._context, self._reading, id, ttl=ttl, wait=wait, renew=renew)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sojourn import codec, cursors
+from sojourn.arguments import mapping_of, several
 from sojourn.errors import InvalidQuery, NotFound, NotOwner
 from sojourn.events import events_from
 from sojourn.expiry import is_past, touch_is_due
@@ -169,17 +170,21 @@ def _decoded(tier: Encoded) -> dict[str, Any]:
 def _phases(phase: Phase | Iterable[Phase] | None) -> tuple[Phase, ...] | None:
     if phase is None:
         return None
+    phases = (phase,) if isinstance(phase, str) else several("phase", phase, "phases")
     try:
-        return (Phase(phase),) if isinstance(phase, str) else tuple(Phase(item) for item in phase)
+        return tuple(map(Phase, phases))
     except ValueError as error:
-        raise InvalidQuery("phase", str(error)) from None
+        raise InvalidQuery("phase", f"{error}; give any of {', '.join(Phase)}") from None
 
 
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return labels if names and values can be names, else raise `InvalidId`."""
+    """Return labels if names and values can be names, else raise `InvalidId`.
+
+    Raises `InvalidQuery` for what is no mapping.
+    """
     return {
         check_name("label name", name): check_name(f"label {name!r}", value)
-        for name, value in labels.items()
+        for name, value in mapping_of("labels", labels).items()
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Self
 
+from sojourn.arguments import at_least_one, is_number
 from sojourn.errors import InvalidQuery
 from sojourn.lifecycle import ENDING, OVER
 
@@ -46,18 +47,13 @@ class Reaper:
         """Sweep `batch` sessions in a step, the hooks of up to `concurrency` of them at a time.
 
         `interval` is the time between two sweeps, in seconds. Raises `InvalidQuery` for one of
-        these that is not positive.
+        these that is not positive, and for a number of sessions that is not whole.
         """
-        for name, value in (
-            ("batch", batch),
-            ("concurrency", concurrency),
-            ("interval", interval),
-        ):
-            if not value > 0:
-                raise InvalidQuery(name, "give a positive number")
+        if not is_number(interval) or not interval > 0:
+            raise InvalidQuery("interval", f"give seconds above 0, not {interval!r}")
         self._sessions = sessions
-        self._batch = batch
-        self._concurrency = concurrency
+        self._batch = at_least_one("batch", batch)
+        self._concurrency = at_least_one("concurrency", concurrency)
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()

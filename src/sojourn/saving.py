@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sojourn.arguments import mapping_of
 from sojourn.commit import forbid
 from sojourn.committing import REMOVED, check_policy, was_ended
 from sojourn.creation import deadlines_of, refuse_unbound, with_deadlines
@@ -17,7 +18,7 @@ from sojourn.errors import (
     NotFound,
 )
 from sojourn.events import by_tier, encode_delta
-from sojourn.expiry import Expiry
+from sojourn.expiry import check_expiry
 from sojourn.lifecycle import END_OF, FINISH_OF, Phase, Trigger
 from sojourn.limits import END_CLAIM_SECONDS
 from sojourn.names import check_name
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sojourn.creation import Creation
     from sojourn.ending import Ending
     from sojourn.events import TierDeltas
+    from sojourn.expiry import Expiry
     from sojourn.lease import Lease
     from sojourn.reading import Reading
     from sojourn.session import StateDelta
@@ -124,8 +126,8 @@ class Saving:
             check_name("user", user)
             if session.user not in (None, user):
                 raise AlreadyBound(session.id)
-        if expiry is not None and not isinstance(expiry, Expiry):
-            raise InvalidQuery("expiry", f"give an Expiry, not {type(expiry).__name__}")
+        if expiry is not None:
+            check_expiry(expiry)
         if expiry is None and user in (None, session.user):
             return None
         return Anew(user, expiry)
@@ -243,7 +245,7 @@ class Saving:
             check_name("label name", name): (
                 None if value is None else check_name(f"label {name!r}", value)
             )
-            for name, value in labels.items()
+            for name, value in mapping_of("labels", labels).items()
         }
         await self._committing.settle(session)
         change = self._committing.change(session, conflict=conflict, lease=None, labels=patch)

@@ -8,7 +8,8 @@ from contextvars import copy_context
 from operator import length_hint
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from sojourn.background import PARALLEL, at_least_one
+from sojourn.arguments import at_least_one
+from sojourn.background import PARALLEL
 from sojourn.blocking.deadline import seconds_left
 from sojourn.blocking.gateway import gateway_to
 from sojourn.blocking.loop import refuse_inside_a_loop, wait_for

@@ -58,7 +58,8 @@ class Verbs:
         The values of the labels named by `exclusive` together are unique among the app's live
         sessions. Raises `AlreadyExists` for an id that is there (one past its deadline is finished
         first, hooks and all), `RoleTaken` (naming the holder), `NotFound` for a missing parent,
-        `InvalidId`, `Unbound`, `Unserializable`, `TooLarge`; nothing is stored then.
+        `InvalidId`, `InvalidQuery`, `Unbound`, `Unserializable`, `TooLarge`; nothing is stored
+        then.
         """
         return self._gateway.run(
             lambda sessions: sessions.create(
@@ -86,7 +87,8 @@ class Verbs:
     ) -> Session:
         """Return a session that is not stored until it is changed and saved.
 
-        Raises `InvalidId`, `Unbound`, `TooLarge`; values are checked when it is saved.
+        Raises `InvalidId`, `InvalidQuery`, `Unbound`, `TooLarge`. Values are checked when it is
+        saved.
         """
         return self._gateway.ask(
             lambda sessions: sessions.new(
@@ -271,8 +273,8 @@ class Verbs:
     def share(self, changes: Mapping[str, Any], *, user: str | None = None) -> None:
         """Set (or `DELETE`) `app:` keys, and `user:` keys of `user`, without any session.
 
-        Raises `InvalidId` for any other key, `Unbound` for a `user:` key without a user,
-        `Unserializable`, `TooLarge`; nothing is written then.
+        Raises `InvalidId` for any other key, `InvalidQuery` for what is no mapping, `Unbound` for a
+        `user:` key without a user, `Unserializable`, `TooLarge`; nothing is written then.
         """
         self._gateway.run(lambda sessions: sessions.share(changes, user=user))
 
@@ -458,7 +460,8 @@ class Verbs:
         It is held for `ttl` seconds, up to `LEASE_MAX_SECONDS`, from its last renewal. Held by
         another: `LeaseHeld`, at once or after `wait` seconds. `lease.token` rises with every
         holder; pass the lease to writes and they raise `LeaseLost` once it is another's. Raises
-        `NotFound` or `Ended` for a session that is gone or over.
+        `NotFound` or `Ended` for a session that is gone or over, `InvalidQuery` for what is no
+        number of seconds.
         """
         return Span(
             self._gateway,

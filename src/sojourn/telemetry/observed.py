@@ -9,6 +9,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from sojourn.arguments import several
 from sojourn.errors import InvalidQuery
 from sojourn.store import (
     SupportsBackup,
@@ -94,7 +95,8 @@ class ObservedStore:
         self._kind = store.name.partition("://")[0]
         self._fingerprint = Fingerprint(key)
         self._stopwatch = stopwatch
-        self._observers = [_Watched(_checked(observer), stopwatch) for observer in observers]
+        given = several("observers", observers, "observers")
+        self._observers = [_Watched(_checked(observer), stopwatch) for observer in given]
 
     @property
     def wrapped(self) -> Store:

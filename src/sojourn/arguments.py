@@ -1,0 +1,45 @@
+"""Arguments: what is no mapping, no list, no number is refused by the name that the caller used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from sojourn.errors import InvalidQuery
+
+T = TypeVar("T")
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number; `True` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def at_least_one(name: str, number: object) -> int:
+    """Return a number if it is a whole one from 1. Raises `InvalidQuery`."""
+    if type(number) is not int or number < 1:
+        raise InvalidQuery(name, f"give a whole number from 1, not {number!r}")
+    return number
+
+
+def mapping_of(name: str, given: Mapping[str, T]) -> Mapping[str, T]:
+    """Return what was given if it is a mapping. Raises `InvalidQuery`."""
+    if not isinstance(given, Mapping):
+        raise InvalidQuery(name, f"give a mapping, such as a dict, not {_kind_of(given)}")
+    return given
+
+
+def several(name: str, given: Iterable[T], what: str) -> tuple[T, ...]:
+    """Return the items of a list or the like, which is to be one of `what`.
+
+    Raises `InvalidQuery` for one that is by itself, a text too.
+    """
+    value: object = given
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        raise InvalidQuery(name, f"give a list of {what}, not {_kind_of(given)}")
+    return tuple(given)
+
+
+def _kind_of(given: Any) -> str:
+    """Return what a value is: its contents may be private."""
+    return "None" if given is None else type(given).__name__
