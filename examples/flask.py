@@ -11,13 +11,11 @@ from flask import abort, flash, get_flashed_messages, redirect, request
 from examples import bank, pages, place, shop
 from sojourn import Expiry, NotFound
 from sojourn.web import Cap
-from sojourn.web.flask import SojournSessions
+from sojourn.web.flask import SojournSessions, session
 
 if TYPE_CHECKING:
     from werkzeug.exceptions import HTTPException
     from werkzeug.wrappers import Response
-
-    from sojourn.web.flask import Session
 
 pages_of_shop = flask.Blueprint("shop", __name__)
 
@@ -37,7 +35,6 @@ def application(sessions: SojournSessions) -> flask.Flask:
 @pages_of_shop.get("/")
 def front() -> str:
     """Show goods and cart."""
-    session = session_here()
     return pages.shop(visitor(), shop.cart(session), session.get("note", ""))
 
 
@@ -46,7 +43,7 @@ def add() -> Response:
     """Put one more into the cart: in the store, so that of two clicks at once both count."""
     good = request.form.get("good", "")
     if good in shop.GOODS:
-        session_here().incr(shop.key(good))
+        session.incr(shop.key(good))
         flash(f"{shop.GOODS[good].name} is in the cart.", "info")
     return redirect("/", 303)
 
@@ -54,7 +51,7 @@ def add() -> Response:
 @pages_of_shop.post("/note")
 def note() -> Response:
     """Keep a note. Only this key is saved, whatever other tabs change meanwhile."""
-    session_here()["note"] = request.form.get("note", "")[: shop.MAX_NOTE]
+    session["note"] = request.form.get("note", "")[: shop.MAX_NOTE]
     flash("Noted.", "info")
     return redirect("/", 303)
 
@@ -62,7 +59,6 @@ def note() -> Response:
 @pages_of_shop.post("/pay")
 def pay() -> Response | tuple[str, int]:
     """Pay what is in the cart now; the bank takes its time."""
-    session = session_here()
     if session.user is None:
         return redirect("/login", 303)
     bought = shop.cart(session)
@@ -93,7 +89,7 @@ def login() -> Response:
     if not shop.may_log_in(name, request.form.get("password", "")):
         flash("That is not the password.", "error")
         return redirect("/login", 303)
-    session_here().login(name, auth="pwd", remember="remember" in request.form)
+    session.login(name, auth="pwd", remember="remember" in request.form)
     flash(f"Welcome, {name}.", "info")
     return redirect("/", 303)
 
@@ -101,7 +97,7 @@ def login() -> Response:
 @pages_of_shop.post("/logout")
 def logout() -> Response:
     """Log out, in all tabs of this browser."""
-    session_here().logout()
+    session.logout()
     return redirect("/", 303)
 
 
@@ -111,7 +107,6 @@ def logout() -> Response:
 @pages_of_shop.get("/devices")
 def devices() -> Response | str:
     """Show where the user is logged in."""
-    session = session_here()
     if session.user is None:
         return redirect("/login", 303)
     return pages.devices(visitor(), session.devices())
@@ -120,7 +115,7 @@ def devices() -> Response | str:
 @pages_of_shop.post("/devices/revoke")
 def revoke() -> Response:
     """Log out one device. The id is no secret, and only one's own are ended."""
-    found = session_here().revoke(request.form.get("id", ""))
+    found = session.revoke(request.form.get("id", ""))
     flash("That device is logged out." if found else "That device is not logged in.", "info")
     return redirect("/devices", 303)
 
@@ -128,21 +123,15 @@ def revoke() -> Response:
 @pages_of_shop.post("/devices/revoke-others")
 def revoke_others() -> Response:
     """Log out all devices but this one."""
-    flash(f"Logged out elsewhere: {session_here().revoke_others()}.", "info")
+    flash(f"Logged out elsewhere: {session.revoke_others()}.", "info")
     return redirect("/devices", 303)
 
 
 # --- what all pages need --------------------------------------------------------------------------
 
 
-def session_here() -> Session:
-    """Return the session of this request. It is `flask.session`, with its verbs."""
-    return cast("Session", flask.session)
-
-
 def visitor() -> pages.Visitor:
     """Return what every page shows of a session."""
-    session = session_here()
     waiting = cast("list[tuple[str, str]]", get_flashed_messages(with_categories=True))
     messages = [(text, category) for category, text in waiting]
     return pages.Visitor(session.user, session.csrf_token, messages)
@@ -151,7 +140,7 @@ def visitor() -> pages.Visitor:
 @pages_of_shop.before_request
 def check_form() -> None:
     """Refuse a form that none of our pages made."""
-    if request.method == "POST" and not session_here().check_csrf(request.form.get("csrf_token")):
+    if request.method == "POST" and not session.check_csrf(request.form.get("csrf_token")):
         abort(403, pages.STALE)
 
 

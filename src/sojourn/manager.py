@@ -27,7 +27,7 @@ from sojourn.timestamps import to_datetime
 from sojourn.watch import Watches
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from types import TracebackType
@@ -375,7 +375,7 @@ class SessionManager:
         )
         return await self._context.store.count(query)
 
-    def watch(self, id: str, *, after: int = 0) -> AsyncIterator[Event]:
+    def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """Yield the events behind `after`, stored ones and then live ones, whoever appends them.
 
         No gap and no repeat: go on later from the last `seq` you saw. It stops when the session is

@@ -13,7 +13,7 @@ from sojourn.limits import EVENTS_PAGE, WATCH_POLL_SECONDS
 from sojourn.store import EventQuery, SupportsWatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
     from sojourn.context import Context
     from sojourn.model import Entry, Event, Header, Record
@@ -45,7 +45,7 @@ class Watches:
         self._reading = reading
         self._watches: dict[str, set[_Watch]] = {}
 
-    async def watch(self, id: str, after: int) -> AsyncIterator[Event]:
+    async def watch(self, id: str, after: int) -> AsyncGenerator[Event, None]:
         """Yield events behind `after`. See `SessionManager.watch`."""
         record = await self._reading.record(id)
         if record is None:

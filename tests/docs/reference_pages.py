@@ -172,7 +172,7 @@ FLASK = ReferencePage(
     "flask.md",
     "Flask",
     "The session interface. [Flask](../flask.md) explains it with examples.",
-    (Listed("sojourn.web.flask", ("SojournSessions", "Session")),),
+    (Listed("sojourn.web.flask", ("SojournSessions", "session", "Session")),),
     borrowed=True,
 )
 

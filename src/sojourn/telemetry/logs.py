@@ -6,13 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from sojourn.errors import InvalidQuery
-from sojourn.telemetry.observer import TROUBLE
+from sojourn.telemetry.observer import TROUBLE, Observer
 
 if TYPE_CHECKING:
     from sojourn.telemetry.observer import Call, Outcome
 
 
-class LoggingObserver:
+class LoggingObserver(Observer):
     """Logs every call as it ends, to the logger `sojourn.telemetry` or one of yours.
 
     Ordinary ones are logged at `level`; those that took `slow` seconds or more as warnings; those

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from sojourn.errors import MissingExtra
-from sojourn.telemetry.observer import SECONDS_BUCKETS, TROUBLE, Result
+from sojourn.telemetry.observer import SECONDS_BUCKETS, TROUBLE, Observer, Result
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -17,7 +17,7 @@ SCOPE = "sojourn"
 """The name of the instrumentation, as tracers and meters know it."""
 
 
-class OpenTelemetryObserver:
+class OpenTelemetryObserver(Observer):
     """Makes a span of every call, `sojourn.commit` and so on, and keeps three metrics.
 
     A span is a child of the one that is current where the session is used; it does not become

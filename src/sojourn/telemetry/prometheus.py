@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sojourn.errors import InvalidQuery, MissingExtra
-from sojourn.telemetry.observer import SECONDS_BUCKETS, Result
+from sojourn.telemetry.observer import SECONDS_BUCKETS, Observer, Result
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -31,7 +31,7 @@ _registered: WeakKeyDictionary[CollectorRegistry, _Metrics] = WeakKeyDictionary(
 _registering = threading.Lock()
 
 
-class PrometheusObserver:
+class PrometheusObserver(Observer):
     """Counts and times every call in a Prometheus registry.
 
     `sojourn_operations_total` (by verb and result), `sojourn_operation_seconds` (by verb),

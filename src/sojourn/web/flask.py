@@ -2,7 +2,8 @@
 
 `pip install "sojourn[flask]"`. `flask.session` is what it always is, a mapping that takes what
 Flask's own takes (tuples, bytes, `Markup`, UUIDs, datetimes), and has the verbs of a login beside
-that: `session.login("u-1")`, `session.logout()`, `session.devices()`.
+that: `session.login("u-1")`, `session.logout()`, `session.devices()`. Type checkers know of these
+from `from sojourn.web.flask import session`, which is the same.
 """
 
 from __future__ import annotations
@@ -15,13 +16,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from sojourn import codec
-from sojourn.errors import (
-    InvalidSetting,
-    MissingExtra,
-    SojournError,
-    TooLarge,
-    Unavailable,
-)
+from sojourn.errors import InvalidSetting, MissingExtra, SojournError, TooLarge, Unavailable
 from sojourn.expiry import Expiry
 from sojourn.scopes import lend, unlend
 from sojourn.session import Merging
@@ -522,6 +517,10 @@ class Session(Face, Merging, SessionMixin):
             lifetime = self._app.permanent_session_lifetime.total_seconds()
             web.expiry = Expiry(absolute=lifetime) if remember else self._interface.expiry
         return web
+
+
+session: Session = cast("Session", flask.session)
+"""`flask.session` itself, with the type of what `SojournSessions` keeps there."""
 
 
 def _is_remembered(web: WebSession) -> bool:

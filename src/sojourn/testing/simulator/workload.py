@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import SojournError
 from sojourn.expiry import Expiry
@@ -21,7 +21,7 @@ from sojourn.testing.simulator.world import seen_in
 from sojourn.timestamps import from_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from sojourn.lease import Lease
     from sojourn.manager import SessionManager
@@ -254,7 +254,7 @@ class Client:
     async def _watch(self, id: str) -> None:
         seconds = self._draw.uniform(0.01, 20)
         with self._operation("watch", id) as operation:
-            stream = cast("AsyncGenerator[Event, None]", self._sessions.watch(id))
+            stream = self._sessions.watch(id)
             with contextlib.suppress(TimeoutError):
                 async with aclosing(stream), asyncio.timeout(seconds):
                     async for event in stream:
