@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 import pytest
 
-from sojourn import Expiry, SessionManager, Unavailable
+from sojourn import Expiry, SessionManager, Trigger, Unavailable
 from sojourn import mounts as mounting
 from sojourn.cli import findings
 from sojourn.stores.sqlite import SqliteStore, inspection, schema
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Runner
     from tests.cli.terminals import Done
+    from tests.servers.redis import Server
 
 URL = "sqlite:///app.db"
 
@@ -48,6 +49,46 @@ def test_what_nobody_sweeps_is_found(database: Path, sojourn: Runner) -> None:
     done = sojourn("doctor", URL, "--json")
     assert verdicts(done)["due in shop"] == "warning"
     assert done.code == 0
+
+
+def test_one_app_can_be_named(database: Path, sojourn: Runner) -> None:
+    """The others are left out then; one that has nothing is told, too."""
+    done = sojourn("doctor", URL, "--app", "shop", "--json")
+    assert [one["app"] for one in json.loads(done.out)["apps"]] == ["shop"]
+    done = sojourn("--app", "other", "doctor", URL, "--json")
+    assert json.loads(done.out)["apps"] == [{"app": "other", "sessions": 0, "phases": {}, "due": 0}]
+
+
+@pytest.mark.xdist_group("redis")
+def test_all_apps_of_a_server_are_told(redis_server: Server, sojourn: Runner) -> None:
+    """Without naming them; what is due with them, and since when."""
+    url = f"{redis_server.url}?prefix=doctor"
+
+    async def fill() -> None:
+        async with SessionManager.open(url, app="shop") as sessions:
+            for number in range(60):
+                await sessions.create(user=f"u-{number}")
+            agent = await sessions.create(lifecycle="agent")
+            await sessions.apply(agent.id, Trigger.SPAWN)
+        clock = FakeClock(datetime.now(UTC) - timedelta(seconds=60))
+        async with SessionManager.open(url, app="other", clock=clock) as sessions:
+            await sessions.create(expiry=Expiry(absolute=30))
+            await sessions.create(expiry=Expiry(absolute=20))
+
+    asyncio.run(fill())
+    shop = {"app": "shop", "sessions": 61, "phases": {"OPEN": 60, "SPAWNING": 1}, "due": 0}
+    other = {"app": "other", "sessions": 2, "phases": {"OPEN": 2}, "due": 2}
+    for named, apps in (((), [other, shop]), (("--app", "shop"), [shop])):
+        done = sojourn("doctor", url, "--json", *named)
+        assert done.code == 0
+        assert json.loads(done.out)["apps"] == apps
+        checks = [check["check"] for check in json.loads(done.out)["checks"]]
+        assert [check for check in checks if check.startswith("app ")] == [
+            f"app {one['app']}" for one in apps
+        ]
+    assert "2 sessions wait for the reaper, the first one for" in sojourn("doctor", url).out
+    done = sojourn("doctor", url, "--json", "--app", "none")
+    assert json.loads(done.out)["apps"] == [{"app": "none", "sessions": 0, "phases": {}, "due": 0}]
 
 
 def test_what_has_just_become_due_is_well(tmp_path: Path, sojourn: Runner) -> None:

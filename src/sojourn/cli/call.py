@@ -64,6 +64,11 @@ class Call:
         return self.settings.app
 
     @property
+    def named_app(self) -> str | None:
+        """The app that was named with this call, `None` if none was: then all may be meant."""
+        return None if self._given.app is None else self.settings.app
+
+    @property
     def url(self) -> str:
         """The URL of the store. It may hold a password: do not show it, show `masked`."""
         return store_url(self.settings)

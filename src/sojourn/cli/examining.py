@@ -80,11 +80,8 @@ async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
                 found.append(finding)
     if usable and path is not None:
         found = [findings.sqlite_file(path) if one.check == "file" else one for one in found]
-        _add_apps(path, apps, found)
-    if usable and folder is not None:
-        _add_apps(folder, apps, found)
-    if usable and findings.is_postgres(call.url):
-        await _add_apps_of_server(call.url, apps, found)
+    if usable and not any(one.check == "opening" and one.verdict == "wrong" for one in found):
+        await _add_apps(call, path or folder, apps, found)
     _report(call, found, apps)
 
 
@@ -120,7 +117,7 @@ async def _store_findings(call: Call, *, quick: bool) -> AsyncIterator[Finding]:
             if not quick:
                 async for finding in _integrity(sessions):
                     yield finding
-            if not is_kept(call.url) and not findings.is_postgres(call.url):
+            if not _has_summaries(call.url):
                 yield await _counts(sessions)
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         yield findings.troubled("opening", error)
@@ -143,7 +140,7 @@ async def _integrity(sessions: SessionManager) -> AsyncIterator[Finding]:
 
 
 async def _counts(sessions: SessionManager) -> Finding:
-    """Count what one app has in a store that is no file."""
+    """Count what one app has in a store that can not say what all have."""
     phases = {phase: await sessions.count(phase=phase) for phase in Phase}
     waiting = Due(app=sessions.app, now=sessions.now(), limit=MAX_PAGE)
     due = await sessions.store.due(waiting)
@@ -152,33 +149,52 @@ async def _counts(sessions: SessionManager) -> Finding:
     return Finding(f"app {sessions.app}", "ok", text)
 
 
-def _add_apps(path: Path, apps: list[dict[str, Any]], found: list[Finding]) -> None:
-    """Add what the file, or the folder, holds of each app."""
-    now = SystemClock().now()
+def _has_summaries(url: str) -> bool:
+    """Return whether a store of this URL can say what each app has."""
+    return is_kept(url) or findings.is_postgres(url) or findings.is_redis(url)
+
+
+async def _add_apps(
+    call: Call, path: Path | None, apps: list[dict[str, Any]], found: list[Finding]
+) -> None:
+    """Add what the store holds of each app, or of the one that was named with the call."""
+    if not _has_summaries(call.url):
+        return
+    now, named = SystemClock().now(), call.named_app
     try:
-        if path.is_dir():
-            from sojourn.stores.filesystem import inspection as files
-
-            held: Sequence[Any] = files.summaries(str(path), now)
-        else:
-            from sojourn.stores.sqlite.inspection import summaries
-
-            held = summaries(str(path), now)
+        held = await _summaries(call.url, path, now, named)
     except Exception as error:  # noqa: BLE001 - the trouble is the finding
         found.append(findings.troubled("counting", error))
         return
+    if named is not None:
+        held = [one for one in held if one.app == named]
+        if not held:
+            found.append(Finding(f"app {named}", "ok", "no sessions"))
+            apps.append({"app": named, "sessions": 0, "phases": {}, "due": 0})
     _tell_apps(held, now, apps, found)
 
 
-async def _add_apps_of_server(url: str, apps: list[dict[str, Any]], found: list[Finding]) -> None:
-    """Add what a PostgreSQL database holds of each app."""
-    now = SystemClock().now()
+async def _summaries(url: str, path: Path | None, now: int, named: str | None) -> Sequence[Any]:
+    """Return what the file, the folder, or the server holds of each app, or at least of one."""
+    if path is not None:
+        return _summaries_of_place(path, now)
+    store: Any = open_store(url)
+    only = {"apps": [named]} if named is not None and findings.is_redis(url) else {}
     try:
-        held = await open_store(url).summaries(now)  # type: ignore[attr-defined]  # it is PostgreSQL's
-    except Exception as error:  # noqa: BLE001 - the trouble is the finding
-        found.append(findings.troubled("counting", error))
-        return
-    _tell_apps(held, now, apps, found)
+        held: Sequence[Any] = await store.summaries(now, **only)
+    finally:
+        await store.close()
+    return held
+
+
+def _summaries_of_place(path: Path, now: int) -> Sequence[Any]:
+    if path.is_dir():
+        from sojourn.stores.filesystem import inspection as files
+
+        return files.summaries(str(path), now)
+    from sojourn.stores.sqlite.inspection import summaries
+
+    return summaries(str(path), now)
 
 
 def _tell_apps(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn.errors import Closed
 from sojourn.lifetime import Lifetime
+from sojourn.limits import MAX_PAGE
 from sojourn.stores.planning import Recent
 from sojourn.stores.redis.batch import Tools
 from sojourn.stores.redis.client import Client
@@ -21,7 +22,7 @@ from sojourn.stores.redis.documents import DocumentReader
 from sojourn.stores.redis.dumping import Dumper
 from sojourn.stores.redis.finding import Finder
 from sojourn.stores.redis.gathering import Gatherer
-from sojourn.stores.redis.inspection import Facts, Inspector
+from sojourn.stores.redis.inspection import AppSummary, Facts, Inspector
 from sojourn.stores.redis.jobs import Foreman
 from sojourn.stores.redis.keys import Keys
 from sojourn.stores.redis.listing import Lister
@@ -266,6 +267,16 @@ class RedisStore:
         """Return what is known of the servers; a store that is not open is opened for that."""
         await self.open()
         return await self._inspector.facts()
+
+    async def summaries(self, now: int, apps: Sequence[str] | None = None) -> Sequence[AppSummary]:
+        """Return what there is of some apps, of all for `None`; the store is opened for that."""
+        await self.open()
+        if apps is None:
+            found: list[str] = []
+            while page := await self._dumper.apps(found[-1] if found else "", MAX_PAGE):
+                found += page
+            apps = found
+        return await self._inspector.summaries(apps, now)
 
     def subscribe(self, app: str, id: str, /) -> Wakeup:
         """Return a subscription to one session's changes."""

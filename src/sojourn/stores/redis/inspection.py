@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sojourn.errors import Unavailable
@@ -92,6 +93,20 @@ class Facts(NamedTuple):
     faults: tuple[str, ...]
 
 
+class AppSummary(NamedTuple):
+    """What servers hold of one app. `due_since` is when the longest due became so."""
+
+    app: str
+    phases: dict[str, int]
+    due: int
+    due_since: int | None
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions, expired ones too."""
+        return sum(self.phases.values())
+
+
 class Inspector:
     """Looks at servers, and at all that is kept."""
 
@@ -129,6 +144,33 @@ class Inspector:
             eviction=", ".join(sorted(found - {"noeviction"} or found)),
             faults=faults_of(name, release),
         )
+
+    async def summaries(self, apps: Sequence[str], now: int) -> list[AppSummary]:
+        """Return what is kept of some apps; no session is read for that."""
+        calls = [Call(route, ("SMEMBERS", self._keys.apps(route))) for route in range(ROUTES)]
+        there = await self._client.ask(calls, self._client.deadline())
+        return [
+            await self._summary(app, [r for r in range(ROUTES) if app.encode() in there[r]], now)
+            for app in apps
+        ]
+
+    async def _summary(self, app: str, where: Sequence[Route], now: int) -> AppSummary:
+        calls: list[Call] = []
+        for route in where:
+            due = self._keys.due(route, app)
+            calls += (
+                Call(route, ("HGETALL", self._keys.tally(route, app, "all"))),
+                Call(route, ("ZCOUNT", due, "-inf", now)),
+                Call(route, ("ZRANGEBYSCORE", due, "-inf", now, "WITHSCORES", "LIMIT", 0, 1)),
+            )
+        replies = await self._client.ask(calls, self._client.deadline())
+        phases: Counter[str] = Counter()
+        for flat in replies[::3]:
+            for phase, number in zip(flat[::2], flat[1::2], strict=True):
+                phases[phase.decode()] += int(number)
+        since = [int(float(first[1])) for first in replies[2::3] if first]
+        kept = {phase: number for phase, number in sorted(phases.items()) if number}
+        return AppSummary(app, kept, sum(replies[1::3]), min(since, default=None))
 
     async def check(self) -> list[str]:
         """Return what is wrong, in words; nothing that was only on its way between two looks."""
