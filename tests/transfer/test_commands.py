@@ -120,6 +120,52 @@ def test_a_damaged_file_is_named_with_its_line(
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("words", b"root:x:0:0:root:/root:/bin/bash\n", 5),
+        ("empty", b"", 5),
+        ("later", b'{"line":1,"record":"export","version":99}\n', 5),
+        ("cut", b'{"line":1,"record":"export","version":1', 5),
+        ("bad.gz", b"\x1f\x8b\x08\x00 no gzip", 1),
+        ("plain.gz", b"not compressed", 1),
+        (".", b"", 5),
+    ],
+)
+def test_what_is_no_export_makes_no_store(
+    sojourn: Runner, tmp_path: Path, name: str, content: bytes, code: int
+) -> None:
+    if name != ".":
+        (tmp_path / name).write_bytes(content)
+    for url in (TO, ("--url", f"file://{tmp_path}/to")):
+        done = sojourn("import", name, *url)
+        assert (done.code, done.err.count("\n")) == (code, 1)
+        assert "doctor" not in done.err
+        assert [path.name for path in tmp_path.iterdir()] == [name] * (name != ".")
+    done = piped(tmp_path, "import", "-", *TO, typed=content.decode("latin-1"))
+    assert done.code == 5
+    assert len(list(tmp_path.iterdir())) == (name != ".")
+
+
+def test_an_app_that_can_not_be_makes_no_store(
+    sojourn: Runner, source: None, tmp_path: Path
+) -> None:
+    sojourn("export", "file", *FROM)
+    assert sojourn("import", "file", "--app", "\x00", *TO).code == 2
+    assert not (tmp_path / "to.db").exists()
+
+
+def test_trouble_with_the_file_is_not_the_stores(
+    sojourn: Runner, source: None, tmp_path: Path
+) -> None:
+    """The store is well: no doctor is sent to it."""
+    done = sojourn("export", "nowhere/file", *FROM)
+    reason = "No such file or directory"
+    assert (done.code, done.err) == (5, f"sojourn: nowhere/file: {reason}. try: check the path\n")
+    done = sojourn("import", ".", *TO)
+    assert (done.code, done.err) == (5, "sojourn: .: Is a directory. try: check the path\n")
+
+
 def test_refusals_are_said_one_by_one(sojourn: Runner, source: None, tmp_path: Path) -> None:
     sojourn("export", "file", *FROM)
     sojourn("import", "file", *TO)

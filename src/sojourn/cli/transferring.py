@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -13,12 +13,13 @@ from sojourn.cli.call import Call, Given
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.options import Json, Url
 from sojourn.cli.places import folder_of, path_of
-from sojourn.errors import Corrupt
+from sojourn.errors import Corrupt, ForeignFile, NewerSchema, StorageFull, Unavailable
+from sojourn.names import check_name
 from sojourn.settings import masked
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from sojourn.cli.output import Output
     from sojourn.store import Store
@@ -68,7 +69,7 @@ async def _export(call: Call, file: str, apps: Sequence[str] | None) -> None:
     await call.check_there()
     sink: Any = sys.stdout.buffer if file == STREAM else file
     async with _opened(call.url) as store:
-        with Bars(call.output) as bars:
+        with _file_told(file), Bars(call.output) as bars:
             exported = await export_sessions(store, sink, apps=apps, progress=bars)
     _tell(call, _export_facts(exported), quiet=file == STREAM)
     for error in exported.corrupt:
@@ -107,23 +108,31 @@ def import_(
 
 
 async def _import(call: Call, file: str, apps: Sequence[str] | None, *, replace: bool) -> None:
-    from sojourn.transfer import import_sessions
+    from sojourn.transfer.importing import Lines, import_lines
 
-    source: Any = sys.stdin.buffer if file == STREAM else file
-    async with _opened(call.url) as store:
-        with Bars(call.output) as bars:
-            try:
-                imported = await import_sessions(
-                    store, source, replace=replace, apps=apps, progress=bars
-                )
-            except Corrupt as damage:
-                step = "the same with a file that is whole"
-                raise Refusal(ExitCode.FAILED, str(damage), step) from damage
+    lines = Lines(_input() if file == STREAM else file)
+    try:
+        with _file_told(lines.name):
+            await lines.begin()  # what is no export makes no store
+            async with _opened(call.url) as store:
+                with Bars(call.output) as bars:
+                    imported = await import_lines(
+                        store, lines, replace=replace, apps=apps, progress=bars
+                    )
+    finally:
+        lines.close()
     _tell(call, _import_facts(imported))
     _note_refusals(call, imported.refusals)
     if imported.refused:
         reason = f"{imported.refused} sessions were not imported"
         raise Refusal(ExitCode.CONFLICT, reason, "--replace for older revisions, else sojourn show")
+
+
+def _input() -> Any:
+    """Return the bytes of stdin. Raises `Refusal` where that is closed."""
+    if sys.stdin is None:
+        raise Refusal(ExitCode.USAGE, "there is nothing to read: stdin is closed", "a file")
+    return sys.stdin.buffer
 
 
 def copy(
@@ -178,12 +187,32 @@ def _place(url: str) -> Path | str:
 # --- what they share ---------------------------------------------------------------------------
 
 
+@contextmanager
+def _file_told(name: str) -> Iterator[None]:
+    """Raise `Refusal` for trouble with the file of this name: a store is not to blame for it."""
+    try:
+        yield
+    except Corrupt as damage:
+        step = "the same with a file that is whole"
+        raise Refusal(ExitCode.FAILED, str(damage), step) from damage
+    except (ForeignFile, NewerSchema, StorageFull):
+        raise  # what to try is the same for stores and files
+    except Unavailable as error:
+        if error.store != name:
+            raise
+        raise Refusal(ExitCode.UNAVAILABLE, str(error), "check the path") from error
+
+
 def _chosen(context: typer.Context, apps: Sequence[str] | None) -> Sequence[str] | None:
-    """Return the apps that were named, behind the command or before it; `None` for all."""
-    if apps:
-        return apps
+    """Return the apps that were named, behind the command or before it; `None` for all.
+
+    Raises `InvalidId`, before any store is opened.
+    """
     given = context.obj if isinstance(context.obj, Given) else Given()
-    return None if given.app is None else [given.app]
+    chosen = apps or ([] if given.app is None else [given.app])
+    for app in chosen:
+        check_name("app", app)
+    return chosen or None
 
 
 @asynccontextmanager

@@ -80,6 +80,37 @@ async def import_sessions(
     in the store, whole sessions only, and nothing behind it is. `Unavailable` for trouble with file
     or store.
     """
+    lines = Lines(source)
+    try:
+        return await import_lines(
+            store,
+            lines,
+            replace=replace,
+            apps=apps,
+            durability=durability,
+            clock=clock,
+            ids=ids,
+            progress=progress,
+        )
+    finally:
+        lines.close()
+
+
+async def import_lines(
+    store: Store,
+    lines: Lines,
+    *,
+    replace: bool = False,
+    apps: Iterable[str] | None = None,
+    durability: Durability | None = None,
+    clock: Clock | None = None,
+    ids: IdSource | None = None,
+    progress: Progress | None = None,
+) -> Imported:
+    """Do what `import_sessions` does with lines that may have begun, for who looks before opening.
+
+    Raises as it does. The caller closes the lines.
+    """
     target = walking.transferable(store)
     chosen = None if apps is None else set(await walking.apps_of(target, apps))
     putter = Putter(
@@ -89,25 +120,31 @@ async def import_sessions(
         clock=clock or SystemClock(),
         durability=durability,
     )
-    lines = _Lines(Source(source))
-    try:
-        sharing = _Sharing(target, replace=replace, durability=durability)
-        work = _Import(putter, sharing, chosen, ids or RandomIds())
-        return await work.run(lines, progress)
-    finally:
-        lines.close()
+    sharing = _Sharing(target, replace=replace, durability=durability)
+    work = _Import(putter, sharing, chosen, ids or RandomIds())
+    return await work.run(lines, progress)
 
 
-class _Lines:
-    """The records of a file, some at a time; each with its number."""
+class Lines:
+    """The records of an export, some at a time; each with its number."""
 
-    def __init__(self, source: Source) -> None:
-        self.name = source.name
-        self._source = source
+    def __init__(self, source: Place) -> None:
+        """Name the place; `begin` opens it, and whoever called that calls `close`."""
+        self._source = Source(source)
+        self.name = self._source.name
         self._number = 0
+        self._beginning: records.Beginning | None = None
 
     async def begin(self) -> records.Beginning:
-        """Open the file and return what its first line says."""
+        """Open the file and return what its first line says; again is the same.
+
+        Raises what `import_sessions` does for a file that is no export, or can not be read.
+        """
+        if self._beginning is None:
+            self._beginning = await self._begin()
+        return self._beginning
+
+    async def _begin(self) -> records.Beginning:
         await in_thread(self._source.begin)
         line = await in_thread(self._source.line, 1)
         self._number = 1
@@ -242,7 +279,7 @@ class _Import:
         self._seen = 0
         self._broken_off = 0
 
-    async def run(self, lines: _Lines, progress: Progress | None) -> Imported:
+    async def run(self, lines: Lines, progress: Progress | None) -> Imported:
         """Put everything; return what was done."""
         self._name = lines.name
         beginning = await lines.begin()
