@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cli.terminals import Done, piped
+from tests.cli.terminals import PROGRAM, SECONDS, Done, piped, surroundings
 from tests.docs.pages import ROOT
 
 from sojourn import __main__, errors
@@ -99,6 +101,8 @@ def test_each_error_has_its_code_and_a_next_step(error: Exception, code: int) ->
         (("ls", "-u", "sqlite:///app.db?x=1"), 2),
         (("tail", "s-1", "--last", "1", "--after", "1", *HERE), 2),
         (("reap", "--batch", "0", *HERE), 2),
+        (("end", "s-1", "--yes", "--retain", "0", *HERE), 2),
+        (("end", "s-1", "--yes", "--retain", "inf", *HERE), 2),
         (("show", "\x1b]0;x\x07", *HERE), 3),
         (("show", "[bold]x[/bold]", *HERE), 3),
         (("tail", "nope", *HERE), 3),
@@ -256,6 +260,84 @@ def test_ctrl_c_while_it_works_is_130(
 
     monkeypatch.setattr(asyncio, "run", interrupted)
     assert sojourn("ls", *HERE) == Done(130, "", "")
+
+
+# --- streams that are not there -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "--help", "ls --help", "--version", "conform --list", "doctor memory://"]
+)
+def test_a_reader_that_went_away_is_141(tmp_path: Path, arguments: str) -> None:
+    """Also where typer and rich have an answer of their own."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*PROGRAM, *arguments.split()],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=surroundings(),
+            timeout=SECONDS,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_an_end_of_another_reason_is_not_taken_for_that(
+    sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object, **__: object) -> None:
+        signal = SystemExit(ExitCode.TERMINATED)
+        signal.__context__ = BrokenPipeError()
+        raise signal
+
+    monkeypatch.setattr(looking, "labels_from", ended)
+    with pytest.raises(SystemExit) as caught:
+        sojourn("ls", "-u", "memory://")
+    assert caught.value.code == 143
+
+
+@pytest.mark.parametrize("command", ["ls --json", "ls", "--version", "export all"])
+def test_a_closed_stdout_is_told(database: Path, command: str) -> None:
+    done = closed(1, database.parent, *command.split(), "-u", "sqlite:///app.db")
+    told = "sojourn: there is nowhere to write to: stdout is closed. try: the same with > /dev/null"
+    assert done == Done(2, "", f"{told}\n")
+    assert not (database.parent / "all").exists()
+
+
+def test_a_closed_stderr_takes_only_the_remarks(database: Path) -> None:
+    done = closed(2, database.parent, "ls", *HERE, "--all")
+    assert done.code == 0
+    assert "s-1 " in done.out
+    assert closed(2, database.parent, "show", "nope", *HERE) == Done(3, "", "")
+
+
+def closed(stream: int, folder: Path, *arguments: str) -> Done:
+    """Run a command one of whose streams is closed."""
+    shell = ["/bin/sh", "-c", f'exec "$@" {stream}>&-', "sh", *PROGRAM, *arguments]
+    done = subprocess.run(
+        shell,
+        cwd=folder,
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_closed_stdin_is_told(tmp_path: Path) -> None:
+    shell = ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM, "import", "-", "-u", "memory://"]
+    done = subprocess.run(
+        shell, cwd=tmp_path, env=surroundings(), capture_output=True, text=True, check=False
+    )
+    told = "sojourn: there is nothing to read: stdin is closed. try: a file\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_a_wish_for_no_colours_is_not_taken_for_one(tmp_path: Path) -> None:

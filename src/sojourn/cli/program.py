@@ -14,6 +14,7 @@ import sys
 import traceback
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -91,6 +92,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; whatever goes wrong is one line on stderr."""
     debug, arguments = _without_debug(arguments)
     with _prepared():
+        if sys.stdout is None:
+            say("there is nowhere to write to: stdout is closed", "the same with > /dev/null")
+            return ExitCode.USAGE
         return _run(arguments, debug=debug)
 
 
@@ -99,6 +103,10 @@ def _run(arguments: Sequence[str], *, debug: bool) -> int:
         code = build().main(list(arguments), prog_name="sojourn", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, Unheard):
+        return _unheard()
+    except SystemExit as ended:  # typer and rich answer a broken pipe by themselves, with 1
+        if ended.code != ExitCode.FAILED or not isinstance(ended.__context__, BrokenPipeError):
+            raise
         return _unheard()
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
@@ -121,17 +129,36 @@ def _without_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
 @contextmanager
 def _prepared() -> Iterator[None]:
     """Have letters that a stream does not know escaped, logs shown, and SIGTERM end in order."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    before = signal.signal(signal.SIGTERM, _terminate)
-    log, lines = logging.getLogger("sojourn"), _Lines(logging.WARNING)
-    log.addHandler(lines)
+    with _streams():
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        before = signal.signal(signal.SIGTERM, _terminate)
+        log, lines = logging.getLogger("sojourn"), _Lines(logging.WARNING)
+        log.addHandler(lines)
+        try:
+            yield
+        finally:
+            log.removeHandler(lines)
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Keep the streams what they are, whatever typer puts in their place when a pipe breaks.
+
+    Where stderr is closed, remarks go nowhere.
+    """
+    before = sys.stdout, sys.stderr
     try:
-        yield
+        if sys.stderr is not None:
+            yield
+            return
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            sys.stderr = nowhere
+            yield
     finally:
-        log.removeHandler(lines)
-        signal.signal(signal.SIGTERM, before)
+        sys.stdout, sys.stderr = before
 
 
 class _Lines(logging.Handler):
