@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ import pytest
 from sojourn import Expiry, SessionManager, Trigger, Unavailable
 from sojourn import mounts as mounting
 from sojourn.cli import findings
+from sojourn.errors import Corrupt, ReadOnly
 from sojourn.stores.sqlite import SqliteStore, inspection, schema
 from sojourn.testing import FakeClock
 
@@ -151,6 +153,29 @@ def _versioned(path: Path, version: int) -> None:
     with apsw.Connection(str(path)) as db:
         schema.migrate(db, "a file")
         db.execute(f"PRAGMA user_version = {version}")
+
+
+def test_a_doctor_sends_nobody_to_the_doctor(tmp_path: Path, sojourn: Runner) -> None:
+    """What it says to try is something else than what was just done."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "short").write_bytes(b"SQLite format 3\0")
+    (tmp_path / "other").write_text("hello, this is not a database")
+    for name in ("folder", "short", "other", "none", "other/none"):
+        done = sojourn("doctor", f"sqlite:///{name}")
+        assert done.code in {1, 5}
+        assert "sojourn doctor" not in done.out + done.err
+    for error in (Corrupt("s", "torn"), ReadOnly("s", "no"), Unavailable("s", "no")):
+        found = findings.troubled("opening", error)
+        assert (found.verdict, "doctor" in found.step) == ("wrong", False)
+
+
+def test_a_path_is_quoted_for_the_shell(database: Path, sojourn: Runner) -> None:
+    path = database.rename(database.with_name("a pp ü.db"))
+    path.chmod(0o666)
+    done = sojourn("doctor", "sqlite:///a%20pp%20ü.db")
+    assert "  try: chmod o-rw 'a pp ü.db'\n" in done.out
+    (found, *_) = findings.permissions(path)
+    assert shlex.split(found.step) == ["chmod", "o-rw", str(path)]
 
 
 def test_a_file_that_everybody_can_change_is_wrong(database: Path, sojourn: Runner) -> None:

@@ -231,18 +231,15 @@ async def opened(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "step"),
-    [
-        ("postgresql://tester@127.0.0.1:1/postgres?timeout=2", "sojourn doctor"),
-        ("{url}&schema=missing_one", "check the URL"),
-    ],
+    "wrong",
+    ["postgresql://tester@127.0.0.1:1/postgres?timeout=2", "{url}&schema=missing_one"],
 )
 def test_the_doctor_says_what_to_do_where_nothing_is(
-    postgres: PostgresServer, wrong: str, step: str, capsys: pytest.CaptureFixture[str]
+    postgres: PostgresServer, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = examined(wrong.format(url=postgres.url(timeout=5)), capsys)["schema"]
     assert found["verdict"] == "wrong"
-    assert step in found["try"]
+    assert "check the URL" in found["try"]
 
 
 def test_the_doctor_tells_of_all_apps_and_changes_nothing(

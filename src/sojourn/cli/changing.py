@@ -6,6 +6,7 @@ What destroys asks first. Nobody to ask and no `--yes`: it refuses.
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,13 @@ def register(program: typer.Typer) -> None:
     program.command("fork")(fork)
 
 
+def _above_zero(seconds: float | None) -> float | None:
+    """Return what was given. Raises `BadParameter` for what is no time to keep anything."""
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0.")
+    return seconds
+
+
 def end(
     context: typer.Context,
     id: Id,
@@ -44,7 +52,11 @@ def end(
     reason: Reason = "ended from the command line",
     retain: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Keep the ended record readable so long."),
+        typer.Option(
+            callback=_above_zero,
+            metavar="SECONDS",
+            help="Keep the ended record readable so long.",
+        ),
     ] = None,
     begin: Annotated[
         bool,

@@ -13,6 +13,7 @@ from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.findings import Finding
 from sojourn.cli.options import App, Json, StoreUrl, Url, Wide
 from sojourn.cli.places import folder_of, is_kept, path_of
+from sojourn.errors import Unavailable
 from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE
 from sojourn.ports import SystemClock
@@ -63,7 +64,10 @@ def doctor(
 
 
 async def _examine(call: Call, *, quick: bool, upgrade: bool) -> None:
-    call.check_kept(version=False)  # what a server has not is a finding
+    try:
+        call.check_kept(version=False)  # what a server has not is a finding
+    except Unavailable as error:
+        raise Refusal(ExitCode.UNAVAILABLE, str(error), findings.step_after(error)) from error
     found = [findings.versions()]
     apps: list[dict[str, Any]] = []
     path, folder = path_of(call.url), folder_of(call.url)

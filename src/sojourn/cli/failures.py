@@ -89,6 +89,9 @@ def missing(id: str) -> Refusal:
     return Refusal(ExitCode.NOT_FOUND, f"session {id!r}: no such session", "sojourn ls")
 
 
+DOCTOR = "sojourn doctor"
+"""What to try where the command that failed can not say what is wrong with the store."""
+
 ANSWERS: tuple[tuple[type[Exception], ExitCode, str], ...] = (
     (Ended, ExitCode.NOT_FOUND, "sojourn show ID --expired"),
     (NotFound, ExitCode.NOT_FOUND, "sojourn ls"),
@@ -104,14 +107,14 @@ ANSWERS: tuple[tuple[type[Exception], ExitCode, str], ...] = (
     (InvalidQuery, ExitCode.USAGE, "--help"),
     (InvalidSetting, ExitCode.USAGE, "sojourn --help"),
     (EndFailed, ExitCode.FAILED, "again, or leave it to the reaper of the application"),
-    (Corrupt, ExitCode.FAILED, "sojourn doctor"),
+    (Corrupt, ExitCode.FAILED, DOCTOR),
     (ForeignFile, ExitCode.UNAVAILABLE, "another path"),
     (NewerSchema, ExitCode.UNAVAILABLE, "pip install --upgrade sojourn"),
-    (ReadOnly, ExitCode.UNAVAILABLE, "sojourn doctor, or another user"),
+    (ReadOnly, ExitCode.UNAVAILABLE, f"{DOCTOR}, or another user"),
     (StorageFull, ExitCode.UNAVAILABLE, "again, once there is space"),
     (UnsupportedFilesystem, ExitCode.UNAVAILABLE, "a path on a local disk"),
     (Closed, ExitCode.UNAVAILABLE, "again"),
-    (Unavailable, ExitCode.UNAVAILABLE, "sojourn doctor"),
+    (Unavailable, ExitCode.UNAVAILABLE, DOCTOR),
     (SojournError, ExitCode.FAILED, "--help"),
 )
 """Which exit code an error gets and what to try next; the first that fits."""

@@ -8,10 +8,12 @@ import shutil
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from sojourn.cli.failures import answer, told
+from sojourn.cli.failures import DOCTOR, answer, told
 from sojourn.cli.places import SCHEMA_SCHEMES
+from sojourn.errors import Corrupt, ReadOnly
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
@@ -49,7 +51,17 @@ class Finding(NamedTuple):
 
 def troubled(check: str, error: Exception) -> Finding:
     """Return a finding for a check that failed."""
-    return Finding(check, "wrong", told(error), answer(error)[1])
+    return Finding(check, "wrong", told(error), step_after(error))
+
+
+def step_after(error: Exception) -> str:
+    """Return what to try after trouble that a doctor found: not to ask the doctor."""
+    if isinstance(error, Corrupt):
+        return "keep a copy, restore a backup"
+    if isinstance(error, ReadOnly):
+        return "another user"
+    step = answer(error)[1]
+    return "check the URL, and what is there" if step == DOCTOR else step
 
 
 def our_version() -> str:
@@ -119,10 +131,10 @@ def permissions(path: Path) -> Iterator[Finding]:
         yield Finding("permissions", "wrong", f"{mode}: not readable and writable here", step)
     elif about.st_mode & stat.S_IWOTH:
         reason = f"{mode}: everybody on this machine can change it"
-        yield Finding("permissions", "wrong", reason, f"chmod o-rw {path}")
+        yield Finding("permissions", "wrong", reason, f"chmod o-rw {quote(str(path))}")
     elif about.st_mode & stat.S_IROTH and not _closed(path.absolute().parent):
         reason = f"{mode}: everybody on this machine can read it"
-        yield Finding("permissions", "warning", reason, f"chmod o-r {path}")
+        yield Finding("permissions", "warning", reason, f"chmod o-r {quote(str(path))}")
     else:
         yield Finding("permissions", "ok", mode)
     yield _folder(path.absolute().parent)
@@ -142,7 +154,7 @@ def _folder(folder: Path) -> Finding:
         return Finding("folder", "wrong", reason, "run this as the owner of the folder")
     if about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX:
         reason = f"{mode}: everybody on this machine can replace files in {folder}"
-        return Finding("folder", "warning", reason, f"chmod o-w {folder}")
+        return Finding("folder", "warning", reason, f"chmod o-w {quote(str(folder))}")
     return Finding("folder", "ok", f"{mode} {folder}")
 
 
@@ -156,7 +168,8 @@ def _beside(path: Path, about: os.stat_result) -> Iterator[Finding]:
             continue
         if owner != about.st_uid:
             reason = f"{beside} belongs to user {owner}, the file to {about.st_uid}"
-            yield Finding("owner", "warning", reason, f"chown {about.st_uid} {beside}")
+            step = f"chown {about.st_uid} {quote(str(beside))}"
+            yield Finding("owner", "warning", reason, step)
 
 
 def space(path: Path) -> Finding:
@@ -287,6 +300,6 @@ def due(app: str, number: int, since: int | None, now: int) -> Finding:
     seconds = (now - since) // 1_000_000
     text = f"{number} sessions wait for the reaper, the first one for {seconds} s"
     if now - since > DUE_MICROSECONDS:
-        step = f"run a Reaper in the application, or sojourn reap --app {app}"
+        step = f"run a Reaper in the application, or sojourn reap --app {quote(app)}"
         return Finding(name, "warning", text, step)
     return Finding(name, "ok", text)
