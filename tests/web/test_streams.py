@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.web.browser import Browser, Client, Site
 
-from sojourn import SessionManager, Unavailable, current_session
+from sojourn import Closed, SessionManager, Unavailable, current_session
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FaultyStore
 from sojourn.web import SessionMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sojourn.testing.faults import Call, Fault
     from sojourn.web.asgi import App, Receive, Scope, Send
@@ -181,6 +182,30 @@ async def test_a_url_is_opened_and_closed_with_the_application(tmp_path: Any) ->
     await running
     with pytest.raises(Exception, match="closed"):
         await web.sessions.get("x")
+
+
+async def test_a_server_without_a_lifespan_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is not open says why: a write fails with it, a token that is refused logs it."""
+    web = SessionMiddleware(Site(), sessions=f"sqlite:///{tmp_path / 's.db'}")
+    around = web.around(Site())
+    with pytest.raises(Closed, match=r"not open yet: .* no lifespan.*`async with middleware.open"):
+        await Browser(around).get("/write")
+    async with around.opened():
+        browser = Browser(web)
+        assert (await browser.get("/write")).status == 200
+    other = SessionMiddleware(Site(), sessions=f"sqlite:///{tmp_path / 's.db'}")
+    assert (await Browser(other, cookies=browser.cookies).get("/read")).status == 503
+    assert "no lifespan" in caplog.text
+    caplog.clear()
+    assert (await browser.get("/read")).status == 503
+    with pytest.raises(Closed, match=r"is closed$"):
+        await Browser(web).get("/write")
+    given = SessionMiddleware(Site(), sessions=SessionManager.open(f"sqlite:///{tmp_path}/t.db"))
+    with pytest.raises(Closed, match=r"is not open yet$"):
+        await Browser(given).get("/write")
+    assert "no lifespan" not in caplog.text
 
 
 async def test_other_kinds_of_connections_pass_through() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from sojourn.context import completed
-from sojourn.errors import InvalidSetting, SojournError, Unavailable
+from sojourn.errors import Closed, InvalidSetting, SojournError, Unavailable
 from sojourn.manager import SessionManager
 from sojourn.reaper import Reaper
 from sojourn.scopes import lend, unlend
@@ -51,6 +52,12 @@ if TYPE_CHECKING:
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("sojourn.web")
+
+NO_LIFESPAN = (
+    ": SessionMiddleware was told of no lifespan, so the server runs none, or this application "
+    "is mounted in another; open it with `async with middleware.opened()`, or give an open manager"
+)
+"""Why the store of a URL is not open when a request comes, and what to do about it."""
 
 
 class SessionMiddleware:
@@ -124,6 +131,7 @@ class SessionMiddleware:
         self._clear_site_data = clear_site_data
         self._socket_check = socket_check
         self._plain = PlainWarning(cookie)
+        self._begun = threading.Event()  # what `around` returns shares it
 
     @property
     def devices(self) -> Devices:
@@ -153,11 +161,13 @@ class SessionMiddleware:
     async def opened(self) -> AsyncIterator[None]:
         """Open the store of a URL, sweep it, and close it at the end.
 
-        A server's lifespan does this by itself. A manager that was given is its maker's to open.
+        A server's lifespan does this by itself; without one, what needs the store raises `Closed`
+        outside of this. A manager that was given is its maker's to open.
         """
         async with AsyncExitStack() as stack:
             if self._own:
                 await stack.enter_async_context(self.sessions)
+                self._begun.set()
                 await stack.enter_async_context(Reaper(self.sessions))
             yield
 
@@ -196,6 +206,9 @@ class SessionMiddleware:
                 await self._http(web, scope, receive, send)
             else:
                 await self._socket(web, scope, receive, send)
+        except Closed as error:
+            self._explain(error)
+            raise
         finally:
             unlend(ambient)
 
@@ -263,8 +276,19 @@ class SessionMiddleware:
         message["headers"] = headers
 
     def _note_trouble(self, error: SojournError, source: Source) -> None:
-        log.error("sessions can not be asked: %s", error)
+        log.error("sessions can not be asked: %s%s", error, self._why(error))
         self.admission.notify("failed", source=source, reason=type(error).__name__)
+
+    def _explain(self, error: Closed) -> None:
+        """Raise the error anew if more can be said of it."""
+        if why := self._why(error):
+            raise Closed(error.what, error.reason + why) from error
+
+    def _why(self, error: SojournError) -> str:
+        """Return why the store of a URL was never opened, if that is the error."""
+        if not self._own or self._begun.is_set() or not isinstance(error, Closed):
+            return ""
+        return NO_LIFESPAN if error.what == self.sessions.store.name else ""
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the store before the application starts, close it when that has shut down."""
