@@ -10,7 +10,7 @@ from sojourn.errors import Corrupt, InvalidCursor
 from sojourn.limits import DUMP_BYTES, PART_BYTES
 from sojourn.store import Dumped, Headers, Snapshot
 from sojourn.stores.postgres import rows
-from sojourn.stores.postgres.pool import connect, one_moment, say_goodbye
+from sojourn.stores.postgres.pool import connect_calmly, one_moment, say_goodbye
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS, mapped
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Dumper:
         """
         try:
             async with asyncio.timeout(self._address.timeout):
-                db = await connect(self._address)
+                db = await connect_calmly(self._address)
             try:
                 async with one_moment(db):
                     async for part in self._parts(db, app, id, now):

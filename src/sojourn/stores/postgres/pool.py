@@ -3,6 +3,9 @@
 Every call has a time limit. A connection whose call failed, timed out or was cancelled is not used
 again: what comes back on it later would be taken for somebody else's answer. A call that failed
 because the connection did is made again, on a new one, until its time is up.
+
+One that is still being made when its call is cancelled is left to the next call: the driver can not
+give it up without telling the event loop of an error that nobody asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import asyncpg
 
@@ -19,7 +22,7 @@ from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passe
 from sojourn.timeouts import Timeouts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sojourn.stores.postgres.address import Address
 
@@ -36,9 +39,21 @@ LAST_PAUSE = 1.0
 CLOSING_SECONDS = 2.0
 """Time for a connection to say goodbye; after that it is just dropped."""
 
+FRESH_SECONDS = 1.0
+"""Age of a connection in the making up to which another call waits for it, and makes no other."""
+
+LEAVING_SECONDS = 0.5
+"""How long a connection in the making that nobody wants is waited for before it is given up."""
 
 SETTINGS = "SET jit = off"
 """The statements are short, and compiling them takes longer than running them."""
+
+
+class _Attempt(NamedTuple):
+    """A connection in the making, and the loop's time since when."""
+
+    task: asyncio.Task[Connection]
+    since: float
 
 
 class Pool:
@@ -52,6 +67,7 @@ class Pool:
         self._size = size
         self._idle: list[Connection] = []
         self._used: set[Connection] = set()
+        self._left: list[_Attempt] = []  # those whose calls were cancelled; with the others <= size
         self._closed = False
         self._timeouts = Timeouts()
 
@@ -130,9 +146,39 @@ class Pool:
             if not connection.is_closed():
                 self._used.add(connection)
                 return connection
-        connection = await connect(self._address, self._settings)
+        attempt = self._attempt()
+        try:
+            connection = await asyncio.shield(attempt.task)
+        except asyncio.CancelledError:
+            self._leave(attempt)
+            raise
         self._used.add(connection)
         return connection
+
+    def _attempt(self) -> _Attempt:
+        """Return a connection in the making that was left, or begin to make one."""
+        now = asyncio.get_running_loop().time()
+        for attempt in self._left:
+            if now - attempt.since < FRESH_SECONDS:
+                self._left.remove(attempt)
+                return attempt
+        for attempt in self._left:  # the server may be back, and they would never learn of it
+            attempt.task.cancel()
+        return _Attempt(asyncio.create_task(connect(self._address, self._settings)), now)
+
+    def _leave(self, attempt: _Attempt) -> None:
+        """Keep a connection in the making for the next call."""
+        self._left.append(attempt)
+        attempt.task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[Connection]) -> None:
+        """Keep a connection that is there by now, if it is not somebody's again."""
+        left = [attempt for attempt in self._left if attempt.task is not task]
+        if len(left) == len(self._left):
+            return
+        self._left = left
+        if _came(task):
+            self._idle.append(task.result())
 
     def _give_back(self, connection: Connection, *, broken: bool) -> None:
         self._used.discard(connection)
@@ -143,6 +189,8 @@ class Pool:
 
     async def let_go(self) -> None:
         """Close the connections that nobody uses; more are opened when they are needed."""
+        left, self._left = self._left, []
+        await _drop([attempt.task for attempt in left])
         idle, self._idle = self._idle, []
         for connection in idle:
             await say_goodbye(connection)
@@ -156,6 +204,34 @@ class Pool:
         self._timeouts.close()
         for _ in range(self._size):
             self._free.release()
+
+
+def _came(task: asyncio.Task[Connection]) -> bool:
+    """Return whether a connection was made; if not, nobody has to be told why."""
+    return not task.cancelled() and task.exception() is None
+
+
+async def _drop(tasks: Sequence[asyncio.Task[Connection]]) -> None:
+    """End connections in the making, in bounded time."""
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=LEAVING_SECONDS)
+    for task in late:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if _came(task):
+            task.result().terminate()
+
+
+async def connect_calmly(address: Address) -> Connection:
+    """Do what `connect` does; cancelled, wait a little for what is under way, and drop it."""
+    task = asyncio.create_task(connect(address))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _drop([task])
+        raise
 
 
 async def connect(address: Address, settings: str = SETTINGS) -> Connection:

@@ -13,7 +13,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import SojournError
-from sojourn.stores.postgres.pool import connect
+from sojourn.stores.postgres.pool import connect_calmly
 from sojourn.stores.postgres.schema import channel, sql
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS
 from sojourn.wakeups import Wakeup, Wakeups
@@ -129,7 +129,7 @@ class Watchers:
             await asyncio.sleep(POLL_SECONDS)  # the poll sees what happens meanwhile
 
     async def _hear(self) -> None:
-        connection = await connect(self._address)
+        connection = await connect_calmly(self._address)
         try:
             await connection.add_listener(channel(self._address), self._heard)
             while True:
