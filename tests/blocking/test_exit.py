@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.blocking.processes import printed_by, url_of
+from tests.blocking.mirror import ROOT
+from tests.blocking.processes import SECONDS, printed_by, url_of
 
 from sojourn.blocking import SessionManager
 
@@ -85,6 +88,53 @@ def test_what_is_closed_at_exit_is_closed(tmp_path: Path, scheme: str, first: bo
     assert printed_by(program, url) == "closed\n['MainThread']\n"
     with SessionManager.open(url) as sessions:
         assert len(sessions.events("s")) == 2
+
+
+@pytest.mark.parametrize("use", ["used", "left", "beside"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sqlite",
+        "file",
+        "postgres",
+        pytest.param("redis", marks=pytest.mark.xdist_group("redis")),
+    ],
+)
+def test_the_store_is_closed_at_exit(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, use: str
+) -> None:
+    """Python warns of each connection, and of each file, that nobody has closed by then."""
+    if kind == "postgres":
+        url = request.getfixturevalue("postgres").url(schema=f"at_exit_{use}")
+    elif kind == "redis":
+        url = f"{request.getfixturevalue('redis_server').url}?prefix={tmp_path.name}"
+    else:
+        url = f"{kind}:///{tmp_path}/kept"
+    # Without what other programs here begin with: that keeps things alive for too long.
+    program = f"""
+from sojourn import Event
+from sojourn.blocking import SessionManager
+sessions = SessionManager.open({url!r})
+sessions.create(id="s", events=[Event(kind="k")])
+if {use == "left"}:
+    next(iter(sessions.watch("s", after=0)))
+    lease = sessions.lease("s")
+    lease.__enter__()
+elif {use == "beside"}:  # another manager, which is closed
+    with SessionManager.open({url!r}) as others:
+        others.count()
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        cwd=ROOT,
+    )
+    # Under -X dev a loop also tells of every step that took long, as it may on a busy machine.
+    told = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.returncode, done.stdout, told) == (0, "", [])
 
 
 def test_the_thread_is_stopped_at_exit() -> None:

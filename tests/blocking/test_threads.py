@@ -250,12 +250,12 @@ def test_whoever_waits_for_a_loop_that_broke_is_told() -> None:
 def test_a_store_that_fails_to_close_is_logged_when_nobody_closes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    thread = LoopThread()
 
     async def fail() -> None:
         raise OSError("the disk is gone")
 
-    thread.stop_soon(fail)
+    thread = LoopThread(last=fail)
+    thread.stop_soon()
     thread.join(SECONDS)
     assert "did not end well" in caplog.text
 

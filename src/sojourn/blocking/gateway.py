@@ -85,10 +85,10 @@ class Bridge:
             if self._refusal is not None:
                 raise Closed(self._refusal.what, self._refusal.reason)
             if self._thread is None:
-                self._thread = LoopThread(self.lodgers)
-                last = self.sessions.store.close if self._owns_store else None
                 # Neither of them knows the bridge: it can be collected while they are there.
-                self._stopper = weakref.finalize(self, self._thread.stop_soon, last)
+                last = self.sessions.store.close if self._owns_store else None
+                self._thread = LoopThread(self.lodgers, last)
+                self._stopper = weakref.finalize(self, self._thread.stop_soon)
                 self._stopper.atexit = False  # the loop has a way of its own to go then
             return self._thread
 

@@ -147,12 +147,18 @@ async def _until_set(over: asyncio.Event) -> None:
 class LoopThread:
     """An event loop that runs in a daemon thread until it is stopped."""
 
-    def __init__(self, lodgers: Collection[Lodger] = ()) -> None:
+    def __init__(
+        self,
+        lodgers: Collection[Lodger] = (),
+        last: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         """Start the thread. Raises `Closed` where none can be started: at interpreter exit.
 
-        `lodgers` are stopped before anything else when the loop is: whoever is there then.
+        `lodgers` are stopped before anything else when the loop is: whoever is there then. `last`
+        is awaited behind everything else, in whichever way the loop is stopped.
         """
         self._lodgers = lodgers
+        self._last = last
         self._loop = asyncio.new_event_loop()
         self._lock = threading.RLock()  # a signal handler may come back while its thread holds it
         self._calls: set[Call[Any]] = set()
@@ -240,11 +246,11 @@ class LoopThread:
         self.stop_soon()
         self._thread.join()
 
-    def stop_soon(self, last: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Do what `stop` does without waiting, from any thread; `last` is awaited at the end."""
+    def stop_soon(self) -> None:
+        """Do what `stop` does without waiting, from any thread."""
         with self._lock, contextlib.suppress(RuntimeError):  # the loop is closed already
             self._closed = True
-            self._loop.call_soon_threadsafe(self._begin_ending, last)
+            self._loop.call_soon_threadsafe(self._begin_ending)
 
     def join(self, seconds: float) -> None:
         """Wait so long at most for the thread to be gone."""
@@ -254,11 +260,11 @@ class LoopThread:
         """Return whether the thread runs."""
         return self._thread.is_alive()
 
-    def _begin_ending(self, last: Callable[[], Awaitable[object]] | None) -> None:
+    def _begin_ending(self) -> None:
         if self._ending is None:
-            self._ending = self._loop.create_task(self._end(last))
+            self._ending = self._loop.create_task(self._end())
 
-    async def _end(self, last: Callable[[], Awaitable[object]] | None) -> None:
+    async def _end(self) -> None:
         try:
             stops = [lodger.stop(cancel=True) for lodger in list(self._lodgers)]
             await asyncio.gather(*stops, return_exceptions=True)
@@ -268,8 +274,8 @@ class LoopThread:
             if others:
                 await asyncio.wait(others)
             await self._loop.shutdown_asyncgens()
-            if last is not None:
-                await last()
+            if self._last is not None:
+                await self._last()
         except Exception:
             log.exception("the background loop of a session manager did not end well")
         finally:

@@ -47,6 +47,7 @@ class DataFile:
         self.salt = salt
         self._disk = disk
         self._close = weakref.finalize(self, os.close, file)
+        self._close.atexit = False  # threads may still read and write then
 
     def close(self) -> None:
         """Close it. Twice is fine."""
