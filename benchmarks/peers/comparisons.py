@@ -38,7 +38,7 @@ class Sizes:
     turns: int = 1_000
     turns_each: int = 40
     checkpoints: int = 1_000
-    visits: int = 6_000
+    visits: int = 24_000
 
 
 QUICK = Sizes(
@@ -55,7 +55,7 @@ QUICK = Sizes(
     turns=10,
     turns_each=4,
     checkpoints=10,
-    visits=40,
+    visits=160,
 )
 """So little that it shows only whether everything runs."""
 
@@ -127,9 +127,14 @@ VISITS = (
 )
 
 
+def _counted(visits: int) -> dict[str, Any]:
+    """Return how many visits are timed, and how many go before: a site runs for long."""
+    return {"count": visits, "warm": visits // 10}
+
+
 def visits(sizes: Sizes) -> Comparison:
     """A small site with its sessions in the memory of the process."""
-    keywords = {"count": sizes.visits, "warm": sizes.warm}
+    keywords = _counted(sizes.visits)
     sites = (
         (f"{SOJOURN} on Starlette", "sojourn", None),
         ("bare Starlette", "bare", None),
@@ -156,7 +161,7 @@ def visits(sizes: Sizes) -> Comparison:
 
 def visits_durable(sizes: Sizes) -> Comparison:
     """The same with sessions in a SQLite file."""
-    keywords = {"count": sizes.visits // 4, "warm": sizes.warm}
+    keywords = _counted(sizes.visits // 16)
     ours = f"{SOJOURN} on Starlette"
     return Comparison(
         "visits-sqlite",
@@ -174,7 +179,7 @@ def visits_durable(sizes: Sizes) -> Comparison:
 
 def visits_redis(sizes: Sizes) -> Comparison:
     """The same with sessions on a Redis server."""
-    keywords = {"count": sizes.visits // 2, "warm": sizes.warm}
+    keywords = _counted(sizes.visits // 4)
     ours = f"{SOJOURN} on Starlette"
     return Comparison(
         "visits-redis",

@@ -98,10 +98,10 @@ class State(Merging):
     def _decoded(self, key: str) -> Any:
         """Return the value that was loaded under a key, from now on decoded."""
         try:
-            value = self._values[key] = codec.decode(self._loaded[key], key)
-        except Corrupt as error:
+            value = self._values[key] = codec.parsed(self._loaded[key])
+        except codec.UNREADABLE as error:
             what = f"state {key!r} of session {self._header.id!r}"
-            raise Corrupt(what, error.reason) from error.__cause__
+            raise Corrupt(what, str(error)) from error
         return value
 
     def get(self, key: str, default: Any = None) -> Any:

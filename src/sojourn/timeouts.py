@@ -27,12 +27,19 @@ class Timeouts:
 
         Like `asyncio.timeout_at`, it does so by cancelling the task that is in the block.
         """
+        return _Call(self._timer_in(asyncio.get_running_loop()), deadline)
+
+    def within(self, seconds: float) -> _Call:
+        """Return a block that ends with `TimeoutError` after so many seconds, as `call` does."""
         loop = asyncio.get_running_loop()
+        return _Call(self._timer_in(loop), loop.time() + seconds)
+
+    def _timer_in(self, loop: asyncio.AbstractEventLoop) -> _Timer:
         timer = self._timer
         if timer is None or timer.loop is not loop:
             # Calls in another loop keep their timer: it can only ring there.
             timer = self._timer = _Timer(loop)
-        return _Call(timer, deadline)
+        return timer
 
     def close(self) -> None:
         """Let go of the timer."""

@@ -768,3 +768,26 @@ def test_a_program_that_is_stopped_leaves_nobody_waiting(server: Server) -> None
 def wire_to(server: Server) -> Wire:
     options = parse("redis", server.url.partition("://")[2].partition("/")[0], "/0", {})
     return Wire(options.servers[0], options, PATIENCE)
+
+
+async def test_a_lone_write_is_on_its_way_in_the_turn_after_it_was_asked_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn of the loop before it leaves is waited for by whoever writes."""
+    async with SessionManager.open(server.url) as sessions:
+        session = await sessions.create()
+        sent: list[object] = []
+        send = Wire.send
+
+        def noted(wire: Wire, *given: Any) -> Any:
+            sent.append(given)
+            return send(wire, *given)
+
+        monkeypatch.setattr(Wire, "send", noted)
+        saving = asyncio.ensure_future(sessions.append(session, Event(kind="note")))
+        await asyncio.sleep(0)  # it is asked for
+        assert not sent
+        await asyncio.sleep(0)  # who came in that turn leaves together
+        assert len(sent) == 1
+        await saving
+        assert len(sent) == 1

@@ -222,7 +222,7 @@ class SessionMiddleware:
             if not begun and message["type"] == "http.response.start":
                 failed = message["status"] >= FAILURE
                 reply = NOTHING
-                if _is_dirty(web):
+                if web.modified or web.erase or web.issued is not None:
                     try:
                         reply = await self._settled(web, failed=failed)
                     except Unavailable as error:
@@ -321,11 +321,6 @@ async def refuse(scope: Scope, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": UNAVAILABLE, "headers": headers})
     await send({"type": "http.response.body", "body": REFUSAL})
-
-
-def _is_dirty(web: WebSession) -> bool:
-    """Return whether there may be something to store or to tell, at the least cost."""
-    return web.modified or web.erase or web.issued is not None
 
 
 def _host(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sojourn.begun import Begun
 from sojourn.errors import Unavailable
 from sojourn.expiry import span_of
 from sojourn.timeouts import Timeouts
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine
 
     from sojourn.store import Store
 
@@ -42,34 +42,9 @@ class Bounded:
 
     async def rest(self, first: object, work: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine that has taken its first step and waits for `first`, as above."""
-        deadline = asyncio.get_running_loop().time() + self._seconds
         try:
-            with self._timeouts.call(deadline):
-                return await _Begun(work, first)
+            with self._timeouts.within(self._seconds):
+                return await Begun(work, first)
         except TimeoutError as error:
             reason = f"it did not answer within {self._seconds:g} s"
             raise Unavailable(self._store.name, reason) from error
-
-
-class _Begun(Generic[T]):
-    """Awaits a coroutine that has taken its first step and waits for `first`."""
-
-    __slots__ = ("_waited", "_work")
-
-    def __init__(self, work: Coroutine[Any, Any, T], first: object) -> None:
-        self._work = work
-        self._waited = first
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        waited = self._waited
-        while True:
-            try:
-                try:
-                    sent = yield waited
-                except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
-                    waited = self._work.throw(error)
-                else:
-                    waited = self._work.send(sent)
-            except StopIteration as done:
-                result: T = done.value
-                return result

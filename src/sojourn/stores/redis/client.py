@@ -77,6 +77,7 @@ class Client:
     def __init__(self, options: Options) -> None:
         """Nothing is connected yet."""
         self.options = options
+        self._attempt = options.attempt
         self.name = options.name
         self.cluster = options.cluster
         self.topology = Topology(options.servers)
@@ -221,10 +222,11 @@ class Client:
         (reply,) = await self.ask([call], deadline)
         return reply
 
-    async def ask_at_once(self, route: Route, reads: Packed, deadline: float) -> list[Reply] | None:
+    async def ask_at_once(self, route: Route, reads: Packed) -> list[Reply] | None:
         """Send reads that are a `transaction` and return their replies, all of one moment.
 
-        `None` where that leads to anything but answers: whoever asked asks in another way then.
+        `None` where that leads to anything but answers within the time of one attempt: whoever
+        asked asks in another way then.
         """
         self._check_open()
         if not self._transacts:
@@ -234,7 +236,7 @@ class Client:
         if wire is None or not wire.is_ready:
             return None
         try:
-            replies = await wire.send(reads, self.patience(deadline))
+            replies = await wire.send(reads, self._attempt)
         except LostError:
             return None
         begun, found = replies[0], replies[-1]
@@ -278,7 +280,7 @@ class Client:
         if wire is None or wire.broken is not None:
             if wire is not None and isinstance(wire.broken, TimeoutError):
                 self._silent.add(address)
-            patience = self.options.attempt
+            patience = self._attempt
             if address in self._silent:
                 patience /= PROBATION
             wire = self._wires[lane, address] = Wire(address, self.options, patience)
@@ -298,7 +300,7 @@ class Client:
     def patience(self, deadline: float, size: int = 0) -> float:
         """Return how many seconds an attempt may take now: more if it has `size` bytes to send."""
         left = deadline - asyncio.get_running_loop().time()
-        longest = self.options.attempt + size / SLOWEST
+        longest = self._attempt + size / SLOWEST
         return max(min(longest, left), FIRST_REST)
 
     # --- the shape of a cluster ----------------------------------------------------------------
@@ -317,7 +319,7 @@ class Client:
         servers = list(self.topology.servers)
         random.shuffle(servers)
         asked = {
-            self.wire("read", address).send([("CLUSTER", "SLOTS")], self.options.attempt): address
+            self.wire("read", address).send([("CLUSTER", "SLOTS")], self._attempt): address
             for address in servers[:MOST_ASKED]
         }
         waiting = set(asked)

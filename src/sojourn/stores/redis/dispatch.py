@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sojourn.batcher import Batcher
+from sojourn.begun import Begun
 from sojourn.store import Create, Fork
 from sojourn.stores.planning import weight
 from sojourn.stores.redis import routes
@@ -83,8 +84,13 @@ class Dispatch:
     # --- batches -------------------------------------------------------------------------------
 
     def _send(self, operations: Sequence[Operation], done: Callable[[Sequence[Any]], None]) -> None:
-        """Start a batch on its way."""
-        task = asyncio.get_running_loop().create_task(self._carry(operations, done))
+        """Start a batch on its way: in nearly all cases it is sent before this returns."""
+        carried = self._carry(operations, done)
+        try:
+            first = carried.send(None)
+        except StopIteration:
+            return
+        task = asyncio.get_running_loop().create_task(_rest(carried, first))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -97,3 +103,7 @@ class Dispatch:
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
             outcomes = [error] * len(operations)
         done(outcomes)
+
+
+async def _rest(carried: Coroutine[Any, Any, None], first: object) -> None:
+    await Begun(carried, first)

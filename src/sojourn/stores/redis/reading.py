@@ -50,11 +50,23 @@ class Away(NamedTuple):
 
 
 class _Plain(NamedTuple):
-    """Plain commands that read a session, and whose tiers with it."""
+    """Plain commands that read what the script `latest` does, and whose tiers are among it.
+
+    A server runs them, in a transaction, in less time than it takes to begin a script.
+    """
 
     reads: Packed
     ours: bool
     everyones: bool
+    lines: bool
+
+    def reply(self, found: list[Reply] | None) -> Reply:
+        """Return what was found as the script would; `None` for nothing."""
+        if found is None:
+            return None
+        lines = found.pop() if self.lines else []
+        everyones = found.pop() if self.everyones else []
+        return found[0], found[1] if self.ours else [], everyones, [], [], lines
 
 
 @dataclass(slots=True)
@@ -87,14 +99,17 @@ class Reader:
         deadline = self._client.deadline()
         key = (get.app, get.id)
         window = _asked(get.window)
-        seen, tiers = await self._look(key, window, deadline)
+        if self._client.cluster:
+            seen, tiers = await self._look(key, window, deadline)
+        else:  # one server has all of it, and it is read at once
+            seen, tiers = await self._find(key, window, deadline), None
         if seen is None or (not get.expired and is_past(seen.loaded.header.expires_at, get.now)):
             return None
         return Record(
             header=seen.loaded.header,
             state=rows.to_state(get.id, seen.loaded.state),
-            user_state=tiers.user_state,
-            app_state=tiers.app_state,
+            user_state=_tier_of(seen.user_tier, get.app) if tiers is None else tiers.user_state,
+            app_state=_tier_of(seen.app_tier, get.app) if tiers is None else tiers.app_state,
             entries=tuple(rows.to_entries(seen.lines, get.id)) if seen.lines else (),
         )
 
@@ -112,7 +127,12 @@ class Reader:
         """Return a session from where it was seen last, or from home, or where a note says."""
         spot = self._finder.spots.get(key)
         if spot is not None:
-            reply = await self._ask(spot, key, window, deadline, tiers=tiers)
+            reply = None
+            if window[0] is scripts.LATEST.sha and not self._client.cluster:
+                plain = self._plain(spot, key, tiers, window[1])
+                reply = plain.reply(await self._client.ask_at_once(spot.route, plain.reads))
+            if reply is None:
+                reply = await self._client.ask_one(self._call(spot, key, window, tiers), deadline)
             seen = self._seen(spot, key, reply)
             if seen is not None and _is_of(seen, spot):
                 return seen
@@ -133,23 +153,6 @@ class Reader:
                     return None
                 self._finder.spots.keep(key, spot_in(note))
         return seen
-
-    async def _ask(
-        self, spot: Spot, key: Key, window: Asked, deadline: float, *, tiers: bool
-    ) -> Reply:
-        """Return what is at a place, as the scripts do.
-
-        What the script `latest` reads is read by plain commands where one server has all of it: it
-        runs them, in a transaction, in less time than it takes to begin a script.
-        """
-        if window[0] is scripts.LATEST.sha and not self._client.cluster:
-            plain = self._plain(spot, key, tiers, window[1])
-            found = await self._client.ask_at_once(spot.route, plain.reads, deadline)
-            if found is not None:
-                lines = found.pop() if window[1] else []
-                everyones = found.pop() if plain.everyones else []
-                return found[0], found[1] if plain.ours else [], everyones, [], [], lines
-        return await self._client.ask_one(self._call(spot, key, window, tiers), deadline)
 
     def _call(self, spot: Spot, key: Key, window: Asked, tiers: bool) -> Call:  # noqa: FBT001 - it says what is read
         """Return the call that reads a session, and what tiers are in reach."""
@@ -183,7 +186,7 @@ class Reader:
         reads += [("HGETALL", tier) for tier in shared]
         if last:
             reads.append(("LRANGE", log, -last, -1))
-        return _Plain(transaction(reads), ours is not session, everyones is not session)
+        return _Plain(transaction(reads), ours is not session, everyones is not session, last > 0)
 
     def _seen(self, spot: Spot, key: Key, reply: Reply) -> Seen | None:
         """Return what a reply says; remember where the session is."""
@@ -211,17 +214,10 @@ class Reader:
     # --- tiers beside it -----------------------------------------------------------------------
 
     async def _look(self, key: Key, window: Asked, deadline: float) -> tuple[Seen | None, Tiers]:
-        """Return a session, and the tiers it shares as of the same moment."""
+        """Return a session of a cluster, and the tiers it shares as of the same moment."""
         seen = await self._find(key, window, deadline)
         if seen is None:
             return None, Tiers({}, {})
-        whose = f"tier of {key[0]}"
-        if not self._client.cluster:  # it was all read at once
-            mine, everyones = seen.user_tier, seen.app_tier
-            return seen, Tiers(
-                rows.to_tier(mine, whose) if mine else {},
-                rows.to_tier(everyones, whose) if everyones else {},
-            )
         user = seen.loaded.header.user
         user_away, app_away = self._away(key[0], user, seen.loaded.row.route)
         away = [place for place in (user_away, app_away) if place is not None]
@@ -242,7 +238,7 @@ class Reader:
                 flats |= found
         app = seen.app_tier if app_away is None else _overlaid(seen, app_away, flats[app_away])
         mine = seen.user_tier if user_away is None else _overlaid(seen, user_away, flats[user_away])
-        return seen, Tiers(rows.to_tier(mine, whose), rows.to_tier(app, whose))
+        return seen, Tiers(_tier_of(mine, key[0]), _tier_of(app, key[0]))
 
     def _away(self, app: str, user: str | None, route: Route) -> tuple[Away | None, Away | None]:
         """Return where the tiers of a user and an app are, if not with the session."""
@@ -279,9 +275,13 @@ class Reader:
             Call(route, ("HGETALL", self._keys.tier(route, app, whose))) for route, whose in places
         ]
         found = await self._client.ask(calls, self._client.deadline())
-        whose = f"tier of {app}"
-        mine: Encoded = rows.to_tier(found[1], whose) if user is not None else {}
-        return Tiers(mine, rows.to_tier(found[0], whose))
+        mine: Encoded = _tier_of(found[1], app) if user is not None else {}
+        return Tiers(mine, _tier_of(found[0], app))
+
+
+def _tier_of(flat: list[bytes], app: str) -> Encoded:
+    """Return a tier of an app from its names and values."""
+    return rows.to_tier(flat, f"tier of {app}") if flat else {}
 
 
 def _is_of(seen: Seen, spot: Spot) -> bool:

@@ -130,7 +130,10 @@ class Wire(asyncio.Protocol):
         if self._alarm is None or due < self._alarm.when():
             self._set_alarm(due)
         self._queue.append(flight)
-        self._leave_soon()
+        if self._flights:
+            self._leave_soon()
+        else:
+            self._leave()
         return flight.future
 
     async def _connect(self) -> None:
@@ -138,28 +141,28 @@ class Wire(asyncio.Protocol):
             async with asyncio.timeout(self._patience):
                 await self._connection.connect()  # type: ignore[no-untyped-call]  # the driver's own lack
             self._transport, self._reader = self._connection.hand_over(self)
-            self._leave_soon()
+            self._leave()
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
 
     def _leave_soon(self) -> None:
-        """Send what is queued: at once if nothing is under way, else at the turn's end."""
-        if not self._queue or self._leaving or self._full or self._transport is None:
-            return
-        if not self._flights:
-            self._leave()
-            return
-        self._leaving = True
-        asyncio.get_running_loop().call_soon(self._leave)
+        """Send what is queued at the end of the loop's turn, so that more can come along."""
+        if not self._leaving:
+            self._leaving = True
+            asyncio.get_running_loop().call_soon(self._leave)
 
     def _leave(self) -> None:
+        """Send what is queued."""
         self._leaving = False
-        if self._transport is None or self.broken is not None or self._full:
+        if not self._queue or self._full or self._transport is None or self.broken is not None:
             return
         flights, self._queue = self._queue, []
         self._flights.extend(flights)
         try:
-            self._transport.write(b"".join([flight.data for flight in flights]))
+            if len(flights) == 1:
+                self._transport.write(flights[0].data)
+            else:
+                self._transport.write(b"".join([flight.data for flight in flights]))
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
         for flight in flights:
@@ -195,7 +198,7 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._full = False
-        self._leave_soon()
+        self._leave()
 
     # --- the end -------------------------------------------------------------------------------
 
