@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ from tests.checkpoints.contents import bodies, ids
 from tests.manager.watched_store import watched
 
 from sojourn import AlreadyExists, CheckpointMissing, Event, Expiry, NotFound, Unavailable
+from sojourn.checkpoints.verbs import MAKING_SECONDS
+from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,3 +146,29 @@ async def test_a_fork_that_fails_on_the_way_is_no_session(url: str) -> None:
         with pytest.raises(CheckpointMissing):
             await forking
         assert await sessions.count() == 1
+
+
+async def test_a_fork_whose_process_dies_on_the_way_is_gone_in_a_while(url: str) -> None:
+    """Nobody is left to take it back: until it is finished it has a deadline of its own."""
+    clock = FakeClock()
+    async with watched(url, clock=clock) as (sessions, store):
+        await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        for name in ("a", "b"):
+            await checkpoints.save(b"", id=name)
+        store.fail("commit", Unavailable("test", "the process is gone"))
+        store.fail("delete", Unavailable("test", "the process is gone"))
+        with pytest.raises(Unavailable):
+            await checkpoints.fork("a", new_id="f")
+        assert await sessions.get("f") is not None
+        clock.advance(MAKING_SECONDS)
+        assert await sessions.get("f") is None
+
+        whole = await checkpoints.fork("a", new_id="f", expiry=Expiry(idle=60, absolute=3_600))
+        again = await sessions.require("f")
+        assert again.header == whole.header
+        assert again.expires_at == again.active_at + timedelta(seconds=60)
+        lasting = await checkpoints.fork("a")
+        assert lasting.expires_at is None
+        clock.advance(MAKING_SECONDS)
+        assert await sessions.get(lasting.id) is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sojourn.context import Context
     from sojourn.model import StoredDocument
     from sojourn.reading import Reading
-    from sojourn.store import Committed, Drop, Durability, Put
+    from sojourn.store import Committed, Deadlines, Drop, Durability, Put
 
 
 class Seen(NamedTuple):
@@ -65,10 +65,12 @@ class Place:
         expect: Seen | None = None,
         durability: Durability | None = None,
         now: int | None = None,
+        deadlines: Deadlines | None = None,
     ) -> Committed:
         """Put and drop in one commit, in this incarnation, and at this revision if one is expected.
 
-        Raises `NotFound` or `Ended`, and `Conflict` when the session moved on.
+        With `deadlines` the session has those from then on. Raises `NotFound` or `Ended`, and
+        `Conflict` when the session moved on.
         """
         if not is_name(self.id):
             raise NotFound(str(self.id))
@@ -81,6 +83,7 @@ class Place:
             epoch=epoch or self._epoch if expect is None else expect.epoch,
             revision=None if expect is None else expect.revision,
             documents=tuple(parts),
+            deadlines=deadlines,
             durability=context.durability(durability),
         )
         return await context.commit(change, self._taken)

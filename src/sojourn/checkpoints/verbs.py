@@ -10,10 +10,12 @@ from sojourn.checkpoints.place import Place
 from sojourn.checkpoints.record import COLLECTION, Checkpoint, checkpoint_of, encode_metadata
 from sojourn.checkpoints.removal import Removal
 from sojourn.context import completed
+from sojourn.creation import with_deadlines
 from sojourn.errors import CheckpointMissing, Corrupt, InvalidQuery, TooLarge
 from sojourn.limits import MAX_DOCUMENT, MAX_PAGE
 from sojourn.names import check_name
-from sojourn.store import Delete, Drop, Put
+from sojourn.store import Deadlines, Delete, Drop, Put
+from sojourn.timestamps import from_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 LINEAGE_PAGE = 100
 """Checkpoints read at a time on the way up a line: most came from the one saved just before."""
+
+MAKING_SECONDS = 300
+"""A fork that is never finished, because its process died over it, is gone after so long."""
 
 
 class Checkpoints:
@@ -222,19 +227,23 @@ class Checkpoints:
             raise CheckpointMissing(self._place.id, str(id))
         # One that was saved anew is further down the log than those that came from it.
         at = max(saved.document.seq for saved in line)
+        making = Deadlines(idle=None, absolute_at=header.created_at + from_seconds(MAKING_SECONDS))
         session = await self._creation.fork(
-            self._place.id, header, at=at, given_id=new_id is not None
+            self._place.id, with_deadlines(header, making), at=at, given_id=new_id is not None
         )
         try:
             there = Checkpoints(self._context, self._reading, self._creation, session)
-            await there._trim(line)
+            await there._trim(line, Deadlines(idle=header.idle, absolute_at=header.absolute_at))
         except BaseException:
             await completed(self._discard(session))
             raise
         return session
 
-    async def _trim(self, line: list[Saved]) -> None:
-        """Make the first of a line the latest here, as in a session that was forked at it."""
+    async def _trim(self, line: list[Saved], deadlines: Deadlines) -> None:
+        """Make the first of a line the latest here, as in a session that was forked at it.
+
+        With the last commit the session is as it should be, and lasts as long.
+        """
         latest = await self._place.saved(line[0].id)
         if latest is None:
             raise CheckpointMissing(self._place.id, line[0].id)
@@ -246,6 +255,7 @@ class Checkpoints:
             if len(newer) < len(page):
                 break
         await self._removal.remove([saved for saved in later if saved.id not in ancestors])
+        parts: list[Put | Drop] = []
         if any(saved.id in ancestors for saved in later):
             document = latest.document
             again = Put(
@@ -254,7 +264,8 @@ class Checkpoints:
                 body=document.body or b"",
                 content_type=document.content_type,
             )
-            await self._place.commit([Drop(collection=COLLECTION, key=latest.id), again])
+            parts = [Drop(collection=COLLECTION, key=latest.id), again]
+        await self._place.commit(parts, deadlines=deadlines)
 
     async def _discard(self, session: Session) -> None:
         now = self._context.now()
