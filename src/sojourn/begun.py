@@ -1,7 +1,8 @@
 """Coroutines whose first step is taken at once, by whoever starts them.
 
 What ends in its first step needs no task, and what is sent there leaves a turn of the loop earlier.
-That step has no task of its own: it must not ask for the current one, as a time limit does.
+That step has no task of its own: it must not ask for the current one, as a time limit does, nor
+wait for a future that others wait for too.
 """
 
 from __future__ import annotations

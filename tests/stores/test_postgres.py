@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from tests.servers.ending import end_amid_a_write
 from tests.servers.postgres import emptied
 
 from sojourn import (
@@ -565,3 +566,9 @@ async def test_the_statements_for_looking_into_it_work(url: str) -> None:
         found = await db.fetch(statement.rstrip(";"))
         assert "event_overview" in statement or [row["id"] for row in found] == ["s"]
     await db.close()
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_program_that_ends_amid_a_write_is_not_held_up(url: str, turns: int) -> None:
+    """Whoever writes waits for the batch, and the batch was stopped before."""
+    end_amid_a_write(url, turns)

@@ -14,6 +14,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
+from tests.servers.ending import end_amid_a_write
 from tests.servers.redis import Cluster, Servers, eventually, free_port, values_in
 
 from sojourn import (
@@ -791,3 +792,38 @@ async def test_a_lone_write_is_on_its_way_in_the_turn_after_it_was_asked_for(
         assert len(sent) == 1
         await saving
         assert len(sent) == 1
+
+
+async def test_what_waited_for_a_full_connection_leaves_in_a_turn_of_its_own(
+    server: Server,
+) -> None:
+    """The transport says so amid a send of its own, and is not to be given the next one there."""
+    wire = wire_to(server)
+    try:
+        assert await wire.send([("PING",)], PATIENCE) == [b"PONG"]
+        wire.pause_writing()
+        waiting = wire.send([("PING",)], PATIENCE)
+        wire.resume_writing()
+        assert len(wire._queue) == 1
+        assert await waiting == [b"PONG"]
+    finally:
+        await wire.close()
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_program_that_ends_amid_a_write_is_not_held_up(server: Server, turns: int) -> None:
+    """Whoever writes waits for the batch, and the batch was stopped before."""
+    end_amid_a_write(server.url, turns)
+
+
+async def test_a_damaged_tier_is_no_matter_to_a_session_that_is_over(server: Server) -> None:
+    clock = FakeClock()
+    async with SessionManager.open(server.url, app="damaged", clock=clock) as sessions:
+        session = await sessions.create(user="u", state={"user:a": 1}, expiry=Expiry(idle=60))
+        with redis.Redis.from_url(server.url) as client:
+            for key in client.scan_iter("*:tier:damaged:*"):
+                client.hset(key, b"\xff", "1")
+        with pytest.raises(Corrupt, match="tier of damaged"):
+            await sessions.get(session.id)
+        clock.advance(60)
+        assert await sessions.get(session.id) is None

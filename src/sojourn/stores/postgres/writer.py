@@ -85,9 +85,21 @@ class Writer:
         self, operations: Sequence[Operation], done: Callable[[Sequence[Outcome]], None]
     ) -> None:
         """Start a batch; `done` is called in the loop with the outcomes."""
-        task = asyncio.get_running_loop().create_task(self._write(operations, done))
+        has_begun = False
+
+        async def write() -> None:
+            nonlocal has_begun
+            has_begun = True
+            await self._write(operations, done)
+
+        def written(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not has_begun:  # the loop is being stopped, and those who wait would hold it up
+                done([self._reason(asyncio.CancelledError())] * len(operations))
+
+        task = asyncio.get_running_loop().create_task(write())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(written)
 
     async def close(self) -> None:
         """Let go of the connection, once the batches under way are written."""

@@ -8,10 +8,12 @@ back.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sojourn.batcher import Batcher
 from sojourn.begun import Begun
+from sojourn.errors import Unavailable
 from sojourn.store import Create, Fork
 from sojourn.stores.planning import weight
 from sojourn.stores.redis import routes
@@ -92,7 +94,12 @@ class Dispatch:
             return
         task = asyncio.get_running_loop().create_task(_rest(carried, first))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._carried, carried))
+
+    def _carried(self, carried: Coroutine[Any, Any, None], task: asyncio.Task[None]) -> None:
+        """Forget a batch. A task that is cancelled before it begins has not gone on with it."""
+        self._tasks.discard(task)
+        carried.close()
 
     async def _carry(
         self, operations: Sequence[Operation], done: Callable[[Sequence[Any]], None]
@@ -102,6 +109,11 @@ class Dispatch:
             outcomes = await Batch(self._tools, operations).run()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
             outcomes = [error] * len(operations)
+        except BaseException:  # the loop is being stopped: else those who wait would hold it up
+            reason = "it was stopped; whether it was written is not known"
+            stopped = Unavailable(self._tools.client.name, reason)
+            done([stopped] * len(operations))
+            raise
         done(outcomes)
 
 

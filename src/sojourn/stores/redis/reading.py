@@ -100,16 +100,17 @@ class Reader:
         key = (get.app, get.id)
         window = _asked(get.window)
         if self._client.cluster:
-            seen, tiers = await self._look(key, window, deadline)
+            seen, mine, everyones = await self._look(key, window, deadline)
         else:  # one server has all of it, and it is read at once
-            seen, tiers = await self._find(key, window, deadline), None
+            seen = await self._find(key, window, deadline)
+            mine, everyones = ([], []) if seen is None else (seen.user_tier, seen.app_tier)
         if seen is None or (not get.expired and is_past(seen.loaded.header.expires_at, get.now)):
             return None
         return Record(
             header=seen.loaded.header,
             state=rows.to_state(get.id, seen.loaded.state),
-            user_state=_tier_of(seen.user_tier, get.app) if tiers is None else tiers.user_state,
-            app_state=_tier_of(seen.app_tier, get.app) if tiers is None else tiers.app_state,
+            user_state=_tier_of(mine, get.app),
+            app_state=_tier_of(everyones, get.app),
             entries=tuple(rows.to_entries(seen.lines, get.id)) if seen.lines else (),
         )
 
@@ -186,7 +187,7 @@ class Reader:
         reads += [("HGETALL", tier) for tier in shared]
         if last:
             reads.append(("LRANGE", log, -last, -1))
-        return _Plain(transaction(reads), ours is not session, everyones is not session, last > 0)
+        return _Plain(transaction(reads), ours is not session, everyones is not session, bool(last))
 
     def _seen(self, spot: Spot, key: Key, reply: Reply) -> Seen | None:
         """Return what a reply says; remember where the session is."""
@@ -213,11 +214,13 @@ class Reader:
 
     # --- tiers beside it -----------------------------------------------------------------------
 
-    async def _look(self, key: Key, window: Asked, deadline: float) -> tuple[Seen | None, Tiers]:
-        """Return a session of a cluster, and the tiers it shares as of the same moment."""
+    async def _look(
+        self, key: Key, window: Asked, deadline: float
+    ) -> tuple[Seen | None, list[bytes], list[bytes]]:
+        """Return a session of a cluster, and its user's tier and the app's as of that moment."""
         seen = await self._find(key, window, deadline)
         if seen is None:
-            return None, Tiers({}, {})
+            return None, [], []
         user = seen.loaded.header.user
         user_away, app_away = self._away(key[0], user, seen.loaded.row.route)
         away = [place for place in (user_away, app_away) if place is not None]
@@ -229,7 +232,7 @@ class Reader:
             if any(flats[place][1] > seen.last for place in late):
                 again = await self._find(key, window, deadline)
                 if again is None:
-                    return None, Tiers({}, {})
+                    return None, [], []
                 seen = again
             else:
                 found = await self._read_away(key, seen, late, deadline)
@@ -238,7 +241,7 @@ class Reader:
                 flats |= found
         app = seen.app_tier if app_away is None else _overlaid(seen, app_away, flats[app_away])
         mine = seen.user_tier if user_away is None else _overlaid(seen, user_away, flats[user_away])
-        return seen, Tiers(_tier_of(mine, key[0]), _tier_of(app, key[0]))
+        return seen, mine, app
 
     def _away(self, app: str, user: str | None, route: Route) -> tuple[Away | None, Away | None]:
         """Return where the tiers of a user and an app are, if not with the session."""

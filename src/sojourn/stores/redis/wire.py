@@ -196,9 +196,9 @@ class Wire(asyncio.Protocol):
         self._full = True
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Go on, once the transport that says so is done with it."""
         self._full = False
-        self._leave()
+        self._leave_soon()
 
     # --- the end -------------------------------------------------------------------------------
 
