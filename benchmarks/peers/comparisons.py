@@ -185,7 +185,7 @@ def visits_redis(sizes: Sizes) -> Comparison:
         "visits-redis",
         "requests of a visitor who is logged in, mostly reading, sessions on Redis",
         f"{VISITS}on one Redis server, reached through TCP on the loopback, whose file of commands "
-        "is synced every second, for both. It has a core of its own.",
+        "is synced every second, for both.",
         [
             _site(ours, {"kind": "sojourn", **keywords}, "redis"),
             _site(STARSESSIONS, {"kind": "starsessions", **keywords}, "redis", "starsessions"),

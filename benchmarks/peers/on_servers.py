@@ -34,8 +34,7 @@ SERVED = (
 )
 IN_REDIS = (
     "One server for all, started for this run, through TCP on the loopback, emptied for each "
-    "contestant; it keeps all in memory and syncs nothing, as it does unless it is told to. It has "
-    "a core of its own."
+    "contestant; it keeps all in memory and syncs nothing, as it does unless it is told to."
 )
 
 

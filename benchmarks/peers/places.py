@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -21,15 +20,6 @@ SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "2GB"}
 All else is the server's default, but for fewer connections; every commit waits for the disk."""
 
 
-_CORES = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
-
-
-def _use(cores: frozenset[int], process: int = 0) -> None:
-    """Run a process, this one by default, and what it starts from now on, on those cores only."""
-    if len(_CORES) > 1:
-        os.sched_setaffinity(process, cores)
-
-
 class Places:
     """Empties a place for each run. A server is started for the first run that needs it."""
 
@@ -43,18 +33,12 @@ class Places:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _use(_CORES)
         for server in (self._server, self._redis):
             if server is not None:
                 server.stop()
 
     def fresh(self, place: Place) -> dict[str, Any]:
-        """Return the keyword that says where to write: `path`, a file or the URL of a database.
-
-        Redis takes one core. It gets one of its own, and who asks it the others: where the system
-        puts the two changes from second to second, and with it what a call costs.
-        """
-        _use(_CORES)
+        """Return the keyword that says where to write: `path`, a file or the URL of a database."""
         if place == "file":
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
@@ -73,9 +57,6 @@ class Places:
             self._redis = Servers()
             self._redis.add()
         (server,) = self._redis.servers
-        own = frozenset([max(_CORES, default=0)])
-        _use(own, server.pid)
-        _use(_CORES - own)
         server.ask("FLUSHALL")
         return server.url
 
