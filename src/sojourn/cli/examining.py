@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sojourn.manager import SessionManager
+    from sojourn.stores.summary import AppSummary
 
 MARKS = {"ok": "ok", "warning": "LOOK", "wrong": "WRONG"}
 COLUMNS = (
@@ -178,20 +179,22 @@ async def _add_apps(
     _tell_apps(held, now, apps, found)
 
 
-async def _summaries(url: str, path: Path | None, now: int, named: str | None) -> Sequence[Any]:
+async def _summaries(
+    url: str, path: Path | None, now: int, named: str | None
+) -> Sequence[AppSummary]:
     """Return what the file, the folder, or the server holds of each app, or at least of one."""
     if path is not None:
         return _summaries_of_place(path, now)
     store: Any = open_store(url)
     only = {"apps": [named]} if named is not None and findings.is_redis(url) else {}
     try:
-        held: Sequence[Any] = await store.summaries(now, **only)
+        held: Sequence[AppSummary] = await store.summaries(now, **only)
     finally:
         await store.close()
     return held
 
 
-def _summaries_of_place(path: Path, now: int) -> Sequence[Any]:
+def _summaries_of_place(path: Path, now: int) -> Sequence[AppSummary]:
     if path.is_dir():
         from sojourn.stores.filesystem import inspection as files
 
@@ -202,7 +205,7 @@ def _summaries_of_place(path: Path, now: int) -> Sequence[Any]:
 
 
 def _tell_apps(
-    held: Sequence[Any], now: int, apps: list[dict[str, Any]], found: list[Finding]
+    held: Sequence[AppSummary], now: int, apps: list[dict[str, Any]], found: list[Finding]
 ) -> None:
     """Add what is held of each app, and whether a reaper seems to run."""
     for one in held:

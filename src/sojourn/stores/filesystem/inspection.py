@@ -7,7 +7,7 @@ looked at.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sojourn.lifecycle import Phase
 from sojourn.mounts import refuse_unsafe_place
@@ -17,6 +17,7 @@ from sojourn.stores.filesystem.disk import Disk, mapped
 from sojourn.stores.filesystem.files import unplaced
 from sojourn.stores.filesystem.replica import load
 from sojourn.stores.filesystem.shard import shard_name
+from sojourn.stores.summary import AppSummary
 
 if TYPE_CHECKING:
     from sojourn.model import StoredDocument
@@ -24,20 +25,6 @@ if TYPE_CHECKING:
 
 MOST_DUE = 1_000_000
 """Sessions that are due are counted up to here."""
-
-
-class AppSummary(NamedTuple):
-    """What a folder holds of one app. `due_since` is when the longest due became so."""
-
-    app: str
-    phases: dict[str, int]
-    due: int
-    due_since: int | None
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions, expired ones too."""
-        return sum(self.phases.values())
 
 
 def is_there(path: str) -> bool:

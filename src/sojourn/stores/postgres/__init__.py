@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sojourn.stores.planning import Operation
     from sojourn.stores.postgres.address import Address
     from sojourn.stores.postgres.pool import Connection
+    from sojourn.stores.summary import AppSummary
     from sojourn.wakeups import Wakeup
 
 T = TypeVar("T")
@@ -215,7 +216,7 @@ class PostgresStore:
         """Return what the server is and how it is set; the store need not be open, nor be there."""
         return await inspection.facts(self._address)
 
-    async def summaries(self, now: int) -> Sequence[inspection.AppSummary]:
+    async def summaries(self, now: int) -> Sequence[AppSummary]:
         """Return what there is of each app; the store need not be open."""
         return await inspection.summaries(self._address, now)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sojourn.stores.postgres import schema
 from sojourn.stores.postgres.pool import Pool, one_moment
+from sojourn.stores.summary import AppSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,23 +134,6 @@ class Facts(NamedTuple):
         if last is not None and last < today:
             found.append(f"faults of this version are not fixed any more since {last}")
         return found
-
-
-class AppSummary(NamedTuple):
-    """What there is of one app: sessions by phase, how many are due, and the first one since when.
-
-    `due_since` is in microseconds since 1970, `None` if nothing is due.
-    """
-
-    app: str
-    phases: dict[str, int]
-    due: int
-    due_since: int | None
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions there are, of all phases."""
-        return sum(self.phases.values())
 
 
 async def summaries(address: Address, now: int) -> list[AppSummary]:

@@ -95,7 +95,8 @@ class Writer:
         def written(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if not has_begun:  # the loop is being stopped, and those who wait would hold it up
-                done([self._reason(asyncio.CancelledError())] * len(operations))
+                reason = "it was stopped before it was sent; nothing was written"
+                done([Unavailable(self._address.shown, reason)] * len(operations))
 
         task = asyncio.get_running_loop().create_task(write())
         self._tasks.add(task)

@@ -22,7 +22,7 @@ from sojourn.stores.redis.documents import DocumentReader
 from sojourn.stores.redis.dumping import Dumper
 from sojourn.stores.redis.finding import Finder
 from sojourn.stores.redis.gathering import Gatherer
-from sojourn.stores.redis.inspection import AppSummary, Facts, Inspector
+from sojourn.stores.redis.inspection import Facts, Inspector
 from sojourn.stores.redis.jobs import Foreman
 from sojourn.stores.redis.keys import Keys
 from sojourn.stores.redis.listing import Lister
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     )
     from sojourn.stores.planning import Operation
     from sojourn.stores.redis.options import Options
+    from sojourn.stores.summary import AppSummary
     from sojourn.wakeups import Wakeup
 
 

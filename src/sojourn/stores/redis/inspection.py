@@ -13,6 +13,7 @@ from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.keys import escaped, unescaped
 from sojourn.stores.redis.routes import ROUTES, TAGS
 from sojourn.stores.redis.spots import due_at, overdue_at, positions
+from sojourn.stores.summary import AppSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,20 +92,6 @@ class Facts(NamedTuple):
     wanted: int
     eviction: str
     faults: tuple[str, ...]
-
-
-class AppSummary(NamedTuple):
-    """What servers hold of one app. `due_since` is when the longest due became so."""
-
-    app: str
-    phases: dict[str, int]
-    due: int
-    due_since: int | None
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions, expired ones too."""
-        return sum(self.phases.values())
 
 
 class Inspector:

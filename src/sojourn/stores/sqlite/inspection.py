@@ -6,13 +6,14 @@ Nothing here makes a file, changes its version, or waits for the gate.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
 from sojourn.model import StoredDocument
 from sojourn.mounts import refuse_unsafe_place
 from sojourn.stores.sqlite import connection, schema
+from sojourn.stores.summary import AppSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,20 +27,6 @@ NEWEST_VERSION = len(schema.MIGRATIONS)
 
 SOUND_SQLITE = (3, 51, 3)
 """The first SQLite without the bug that could damage a file while two connections write it."""
-
-
-class AppSummary(NamedTuple):
-    """What a file holds of one app. `due_since` is when the longest due became so."""
-
-    app: str
-    phases: dict[str, int]
-    due: int
-    due_since: int | None
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions, expired ones too."""
-        return sum(self.phases.values())
 
 
 def sqlite_version() -> tuple[int, ...]:
