@@ -39,6 +39,7 @@ class Sizes:
     turns_each: int = 40
     checkpoints: int = 1_000
     visits: int = 24_000
+    visitors: int = 20
 
 
 QUICK = Sizes(
@@ -56,6 +57,7 @@ QUICK = Sizes(
     turns_each=4,
     checkpoints=10,
     visits=160,
+    visitors=4,
 )
 """So little that it shows only whether everything runs."""
 
@@ -120,7 +122,7 @@ DJANGO_CACHED = "Django cached_db"
 
 ALIKE = "All files in WAL mode with synchronous=FULL: a sync at every commit."
 
-
+_OURS = f"{SOJOURN} on Starlette"
 VISITS = (
     "Raw ASGI calls (WSGI for Flask) of the same three pages, the framework's routing included. Of "
     "20 requests of a visitor 17 read, 2 carry no cookie, 1 writes. Sessions are kept "
@@ -136,7 +138,7 @@ def visits(sizes: Sizes) -> Comparison:
     """A small site with its sessions in the memory of the process."""
     keywords = _counted(sizes.visits)
     sites = (
-        (f"{SOJOURN} on Starlette", "sojourn", None),
+        (_OURS, "sojourn", None),
         ("bare Starlette", "bare", None),
         (STARLETTE_COOKIES, "cookies", "itsdangerous"),
         (STARSESSIONS, "starsessions", "starsessions"),
@@ -146,14 +148,13 @@ def visits(sizes: Sizes) -> Comparison:
     contestants = [
         _site(label, {"kind": kind, **keywords}, "memory", needs) for label, kind, needs in sites
     ]
-    ours = f"{SOJOURN} on Starlette"
     return Comparison(
         "visits",
         "requests of a visitor who is logged in, mostly reading, sessions in memory",
         f"{VISITS}in the memory of the process; in the cookie itself by Starlette's own.",
         contestants,
         [
-            Target(ours, peer, 1)
+            Target(_OURS, peer, 1)
             for peer in (STARLETTE_COOKIES, STARSESSIONS, LITESTAR_SESSIONS, FLASK_SESSION)
         ],
     )
@@ -162,43 +163,66 @@ def visits(sizes: Sizes) -> Comparison:
 def visits_durable(sizes: Sizes) -> Comparison:
     """The same with sessions in a SQLite file."""
     keywords = _counted(sizes.visits // 16)
-    ours = f"{SOJOURN} on Starlette"
     return Comparison(
         "visits-sqlite",
         "requests of a visitor who is logged in, mostly reading, sessions in a SQLite file",
         f"{VISITS}in a SQLite file; Django's as it is shipped, with a rollback journal, cached_db "
         "reads from the memory of the process.",
         [
-            _site(ours, {"kind": "sojourn", **keywords}, "file"),
+            _site(_OURS, {"kind": "sojourn", **keywords}, "file"),
             _site(DJANGO_DB, {"kind": "django-db", **keywords}, "file", "django"),
             _site(DJANGO_CACHED, {"kind": "django-cached", **keywords}, "file", "django"),
         ],
-        [Target(ours, DJANGO_DB, 5), Target(ours, DJANGO_CACHED, 1)],
+        [Target(_OURS, DJANGO_DB, 5), Target(_OURS, DJANGO_CACHED, 1)],
     )
 
 
 def visits_redis(sizes: Sizes) -> Comparison:
-    """The same with sessions on a Redis server."""
-    keywords = _counted(sizes.visits // 4)
-    ours = f"{SOJOURN} on Starlette"
-    return Comparison(
+    """The same on a Redis server, by many visitors at once: what a process can serve."""
+    return _on_redis(
+        sizes,
         "visits-redis",
-        "requests of a visitor who is logged in, mostly reading, sessions on Redis",
+        f"requests of {sizes.visitors} visitors at once, mostly reading, sessions on Redis",
+        "",
+        [Target(_OURS, STARSESSIONS, 2)],
+        visitors=sizes.visitors,
+    )
+
+
+def visits_redis_alone(sizes: Sizes) -> Comparison:
+    """The same by one visitor: how long a request takes, with the way to the server and back."""
+    return _on_redis(
+        sizes,
+        "visits-redis-alone",
+        "requests of one visitor, the next one when the last is answered, sessions on Redis",
+        " No target: most of the time is the system's, which wakes the server and this process for "
+        "each request.",
+        [],
+        visitors=1,
+    )
+
+
+def _on_redis(
+    sizes: Sizes, name: str, what: str, more: str, targets: Sequence[Target], *, visitors: int
+) -> Comparison:
+    keywords = {**_counted(sizes.visits // 4), "visitors": visitors}
+    return Comparison(
+        name,
+        what,
         f"{VISITS}on one Redis server, reached through TCP on the loopback, whose file of commands "
-        "is synced every second, for both.",
+        f"is synced every second, for both.{more}",
         [
-            _site(ours, {"kind": "sojourn", **keywords}, "redis"),
+            _site(_OURS, {"kind": "sojourn", **keywords}, "redis"),
             _site(STARSESSIONS, {"kind": "starsessions", **keywords}, "redis", "starsessions"),
         ],
-        [Target(ours, STARSESSIONS, 2)],
+        targets,
     )
 
 
 def _site(
     label: str, keywords: dict[str, Any], place: Place, needs: str | None = None
 ) -> Contestant:
-    beside = f"{SOJOURN} on Starlette"
-    return Contestant(label, "peers.visits.visit", keywords, place, needs, beside)
+    return Contestant(label, "peers.visits.visit", keywords, place, needs, beside=_OURS)
 
 
 def append(sizes: Sizes) -> Comparison:

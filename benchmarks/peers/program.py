@@ -24,6 +24,7 @@ def all_of(sizes: Sizes) -> list[Comparison]:
         comparisons.visits(sizes),
         comparisons.visits_durable(sizes),
         comparisons.visits_redis(sizes),
+        comparisons.visits_redis_alone(sizes),
         on_servers.postgres_append(sizes),
         on_servers.postgres_callers(sizes),
         on_servers.postgres_tail(sizes),

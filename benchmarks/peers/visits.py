@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import io
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.timing import awaited_in_turn
+from benchmarks.peers.timing import at_once, awaited_in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,26 +38,36 @@ HOST = "shop.example"
 CART = [{"item": "tea", "number": 2}, {"item": "cup", "number": 1}]
 
 
-async def visit(*, kind: str, count: int, warm: int, path: str = "") -> Sample:
-    """Ask an application of one kind; `path` is a SQLite file or the URL of a server."""
+async def visit(*, kind: str, count: int, warm: int, path: str = "", visitors: int = 1) -> Sample:
+    """Ask an application of one kind; `path` is a SQLite file or the URL of a server.
+
+    One visitor asks again and again, or so many at once: `count` and `warm` are of all together.
+    """
     async with AsyncExitStack() as stack:
         ask = await _SITES[kind](stack, path)
-        status, cookie = await ask("/login", "")
-        assert status == FINE
+        cookies = [await _logged_in(ask) for _ in range(visitors)]
 
-        async def step(number: int) -> None:
-            nonlocal cookie
-            place = number % ROUND
+        async def step(visitor: int, number: int) -> None:
+            place = (number + visitor) % ROUND  # visitors write at different times
             if place in ANONYMOUS:
                 answered, _ = await ask("/read", "")
             elif place == WRITING:
-                answered, given = await ask("/write", cookie)
-                cookie = given or cookie
+                answered, given = await ask("/write", cookies[visitor])
+                cookies[visitor] = given or cookies[visitor]
             else:
-                answered, _ = await ask("/read", cookie)
+                answered, _ = await ask("/read", cookies[visitor])
             assert answered == FINE
 
-        return await awaited_in_turn(step, count=count, warm=warm)
+        if visitors == 1:
+            return await awaited_in_turn(partial(step, 0), count=count, warm=warm)
+        each, before = count // visitors, warm // visitors
+        return await at_once(step, callers=visitors, each=each, warm=before)
+
+
+async def _logged_in(ask: Ask) -> str:
+    status, cookie = await ask("/login", "")
+    assert status == FINE
+    return cookie
 
 
 def _asgi(app: Any) -> Ask:

@@ -1,4 +1,4 @@
-"""Wake-ups: who waits for a change of which session, and how they are woken."""
+"""Wake-ups: who waits for a change of which session, how they are woken, and who looks for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any
 
 Key = tuple[str, str]
 """The app and the id of a session."""
@@ -78,3 +79,35 @@ class Wakeups:
     def wake_all(self) -> None:
         """Wake everybody, to look for themselves."""
         self.wake(self._waiting)
+
+
+class Lookout:
+    """The tasks that look for what other processes change, while anybody waits."""
+
+    def __init__(self) -> None:
+        """Nobody looks yet."""
+        self._looking: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def begin(self, *looks: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have a task do each of these, unless they are being done."""
+        if self._looking:
+            return
+        loop = asyncio.get_running_loop()
+        self._looking = {loop.create_task(look()) for look in looks}
+        for task in self._looking:
+            task.add_done_callback(self._looking.discard)
+
+    def end(self) -> None:
+        """Stop the tasks; they may take a moment to let go of what they hold."""
+        looking, self._looking = self._looking, set()
+        for task in looking:
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop the tasks, and return once those and all that were stopped before are over."""
+        self.end()
+        if self._leaving:
+            await asyncio.wait(self._leaving)

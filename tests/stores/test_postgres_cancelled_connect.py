@@ -11,6 +11,7 @@ import pytest
 from sojourn import open_store
 from sojourn.stores.postgres import pool as pools
 from sojourn.stores.postgres.pool import Pool, connect_calmly
+from sojourn.stores.postgres.watch import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -208,4 +209,27 @@ async def test_a_server_that_hangs_does_not_keep_the_pool_open(
     await cancelled(await begun(pool, made))
     await pool.close()
     assert made.making[0].cancelled()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_watch_that_was_left_is_waited_for_at_the_end(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection was being made: it is closed before the store is."""
+    made = Made(monkeypatch)
+    watchers = Watchers(pool._address, pool)
+    watchers.subscribe(("app", "id")).close()  # before it has begun
+    wakeup = watchers.subscribe(("app", "id"))
+    await turns(3)
+    of_the_poll, of_the_listener = range(2)
+    assert len(made.making) == 2
+    wakeup.close()
+    closing = asyncio.create_task(watchers.close())
+    await turns(3)
+    assert not closing.done()
+    connection = made.arrive(of_the_listener)
+    await closing
+    assert connection.closed
+    made.arrive(of_the_poll)
+    await pool.close()
     assert len(asyncio.all_tasks()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -63,46 +64,45 @@ class TestPooledPostgresStore(StoreLaws):
 
 async def test_many_clients_share_few_connections(pooled: str, postgres: PostgresServer) -> None:
     """All kinds of calls at once, from more connections than the server sees."""
-    stores = [SessionManager.open(pooled) for _ in range(4)]
-    for sessions in stores:
-        await sessions.__aenter__()
-    first = stores[0]
-    for number in range(8):
-        await first.create(id=f"s-{number}", user=f"u-{number % 2}", labels={"n": str(number)})
+    others = await connections(postgres)  # of stores that have just been closed
+    async with AsyncExitStack() as stack:
+        opened = [SessionManager.open(pooled) for _ in range(4)]
+        stores = [await stack.enter_async_context(sessions) for sessions in opened]
+        first = stores[0]
+        for number in range(8):
+            await first.create(id=f"s-{number}", user=f"u-{number % 2}", labels={"n": str(number)})
 
-    async def work(sessions: SessionManager, number: int) -> None:
-        id = f"s-{number % 8}"
-        copy = await sessions.require(id, events=5)
-        for turn in range(5):
-            event = Event(kind="note", body=[number, turn])
-            await sessions.append(copy, event, state={f"k{number}": turn, "user:x": turn})
-            assert (await sessions.list(user=f"u-{number % 2}")).items
-        assert await sessions.count() == 8
-        async with sessions.lease(id, ttl=30, wait=30) as lease:
-            await sessions.append(copy, Event(kind="note", body=[number, 5]), lease=lease)
+        async def work(sessions: SessionManager, number: int) -> None:
+            id = f"s-{number % 8}"
+            copy = await sessions.require(id, events=5)
+            for turn in range(5):
+                event = Event(kind="note", body=[number, turn])
+                await sessions.append(copy, event, state={f"k{number}": turn, "user:x": turn})
+                assert (await sessions.list(user=f"u-{number % 2}")).items
+            assert await sessions.count() == 8
+            async with sessions.lease(id, ttl=30, wait=30) as lease:
+                await sessions.append(copy, Event(kind="note", body=[number, 5]), lease=lease)
 
-    await asyncio.gather(*(work(stores[n % 4], n) for n in range(24)))
-    if "transaction" in pooled:
-        assert await connections(postgres) <= SERVER_CONNECTIONS
-    for number in range(8):
-        events = await first.events(f"s-{number}")
-        assert [event.seq for event in events] == list(range(1, 19))
-        found = (await first.require(f"s-{number}")).state
-        assert [found[f"k{number + 8 * more}"] for more in range(3)] == [4, 4, 4]
-    assert await first.store.check() == []  # type: ignore[attr-defined]  # it can
-    assert await first.forget("u-0") == 4
-    for sessions in stores:
-        await sessions.__aexit__(None, None, None)
+        await asyncio.gather(*(work(stores[n % 4], n) for n in range(24)))
+        if "transaction" in pooled:
+            assert len(await connections(postgres) - others) <= SERVER_CONNECTIONS
+        for number in range(8):
+            events = await first.events(f"s-{number}")
+            assert [event.seq for event in events] == list(range(1, 19))
+            found = (await first.require(f"s-{number}")).state
+            assert [found[f"k{number + 8 * more}"] for more in range(3)] == [4, 4, 4]
+        assert await first.store.check() == []  # type: ignore[attr-defined]  # it can
+        assert await first.forget("u-0") == 4
 
 
-async def connections(postgres: PostgresServer) -> int:
-    """Return how many connections the server has that come through the pooler."""
+async def connections(postgres: PostgresServer) -> set[int]:
+    """Return the server's connections to stores; behind a pooler, the pooler's."""
     address = open_store(postgres.url())._address  # type: ignore[attr-defined]  # its own
     db = await asyncpg.connect(**address.arguments())
     try:
-        query = """SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sojourn'
+        query = """SELECT pid FROM pg_stat_activity WHERE application_name = 'sojourn'
             AND backend_type = 'client backend' AND pid <> pg_backend_pid()"""
-        return int(await db.fetchval(query))
+        return {pid for (pid,) in await db.fetch(query)}
     finally:
         await db.close()
 

@@ -312,6 +312,14 @@ class Numb(MemoryStore):
         return wakeup
 
 
+class Restless(MemoryStore):
+    """Goes on looking for changes when nobody watches any more."""
+
+    def subscribe(self, app: str, id: str, /) -> _Wakeup:
+        self._looking = asyncio.create_task(asyncio.Event().wait())
+        return super().subscribe(app, id)
+
+
 class Deaf(MemoryStore):
     """Does not wake anybody for a deletion that comes with the parent's."""
 
@@ -500,6 +508,9 @@ WRONG: dict[type[MemoryStore], set[str]] = {
     },
     Deaf: {
         "every_change_wakes_the_watchers",
+    },
+    Restless: {
+        "nothing_of_a_watch_outlives_its_store",
     },
 }
 """Which laws each of them breaks."""

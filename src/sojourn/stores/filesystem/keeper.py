@@ -16,6 +16,7 @@ from sojourn.errors import SojournError, StorageFull
 from sojourn.exiting import off_loop
 from sojourn.stores.filesystem.compacting import Compaction
 from sojourn.stores.filesystem.disk import mapped
+from sojourn.wakeups import Lookout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ class Keeper:
         self._underway: set[asyncio.Task[None]] = set()
         self._purge_at: dict[str, float] = {}
         self._rest_until: dict[str, float] = {}
-        self._polling: asyncio.Task[None] | None = None
+        self._lookout = Lookout()
         self._looking = self._loop.create_task(self._look())
 
     def note(self, shard: Shard) -> None:
@@ -85,14 +86,11 @@ class Keeper:
         """Follow quickly from now on, as long as anybody watches."""
         self._shards.setdefault(shard.app, shard)
         self._watchers = watchers
-        if self._polling is None or self._polling.done():
-            self._polling = self._loop.create_task(self._poll(watchers))
+        self._lookout.begin(partial(self._poll, watchers))
 
     def unwatch(self) -> None:
         """Follow slowly again: nobody watches."""
-        if self._polling is not None:
-            self._polling.cancel()
-            self._polling = None
+        self._lookout.end()
 
     async def _poll(self, watchers: Watchers) -> None:
         while True:
@@ -170,10 +168,9 @@ class Keeper:
 
     async def close(self) -> None:
         """Stop, and leave each shard without anything that was removed, and at rest."""
-        tasks = [task for task in (self._looking, self._polling) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        self._looking.cancel()
+        await asyncio.wait([self._looking])
+        await self._lookout.close()
         while self._underway:  # compactions that nobody waits for any more
             await asyncio.wait(self._underway)
         whole = [shard for shard in self._shards.values() if not shard.is_broken]

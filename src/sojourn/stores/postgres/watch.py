@@ -16,7 +16,7 @@ from sojourn.errors import SojournError
 from sojourn.stores.postgres.pool import connect_calmly
 from sojourn.stores.postgres.schema import channel, sql
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS
-from sojourn.wakeups import Wakeup, Wakeups
+from sojourn.wakeups import Lookout, Wakeup, Wakeups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,18 +56,17 @@ class Watchers:
         self._waiting = Wakeups()
         self._by_digest: dict[str, Key] = {}
         self._known: dict[Key, tuple[Any, ...] | None] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._lookout = Lookout()
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""
         wakeup = Wakeup(key, self.leave)
         self._waiting.add(wakeup)
         self._by_digest[_digest(key)] = key
-        if not self._tasks:
-            loop = asyncio.get_running_loop()
-            self._tasks.append(loop.create_task(self._poll()))
-            if not self._address.pooler:
-                self._tasks.append(loop.create_task(self._listen()))
+        if self._address.pooler:
+            self._lookout.begin(self._poll)
+        else:
+            self._lookout.begin(self._poll, self._listen)
         return wakeup
 
     def leave(self, wakeup: Wakeup) -> None:
@@ -76,9 +75,7 @@ class Watchers:
             self._by_digest.pop(_digest(wakeup.key), None)
             self._known.pop(wakeup.key, None)
         if not self._waiting:
-            for task in self._tasks:
-                task.cancel()
-            self._tasks = []
+            self._lookout.end()
 
     def wake(self, keys: Iterable[Key]) -> None:
         """Wake whoever watches these sessions."""
@@ -90,11 +87,7 @@ class Watchers:
 
     async def close(self) -> None:
         """Stop the tasks and wake everybody, to find the store closed."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._lookout.close()
         self.wake_all()
 
     # --- what others changed -------------------------------------------------------------------

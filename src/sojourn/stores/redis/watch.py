@@ -18,7 +18,7 @@ from sojourn.stores.planning import Loaded
 from sojourn.stores.redis.client import LONGEST_REST
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.wire import connection
-from sojourn.wakeups import Wakeup, Wakeups
+from sojourn.wakeups import Lookout, Wakeup, Wakeups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +53,7 @@ class Watchers:
         self._waiting = Wakeups()
         self._by_channel: dict[bytes, Key] = {}
         self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._lookout = Lookout()
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""
@@ -62,8 +62,7 @@ class Watchers:
             self._by_channel[self._keys.channel(*key).encode()] = key
             self._news.set()
         self._waiting.add(wakeup)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._listen())
+        self._lookout.begin(self._listen)
         return wakeup
 
     def leave(self, wakeup: Wakeup) -> None:
@@ -71,9 +70,8 @@ class Watchers:
         if self._waiting.discard(wakeup):
             self._by_channel.pop(self._keys.channel(*wakeup.key).encode(), None)
             self._news.set()
-        if not self._waiting and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if not self._waiting:
+            self._lookout.end()
 
     def wake(self, keys: Iterable[Key]) -> None:
         """Wake whoever watches these sessions."""
@@ -81,10 +79,7 @@ class Watchers:
 
     async def close(self) -> None:
         """Stop the task and wake everybody, to find the store closed."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await self._lookout.close()
         self._waiting.wake_all()
 
     # --- listening -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from sojourn.wakeups import Wakeup, Wakeups
+from sojourn.wakeups import Lookout, Wakeup, Wakeups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,7 +30,7 @@ class Watchers:
         self._reader = reader
         self._waiting = Wakeups()
         self._known: dict[Key, tuple[object, ...] | None] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._lookout = Lookout()
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""
@@ -38,17 +38,15 @@ class Watchers:
         if key not in self._waiting:
             self._known.update({key: self._reader().revisions([key]).get(key)})
         self._waiting.add(wakeup)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._poll())
+        self._lookout.begin(self._poll)
         return wakeup
 
     def leave(self, wakeup: Wakeup) -> None:
         """Forget a subscription; the last one stops the task."""
         if self._waiting.discard(wakeup):
             self._known.pop(wakeup.key, None)
-        if not self._waiting and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if not self._waiting:
+            self._lookout.end()
 
     def wake(self, keys: Iterable[Key]) -> None:
         """Wake whoever watches these sessions."""
@@ -79,8 +77,5 @@ class Watchers:
 
     async def close(self) -> None:
         """Stop the task and wake everybody, to find the store closed."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await self._lookout.close()
         self._waiting.wake_all()

@@ -155,3 +155,16 @@ async def closing_wakes_the_watchers(corner: Corner) -> None:
     except Closed:
         return
     raise Broken("subscribing at a closed store: expected Closed, but it was accepted")
+
+
+@law(needs=SupportsWatch, behaviours=(66,))
+async def nothing_of_a_watch_outlives_its_store(corner: Corner) -> None:
+    """A subscription that was closed a moment before its store leaves no task behind."""
+    await corner.create()
+    before = asyncio.all_tasks()
+    subscription = corner.subscribe()
+    await subscription.wait(0.01)  # by now the store has begun to look for changes
+    subscription.close()
+    await corner.store.close()
+    left = asyncio.all_tasks() - before
+    holds(not left, f"after a store is closed, nothing of a watch goes on; {len(left)} tasks do")
