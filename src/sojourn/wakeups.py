@@ -86,21 +86,19 @@ class Lookout:
 
     def __init__(self) -> None:
         """Nobody looks yet."""
-        self._looking: set[asyncio.Task[None]] = set()
+        self._looking: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
 
     def begin(self, *looks: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have a task do each of these, unless they are being done."""
-        if self._looking:
+        if not all(task.done() for task in self._looking):
             return
         loop = asyncio.get_running_loop()
-        self._looking = {loop.create_task(look()) for look in looks}
-        for task in self._looking:
-            task.add_done_callback(self._looking.discard)
+        self._looking = [loop.create_task(look()) for look in looks]
 
     def end(self) -> None:
         """Stop the tasks; they may take a moment to let go of what they hold."""
-        looking, self._looking = self._looking, set()
+        looking, self._looking = self._looking, []
         for task in looking:
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
