@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import msgspec
+
 from sojourn.errors import (
     Closed,
     Conflict,
@@ -23,7 +25,7 @@ from sojourn.web.devices import Devices
 from sojourn.web.facts import Device, TokenFacts
 from sojourn.web.notices import NOWHERE, Notice, Notices, Source
 from sojourn.web.tokens import Tokens, digest
-from sojourn.web.websession import Plan, WebSession
+from sojourn.web.websession import Plan, WebSession, is_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,12 +92,16 @@ class Admission:
         cap: Cap | None = None,
         keep_device: bool = True,
         notices: Notices | None = None,
+        name: str = facts.PLACE,
     ) -> None:
         """`renew_after` seconds a token is replaced by itself, and honoured `grace` seconds more.
 
         `timeout` bounds each call of the store, `cap` the sessions of a user. `keep_device` stores
-        user agent and address with the session, as a hint for its user.
+        user agent and address with the session, as a hint for its user. `name` is the session's in
+        its application: a token that was issued for another name opens nothing.
         """
+        self.name = name
+        """The session's name: tokens are for it alone."""
         self.sessions = sessions
         """The manager underneath."""
         self.tokens = Tokens() if tokens is None else tokens
@@ -143,7 +149,7 @@ class Admission:
             session = await self._bounded.rest(first, work)
         kept = None if session is None else facts.read(session.state, facts.TOKEN, TokenFacts)
         now = self.sessions.now()
-        if session is None or kept is None or not kept.accepts(token, now):
+        if session is None or kept is None or not self._accepts(kept, token, now):
             self.notify("refused", session, source=source, reason="unknown or replaced token")
             return None
         header = session.header
@@ -161,6 +167,9 @@ class Admission:
         if after is not None and now - kept.at >= after and not kept.is_graced(token, now):
             web.plan = Plan(firm=False, grace=self._grace)
         return web
+
+    def _accepts(self, kept: TokenFacts, token: Token, now: int) -> bool:
+        return kept.place == self.name and kept.accepts(token, now)
 
     async def _touched(self, session: Session) -> bool:
         """Note that a session is used; return whether it is there still."""
@@ -210,8 +219,11 @@ class Admission:
             raise Ended(session.id, session.phase, "it was ended meanwhile") from error
 
     def reply(self, web: WebSession) -> Reply:
-        """Return what the browser has to be told, once."""
-        token, erase, web.erase = web.issued, web.erase, False
+        """Return what the browser has to be told, once.
+
+        A session that is still to be ended keeps its cookie: a request that failed ends none.
+        """
+        token, erase, web.erase = web.issued, web.erase and web.leaving is None, False
         if token is not None and web.held is not None and web.held.stored:
             web.issued = None
             return Reply(self.tokens.write(token), self._max_age(web.held))
@@ -227,11 +239,19 @@ class Admission:
             await self.save(web)
         except NotFound as error:
             self.notify("lost", web.held, source=web.source, reason=error.reason)
+            web.over = web.over or (web.held is not None and web.held.stored)
             web.held = web.plan = web.issued = None
         return self.reply(web)
 
+    async def refresh(self, session: Session) -> None:
+        """Load a session anew."""
+        await self._bounded(self.sessions.refresh(session))
+
     async def _store(self, web: WebSession, session: Session, plan: Plan | None) -> None:
-        """Store a session for the first time."""
+        """Store a session for the first time, if its token can still reach the browser."""
+        if web.sealed:
+            reason = "the response had begun, so nobody would have been given its token"
+            raise Ended(session.id, session.phase, reason)
         user = None if plan is None else plan.user
         if plan is not None:
             self._note_login(session, plan)
@@ -303,7 +323,7 @@ class Admission:
         if plan.remember is not None:
             kept = facts.read(session.state, facts.TOKEN, TokenFacts)
             assert kept is not None  # it was written just now
-            fact = TokenFacts(kept.hash, kept.at, kept.before, kept.until, plan.remember)
+            fact = msgspec.structs.replace(kept, remember=plan.remember)
             facts.write(session.state, facts.TOKEN, fact)
 
     async def _after_login(self, web: WebSession, session: Session, plan: Plan | None) -> None:
@@ -332,15 +352,24 @@ class Admission:
         await self._bounded(self.sessions.end(session.id, reason=reason))
         self.notify("logout", session, source=web.source, reason=reason)
 
-    async def is_open(self, web: WebSession) -> bool:
-        """Return whether a session that is in use for long is still the user's: for sockets."""
+    async def is_open(self, web: WebSession, *, used: bool) -> bool:
+        """Return whether a session that is in use for long is still the user's: for sockets.
+
+        If it was `used`, its idle deadline is extended, as that of a request's is.
+        """
         session, token = web.held, web.token
+        if web.over:
+            return False
         if session is None or not session.stored:
             return True
         fresh = await self._bounded(self.sessions.get(session.id))
         if fresh is None or fresh.epoch != session.epoch or not fresh.header.live:
             return False
-        return fresh.user == session.user if token is not None else True
+        if token is not None and fresh.user != session.user:
+            return False
+        header = fresh.header
+        is_due = used and touch_is_due(header.active_at, header.idle, self.sessions.now())
+        return not is_due or await self._touched(fresh)
 
     async def check_cap(self, user: str) -> None:
         """Raise `TooManySessions` where one more is refused."""
@@ -360,7 +389,8 @@ class Admission:
         if token is None or session is None or not session.header.live:
             return None
         kept = facts.read(session.state, facts.TOKEN, TokenFacts)
-        return session if kept is not None and kept.accepts(token, self.sessions.now()) else None
+        accepted = kept is not None and self._accepts(kept, token, self.sessions.now())
+        return session if accepted else None
 
     async def is_current(self, web: WebSession) -> bool:
         """Return whether a session's token is the one in use, not one that was replaced meanwhile.
@@ -393,7 +423,7 @@ class Admission:
         session = web.begun()
         if not session.stored:
             value = session.state.get(key)
-            if only_if is not ... and value != only_if:
+            if only_if is not ... and not is_same(value, only_if):
                 return False, value
             session.state[key] = made(value)
             return True, session.state[key]
@@ -401,7 +431,7 @@ class Admission:
         for attempt in range(1, CHANGE_ATTEMPTS + 1):
             fresh = await self._bounded(self.sessions.require(session.id))
             value = fresh.state.get(key)
-            if only_if is not ... and value != only_if:
+            if only_if is not ... and not is_same(value, only_if):
                 return False, value
             fresh.state[key] = new = made(value)
             try:
@@ -455,6 +485,7 @@ def _replaced(kept: TokenFacts, token: Token, plan: Plan, now: int) -> TokenFact
         before=kept.hash if grace else None,
         until=now + grace if grace else 0,
         remember=kept.remember,
+        place=kept.place,
     )
 
 

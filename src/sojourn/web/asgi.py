@@ -22,7 +22,7 @@ from sojourn.web.admission import (
     Cap,
 )
 from sojourn.web.cookies import Cookie, PlainWarning
-from sojourn.web.notices import Listener, Notices, Source
+from sojourn.web.notices import Listener, Notices, Source, said_of
 from sojourn.web.policies import FAILURE, REFUSAL, RETRY_AFTER, UNAVAILABLE, Policies, Policy
 from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket, SocketClosed, WebSitting
 from sojourn.web.tokens import Tokens
@@ -121,6 +121,7 @@ class SessionMiddleware:
             cap=cap,
             keep_device=keep_device,
             notices=Notices(on_notice, notice_key),
+            name=name,
         )
         """What tokens go through; its `notices` count."""
         self._transport: Transport = (
@@ -232,6 +233,7 @@ class SessionMiddleware:
                         return
                 begun = True
                 self._tell(message, web, reply)
+                web.seal()
             await send(message)
 
         try:
@@ -276,7 +278,7 @@ class SessionMiddleware:
         message["headers"] = headers
 
     def _note_trouble(self, error: SojournError, source: Source) -> None:
-        log.error("sessions can not be asked: %s%s", error, self._why(error))
+        log.error("sessions can not be asked: %s%s", said_of(error), self._why(error))
         self.admission.notify("failed", source=source, reason=type(error).__name__)
 
     def _explain(self, error: Closed) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sojourn.blocking.manager import SessionManager, gateway_of
 from sojourn.reaper import Reaper
+from sojourn.web.notices import said_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -95,7 +96,7 @@ class Admissions:
 
     def note_trouble(self, error: SojournError, source: Source) -> None:
         """Say that sessions could not be asked."""
-        log.error("sessions can not be asked: %s", error)
+        log.error("sessions can not be asked: %s", said_of(error))
         self.here.notify("failed", source=source, reason=type(error).__name__)
 
 

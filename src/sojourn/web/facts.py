@@ -22,6 +22,9 @@ DEVICE = "~device"
 FLASH = "~flash."
 """What the key of a flash message begins with: each has its own, so that none replaces another."""
 
+PLACE = "session"
+"""The name of a session where an application has only one."""
+
 MAX_AGENT = 256
 """Characters of a user agent that are kept: it is a hint for people."""
 
@@ -30,7 +33,8 @@ class TokenFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of the token of a session. Instants are microseconds.
 
     `hash` is of its secret; `before` that of the one it replaced, honoured until `until`.
-    `remember` lets the cookie outlive the browser.
+    `remember` lets the cookie outlive the browser. `place` is the name of the session in its
+    application: a token of one is none of another's.
     """
 
     hash: str
@@ -38,6 +42,7 @@ class TokenFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     before: str | None = None
     until: int = 0
     remember: bool = False
+    place: str = PLACE
 
     def accepts(self, token: Token, now: int) -> bool:
         """Return whether a token is the one in use, or the one before it, in its time of grace."""

@@ -462,6 +462,8 @@ class Session(Face, Merging, SessionMixin):
                 response.headers["Clear-Site-Data"] = '"cache", "cookies", "storage"'
         if told or self.accessed:
             response.vary.add(self._interface.transport(self._app).vary.decode().title())
+        if self._kept is not None:
+            self._kept.web.seal()
         if response.is_streamed:
             response.call_on_close(self._settle_late)
 

@@ -265,11 +265,11 @@ class IdentityMiddleware:
         except NotFound:
             log.info("a late write was dropped: its session was ended")
 
-    async def is_open(self, session: Session) -> bool:
-        """Return whether a session is live, and still of the same user."""
+    async def is_open(self, session: Session, *, used: bool) -> bool:
+        """Return whether a session is live, and still of the same user; `used` keeps it so."""
         if not session.stored:
             return True
-        fresh = await self._bounded(self.sessions.get(session.id))
+        fresh = await self._bounded(self.sessions.get(session.id, touch=used))
         if fresh is None or fresh.epoch != session.epoch or not fresh.header.live:
             return False
         return fresh.user == session.user
@@ -286,8 +286,11 @@ class _Sitting:
         await self._identity.save(self._session)
         return NOTHING
 
-    async def is_open(self) -> bool:
-        return await self._identity.is_open(self._session)
+    def seal(self) -> None:
+        """There are no tokens."""
+
+    async def is_open(self, *, used: bool) -> bool:
+        return await self._identity.is_open(self._session, used=used)
 
     def note(self, error: SojournError | None) -> None:
         if error is None:

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
+from sojourn.errors import Closed, Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from sojourn.errors import SojournError
 
 
 Listener: TypeAlias = "Callable[[Notice], None]"
@@ -64,6 +68,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     source: Source = NOWHERE
     reason: str = ""
+
+
+def said_of(error: SojournError) -> str:
+    """Return what a log says of an error: no more than its kind where it may name a session."""
+    return str(error) if isinstance(error, Unavailable | Closed) else type(error).__name__
 
 
 class Notices:

@@ -45,8 +45,11 @@ class Sitting(Protocol):
     async def store(self) -> Reply:
         """Store what changed; return what the browser has to be told."""
 
-    async def is_open(self) -> bool:
-        """Return whether it is still theirs. Raises what the store does."""
+    def seal(self) -> None:
+        """Note that the browser can be told nothing any more."""
+
+    async def is_open(self, *, used: bool) -> bool:
+        """Return whether it is still theirs; `used` keeps it so. Raises what the store does."""
 
     def note(self, error: SojournError | None) -> None:
         """Say that it could not be asked, or, with `None`, that its socket is closed."""
@@ -65,9 +68,13 @@ class WebSitting:
             return NOTHING
         return await completed(self._admission.settle(self._web))
 
-    async def is_open(self) -> bool:
+    def seal(self) -> None:
+        """Issue no more tokens."""
+        self._web.seal()
+
+    async def is_open(self, *, used: bool) -> bool:
         """Return whether the session is open, and its user the same."""
-        return await self._admission.is_open(self._web)
+        return await self._admission.is_open(self._web, used=used)
 
     def note(self, error: SojournError | None) -> None:
         """Give notice."""
@@ -98,6 +105,10 @@ class Socket:
         self._coming: asyncio.Task[Message] | None = None
         self._takes_headers = scope.get("asgi", {}).get("spec_version", "2.0") >= "2.1"
         self._closed = False
+        self._used = False
+        self._untold = NOTHING
+        if not self._takes_headers:
+            sitting.seal()
 
     async def receive(self) -> Message:
         """Return the next message; before it waits, what changed is stored.
@@ -106,7 +117,7 @@ class Socket:
         """
         if self._closed:
             return {"type": "websocket.disconnect", "code": SESSION_ENDED, "reason": ENDED}
-        await self._sitting.store()
+        await self._store()
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._receive())
         try:
@@ -119,7 +130,14 @@ class Socket:
             self._coming.cancel()
             raise
         coming, self._coming = self._coming, None
+        self._used = True
         return coming.result()
+
+    async def _store(self) -> None:
+        """Store what changed. What the browser has to be told waits for the answer to it."""
+        reply = await self._sitting.store()
+        if reply is not NOTHING:
+            self._untold = reply
 
     async def _has_come(self, coming: asyncio.Task[Message]) -> bool:
         left = max(0.0, self._due - asyncio.get_running_loop().time())
@@ -132,8 +150,9 @@ class Socket:
     async def _is_open(self) -> bool:
         """Return whether the session is open as far as can be told; ask again later."""
         self._due = asyncio.get_running_loop().time() + self._check
+        used, self._used = self._used, False
         try:
-            return await self._sitting.is_open()
+            return await self._sitting.is_open(used=used)
         except SojournError as error:
             self._sitting.note(error)
             return True  # trouble with the store logs nobody out
@@ -163,12 +182,13 @@ class Socket:
                 if sends:
                     raise SocketClosed("the session was ended, and its socket closed")
                 return
-            reply = await self._sitting.store()
-            starts = message["type"] in ("websocket.accept", "websocket.http.response.start")
-            if transport is not None and starts and self._takes_headers:
-                told = transport.told(reply)
+            await self._store()
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                told = transport.told(self._untold) if transport and self._takes_headers else []
                 if told:
                     message["headers"] = [*message.get("headers", ()), *told]
+                self._sitting.seal()
+            self._used = self._used or sends
             await self._send(message)
 
         return send

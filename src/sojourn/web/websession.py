@@ -65,7 +65,9 @@ class WebSession(Merging):
         "held",
         "issued",
         "leaving",
+        "over",
         "plan",
+        "sealed",
         "source",
         "token",
     )
@@ -101,11 +103,28 @@ class WebSession(Merging):
         """Whether the store could be asked."""
         self.issued: Token | None = None
         """A token that the browser has not been given yet."""
+        self.sealed = False
+        """Whether the browser can be told nothing any more: the response has begun."""
+        self.over = False
+        """Whether somebody else has ended the session that was held here."""
 
     def __repr__(self) -> str:
         """Show what it is, and nothing that is in it."""
-        kind = "unavailable" if not self.available else "new" if self.new else "stored"
-        return f"<WebSession {kind}{' of a user' if self.user else ''}>"
+        held = self.held
+        stored = held is not None and held.stored
+        kind = "stored" if stored else "new"
+        owned = " of a user" if held is not None and held.user is not None else ""
+        return f"<WebSession {kind if self.available else 'unavailable'}{owned}>"
+
+    def seal(self) -> None:
+        """Note that the response has begun: the library calls this.
+
+        From then on no token reaches the browser, so none is renewed by age, and a session that is
+        begun now can not be stored.
+        """
+        self.sealed = True
+        if self.plan is not None and not self.plan.firm:
+            self.plan = None
 
     # --- the mapping ---------------------------------------------------------------------------
 
@@ -186,6 +205,7 @@ class WebSession(Merging):
     @property
     def id(self) -> str | None:
         """The session's id. It is no secret: it opens nothing without the token."""
+        self.accessed = True
         return None if self.held is None else self.held.id
 
     @property
@@ -199,6 +219,7 @@ class WebSession(Merging):
     @property
     def new(self) -> bool:
         """Whether it is not stored yet."""
+        self.accessed = True
         return self.held is None or not self.held.stored
 
     @property
@@ -222,6 +243,7 @@ class WebSession(Merging):
     @property
     def expires_at(self) -> datetime | None:
         """When it ends unless it is used again, `None` for never or not yet."""
+        self.accessed = True
         return None if self.held is None else self.held.expires_at
 
     @property
@@ -233,6 +255,7 @@ class WebSession(Merging):
     @property
     def longest_at(self) -> datetime | None:
         """When it ends however much it is used, `None` for never or not yet."""
+        self.accessed = True
         at = None if self.held is None else self.held.header.absolute_at
         return None if at is None else to_datetime(at)
 
@@ -253,9 +276,10 @@ class WebSession(Merging):
         says how (`"pwd"`, or several), `level` how strong that was; `remember` lets the cookie
         outlive the browser; `labels` find the session again (the `sid` of an identity provider).
         Somebody else's session is ended first. Raises `TooManySessions` where a cap says so,
-        `InvalidId`, and what the store raises.
+        `InvalidId`, `InvalidQuery` once the response has begun, and what the store raises.
         """
         self.check_available()
+        self.check_open()
         methods = (auth,) if isinstance(auth, str) else tuple(auth)
         before = self.held
         if before is not None and before.user not in (None, user):
@@ -284,9 +308,11 @@ class WebSession(Merging):
     def rotate(self, *, grace: float = 0.0) -> None:
         """Get a new token with the next save: after any change of what the user may do.
 
-        The old one is dead then, or honoured for `grace` seconds.
+        The old one is dead then, or honoured for `grace` seconds. Raises `InvalidQuery` once the
+        response has begun.
         """
         self.check_available()
+        self.check_open()
         self.begun()
         if self.plan is None or not self.plan.firm:
             self.plan = Plan(grace=grace, token=None if self.plan is None else self.plan.token)
@@ -394,7 +420,7 @@ class WebSession(Merging):
     async def compare_and_set(self, key: str, old: Any, new: Any) -> bool:
         """Set a key, in the store, if its value is `old` (`None` for missing); say if it was."""
         changed, _ = await self._admission.change(
-            self, key, lambda value: new if value == old else value, only_if=old
+            self, key, lambda value: new if is_same(value, old) else value, only_if=old
         )
         return changed
 
@@ -412,7 +438,7 @@ class WebSession(Merging):
     async def refresh(self) -> None:
         """Load it anew; unsaved changes are dropped. Raises `NotFound` when it is gone."""
         if self.held is not None and self.held.stored:
-            await self._admission.sessions.refresh(self.held)
+            await self._admission.refresh(self.held)
 
     def begun(self) -> Session:
         """Return the session behind it; one that is not stored yet where there was none.
@@ -435,10 +461,17 @@ class WebSession(Merging):
         if not self.available:
             raise Unavailable("sessions", "they can not be asked now; this one is empty, read-only")
 
+    def check_open(self) -> None:
+        """Raise `InvalidQuery` once the response has begun: a new token would reach nobody."""
+        if self.sealed:
+            reason = "the response has begun, and can not bring a new token; do this before"
+            raise InvalidQuery("token", reason)
+
     def _hold(self, token: Token) -> None:
         """Note a new token in a session that is not stored yet."""
         assert self.held is not None  # it was begun
-        kept = TokenFacts(hash=digest(token.secret), at=self._admission.sessions.now())
+        now, place = self._admission.sessions.now(), self._admission.name
+        kept = TokenFacts(hash=digest(token.secret), at=now, place=place)
         facts.write(self.held.state, facts.TOKEN, kept)
         self.token = token
         self.issued = token
@@ -452,6 +485,11 @@ class WebSession(Merging):
         if self.held is None:
             return []
         return sorted(key for key in self.held.state if key.startswith(facts.FLASH))
+
+
+def is_same(value: object, other: object) -> bool:
+    """Return whether two values are the same in JSON: 1 is not true there."""
+    return value == other and isinstance(value, bool) is isinstance(other, bool)
 
 
 def _is_reserved(key: object) -> bool:
