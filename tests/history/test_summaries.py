@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,6 +44,7 @@ from sojourn.testing.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.history.conversations import Opener
     from tests.manager.watched_store import WatchedStore
@@ -892,3 +896,75 @@ async def test_a_summarised_history_reads_what_it_shows(url: str) -> None:
             (window.after_seq or 0) >= 394 or (window.last or window.first or 99) <= 4
             for window in windows
         )
+
+
+async def test_plain_summarisers_that_hang_hold_up_nobody(url: str, tmp_path: Path) -> None:
+    """Not the close of the store, nor the open of another, nor who uses the loop's threads."""
+    never = threading.Event()
+
+    def hang(_previous: str | None, _messages: list[Message]) -> str:
+        never.wait()
+        return "late"
+
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    try:
+        async with SessionManager.open(url) as sessions:
+            for _ in range(3):
+                history = await history_of(sessions, *turns(3))
+                with pytest.raises(SummaryFailed, match="took longer"):
+                    await history.compact(RollingSummary(hang, keep=1, timeout=0.01))
+            assert await asyncio.to_thread(str, 1) == "1"
+        async with SessionManager.open(f"sqlite:///{tmp_path}/other.db") as sessions:
+            await history_of(sessions, *turns(1))
+    finally:
+        never.set()
+
+
+async def test_there_is_a_bound_to_plain_summarisers_that_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(summaries, "PLAIN_CALLS", 1)
+    never = threading.Event()
+
+    def hang(_previous: str | None, _messages: list[Message]) -> str:
+        never.wait()
+        return "late"
+
+    async with SessionManager.open("memory://") as sessions:
+        first, second = [await history_of(sessions, *turns(3)) for _ in range(2)]
+        with pytest.raises(SummaryFailed, match="took longer"):
+            await first.compact(RollingSummary(hang, keep=1, timeout=0.01))
+        with pytest.raises(SummaryFailed, match="RuntimeError") as caught:
+            await second.compact(RollingSummary(in_a_thread, keep=1))
+        assert "1 calls of plain summarisers" in str(caught.value.__cause__)
+        never.set()
+        for thread in threading.enumerate():
+            if thread.name == "sojourn summary":
+                thread.join()
+        assert await second.compact(RollingSummary(in_a_thread, keep=1)) is not None
+
+
+def test_a_program_ends_beside_a_plain_summariser_that_hangs() -> None:
+    code = """if True:
+        import asyncio, threading
+        from sojourn import RollingSummary, SessionManager, SummaryFailed
+
+        def hang(previous, messages):
+            threading.Event().wait()
+
+        async def main():
+            async with SessionManager.open("memory://") as sessions:
+                history = sessions.history(await sessions.create())
+                await history.append(*[{"role": "user", "content": str(n)} for n in range(6)])
+                try:
+                    await history.compact(RollingSummary(hang, keep=2, timeout=0.01))
+                except SummaryFailed:
+                    print("failed")
+
+        asyncio.run(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "failed\n"

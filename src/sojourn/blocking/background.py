@@ -12,9 +12,10 @@ from weakref import WeakValueDictionary
 
 from sojourn import background as async_face
 from sojourn.background import DRAIN_SECONDS, QUEUE, WORKERS, name_of, waits_for_itself
-from sojourn.blocking.hooks import called_in_thread, in_thread
+from sojourn.blocking.hooks import in_thread
 from sojourn.blocking.manager import gateway_of
 from sojourn.errors import Closed, InvalidQuery
+from sojourn.exiting import called_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import inspect
-import threading
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from sojourn.exiting import called_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sojourn import ports
     from sojourn.session import Session
-
-T = TypeVar("T")
 
 Hook: TypeAlias = "Callable[[Session, str], object]"
 """`def hook(session, reason)`: runs before an ended session is removed; raise to be retried.
@@ -47,36 +43,6 @@ def in_thread(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return await made if inspect.isawaitable(made) else made
 
     return called
-
-
-async def called_in_thread(call: Callable[[], T], name: str) -> T:
-    """Call a function in a thread of its own: many that wait for one another are no trouble.
-
-    It is a daemon, so that a program can end although a call never does.
-    """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
-    context = copy_context()
-
-    def arrive(result: T | None, error: BaseException | None) -> None:
-        if not outcome.done():  # cancelled: nobody waits for it any more
-            outcome.set_result((result, error))
-
-    def work() -> None:
-        result: T | None = None
-        failure: BaseException | None = None
-        try:
-            result = context.run(call)
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed meanwhile
-            loop.call_soon_threadsafe(arrive, result, failure)
-
-    threading.Thread(target=work, name=name, daemon=True).start()
-    result, error = await outcome
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # without an error it is the function's
 
 
 class _ThreadedCleaner:

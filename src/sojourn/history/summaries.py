@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import msgspec
 
 from sojourn.errors import SummaryFailed
+from sojourn.exiting import called_in_thread
 from sojourn.history.pauses import Pauses
 from sojourn.history.transcript import CutMeanwhile, Transcript
 from sojourn.history.windows import Window, clean_cut
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
 GIVEN_UP_SECONDS = 5.0
 """Who is cancelled after waiting for a summary so long had no more patience with it: as good as a
 failure. Who is cancelled before that may have had any reason."""
+
+PLAIN_CALLS = 256
+"""Most calls of plain summarisers under way, each in a thread. Those that never return keep theirs:
+more would be a leak without an end."""
+
+_THREAD = "sojourn summary"
+"""What such a thread is called."""
 
 SUMMARY = "summary"
 """The kind of the events that summaries are."""
@@ -296,7 +305,10 @@ async def _called(summarize: Summarize, previous: str | None, messages: list[Mes
     ):
         made = summarize(previous, messages)
     else:
-        made = await asyncio.to_thread(summarize, previous, messages)
+        if sum(thread.name == _THREAD for thread in threading.enumerate()) >= PLAIN_CALLS:
+            message = f"{PLAIN_CALLS} calls of plain summarisers have not returned"
+            raise RuntimeError(message)
+        made = await called_in_thread(lambda: summarize(previous, messages), _THREAD)
     return await made if inspect.isawaitable(made) else made
 
 
