@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, TypeVarTuple
 
@@ -47,6 +47,10 @@ PARALLEL = 8
 
 OnError: TypeAlias = "Callable[[Job[Any], BaseException], object]"
 """What is told of a job that failed; it may be async. What it raises is logged."""
+
+
+_inside: ContextVar[tuple[Job[Any], ...]] = ContextVar("sojourn_jobs", default=())
+"""The jobs that whoever looks is a part of, also by way of tasks and threads that they began."""
 
 
 class Job(Generic[T]):
@@ -188,13 +192,13 @@ class Background:
 
         Waits while the queue is full; whoever is cancelled meanwhile takes the job back. Raises
         `Closed` once the runner stops, `NotFound` for a session that was not saved yet, and
-        `QueueFull` inside a job of this runner, which might wait for itself.
+        `QueueFull` inside a job of this runner, or a task that it began: it might wait for itself.
         """
         job = self._job(fn, args, session)
         if not self._is_full():
             self._accept(job)
             return job
-        if asyncio.current_task() in self._running:
+        if self._is_inside():
             raise QueueFull(self._queue)
         admitted = asyncio.get_running_loop().create_future()
         self._outside.append((job, admitted))
@@ -293,6 +297,7 @@ class Background:
     async def _run(self, job: Job[Any]) -> None:
         """Run a job to its end, whatever that is."""
         job.begun = True
+        _inside.set((*(each for each in _inside.get() if not each.done()), job))
         try:
             if job.carried is None:
                 result = await job.run()
@@ -302,7 +307,9 @@ class Background:
         except asyncio.CancelledError as error:
             stopped = Closed("background runner", "stopped before this job was done")
             await self._report(job, stopped if self._cutting else error)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the other jobs go on
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # they end the program, or at least the loop
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the other jobs go on
             await self._report(job, error)
         else:
             job.succeeded(result)
@@ -353,8 +360,13 @@ class Background:
         return await completed(self._cut(self._cancel_all()))
 
     def _not_from_a_job(self, verb: str) -> None:
-        if asyncio.current_task() in self._running:
+        if self._is_inside():
             raise waits_for_itself(verb)
+
+    def _is_inside(self) -> bool:
+        """Return whether a job of this runner, still under way, is what calls, or has begun it."""
+        jobs = _inside.get()
+        return bool(jobs) and any(job in jobs for job in self._running.values())
 
     def _cancel_all(self) -> list[Job[Any]]:
         """Cancel what runs, let nothing more begin, and return what will not report by itself."""

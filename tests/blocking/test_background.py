@@ -23,7 +23,7 @@ from sojourn import (
     WouldBlock,
     current_session,
 )
-from sojourn.blocking import Background, SessionManager, timeout
+from sojourn.blocking import Background, SessionManager, parallel_map, timeout
 from sojourn.blocking.background import Job
 from sojourn.blocking.deadline import seconds_left
 
@@ -200,6 +200,8 @@ def test_a_job_does_not_wait_for_room_that_it_takes_itself(memory: SessionManage
         jobs.submit(nothing)
         with pytest.raises(QueueFull):
             jobs.submit(nothing)
+        with pytest.raises(QueueFull):
+            parallel_map(lambda _item: jobs.submit(nothing), [1, 2, 3])
         for verb in (jobs.join, jobs.stop):
             with pytest.raises(InvalidQuery, match="wait for itself"):
                 verb()

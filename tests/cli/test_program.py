@@ -190,6 +190,16 @@ def test_the_app_comes_from_the_environment_too(
     assert "s-1 " not in sojourn("--app", "other", "ls").out
 
 
+def test_an_empty_option_is_no_default(database: Path, sojourn: Runner) -> None:
+    """It comes of a variable that was not set: then the wrong store, or app, would be meant."""
+    for given in (("--app", ""), ("--url", "")):
+        done = sojourn("forget", "ada", "--yes", *given)
+        assert (done.code, done.out) == (2, "")
+        assert f"setting '{given[0][2:]}' (argument)" in done.err
+    assert sojourn("conform", "", "--list").code == 0
+    assert sojourn("conform", "", "--url", str(database)).code == 2
+
+
 # --- around it ------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from sojourn import (
     background,
     current_scope,
     current_session,
+    parallel_map,
 )
 
 if TYPE_CHECKING:
@@ -210,6 +211,74 @@ async def test_a_job_does_not_wait_for_room_that_it_takes_itself(opened: Opener)
             return "refused"
 
         assert await (await jobs.submit(work)) == "refused"
+
+
+async def test_neither_do_the_tasks_of_a_job(opened: Opener) -> None:
+    async with opened() as sessions, Background(sessions, workers=1, queue=1) as jobs:
+
+        async def work() -> str:
+            await jobs.submit(nothing)
+            with pytest.raises(QueueFull):
+                await asyncio.gather(jobs.submit(nothing))
+            with pytest.raises(QueueFull):
+                await parallel_map(lambda _item: jobs.submit(nothing), [1, 2, 3])
+            with pytest.raises(InvalidQuery, match="wait for itself"):
+                await asyncio.gather(jobs.join())
+            return "refused"
+
+        assert await (await jobs.submit(work)) == "refused"
+
+
+async def test_what_a_job_leaves_behind_may_wait_for_room(opened: Opener) -> None:
+    """Nobody waits for it: a job that is done keeps no room."""
+    async with opened() as sessions, Background(sessions, workers=1, queue=1) as jobs:
+        done = asyncio.Event()
+
+        async def later() -> None:
+            await done.wait()
+            for _ in range(5):
+                await jobs.submit(nothing)
+            await jobs.join()
+
+        async def work() -> asyncio.Task[None]:
+            return asyncio.create_task(later())
+
+        left = await (await jobs.submit(work))
+        done.set()
+        await left
+
+
+async def test_a_chain_of_jobs_keeps_none_of_them(opened: Opener) -> None:
+    """Each submits the next one, in whose context it is."""
+    async with opened() as sessions, Background(sessions, workers=1) as jobs:
+        seen: list[int] = []
+
+        async def link(left: int) -> None:
+            seen.append(len(background._inside.get()))
+            if left:
+                await jobs.submit(link, left - 1)
+
+        await jobs.submit(link, 20)
+        await jobs.join()
+        assert seen == [1] * 21
+
+
+async def test_whatever_a_job_raises_is_told(opened: Opener) -> None:
+    class Stop(BaseException):
+        pass
+
+    told: list[BaseException] = []
+
+    async def stop() -> None:
+        raise Stop
+
+    async with opened() as sessions:
+        async with Background(sessions, on_error=lambda _job, error: told.append(error)) as jobs:
+            job = await jobs.submit(stop)
+            await jobs.join()
+            assert await (await jobs.submit(ambient)) is None
+        assert isinstance(job.error, Stop)
+        assert told == [job.error]
 
 
 @pytest.mark.parametrize("name", ["workers", "queue"])

@@ -46,7 +46,11 @@ class Call:
     ) -> None:
         """Take the options of the command; nothing is opened and nothing is checked yet."""
         given = context.obj if isinstance(context.obj, Given) else Given()
-        self._given = Given(url or given.url, app or given.app)
+        # An empty one is refused where it is used: somebody's variable was not set.
+        self._given = Given(
+            given.url if url is None else url,
+            given.app if app is None else app,
+        )
         self.output = Output(json=json, wide=wide)
 
     @cached_property

@@ -46,7 +46,7 @@ def conform(
 
     A store that holds anything is refused. The exit code is 1 if a law is broken.
     """
-    call = Call(context, url=store or url, json=json)
+    call = Call(context, url=url if store is None else store, json=json)
     if list_laws:
         _list(call)
     else:

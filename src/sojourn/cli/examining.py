@@ -60,7 +60,7 @@ def doctor(
 
     A store that is not there is not made. The exit code is 1 if something is wrong.
     """
-    call = Call(context, url=store or url, app=app, json=json, wide=wide)
+    call = Call(context, url=url if store is None else store, app=app, json=json, wide=wide)
     call.run(_examine(call, quick=quick, upgrade=upgrade))
 
 

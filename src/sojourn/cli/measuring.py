@@ -76,7 +76,7 @@ def bench(
 
     The store that is named is not opened, and need not be there.
     """
-    call = Call(context, url=store or url, json=json)
+    call = Call(context, url=url if store is None else store, json=json)
     call.run(_bench(call, seconds))
 
 
