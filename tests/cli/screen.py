@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 _SEQUENCE = re.compile(r"\x1b\[(?P<numbers>[0-9;?]*)(?P<verb>[A-Za-z])")
+_BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?")
 STYLES_AND_MODES = "mhl"
 
 
@@ -17,6 +18,8 @@ class Screen:
         self.wrapped = 0
         self._cells: list[list[str]] = [[]]
         self._row = self._column = 0
+        self._begun = ""
+        """A sequence of which not all has come yet: pieces end anywhere."""
 
     @property
     def lines(self) -> list[str]:
@@ -30,9 +33,13 @@ class Screen:
 
     def feed(self, text: str) -> None:
         """Take what was written to the terminal."""
+        text, self._begun = self._begun + text, ""
         place = 0
         while place < len(text):
             if text[place] == "\x1b":
+                if _BEGUN.fullmatch(text, place):
+                    self._begun = text[place:]
+                    return
                 found = _SEQUENCE.match(text, place)
                 assert found, f"an unknown sequence: {text[place : place + 20]!r}"
                 self._obey(found["verb"], found["numbers"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from typing import TYPE_CHECKING
 
 import apsw
+import asyncpg
 import pytest
+import redis
 
-from sojourn import stores
+from sojourn import SessionManager, open_store, stores
 from sojourn.stores.memory import MemoryStore
 from sojourn.stores.sqlite import schema
 from sojourn.testing import LAWS
@@ -115,6 +118,60 @@ def test_a_kind_without_throw_away_stores_is_refused(
     done = sojourn("bench", "other://me:s3cret@host/x")
     assert done.code == 2
     assert "no throw-away store can be made of other://me:***@host/x" in done.err
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def served(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store on a server."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres").url(schema="trying")
+        return url
+    return f"{request.getfixturevalue('redis_server').url}?prefix=trying"
+
+
+def left_of_tries(url: str) -> list[str]:
+    """Return what is left on a server of stores that were made to be tried."""
+
+    async def schemas() -> list[str]:
+        db = await asyncpg.connect(**open_store(url)._address.arguments())  # type: ignore[attr-defined]  # its own
+        try:
+            query = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'sojourn_try%'"
+            return [name for (name,) in await db.fetch(query)]
+        finally:
+            await db.close()
+
+    if url.startswith("postgresql"):
+        return asyncio.run(schemas())
+    with redis.Redis.from_url(url.partition("?")[0]) as client:
+        return [key.decode() for key in client.scan_iter("sojourn_try*")]
+
+
+def test_servers_are_tried_in_places_of_their_own(served: str, sojourn: Runner) -> None:
+    """Laws that need to open a store again are checked there, too."""
+    done = sojourn("conform", served, "--law", DELETION, "--law", "everything_outlives_the_store")
+    assert (done.code, done.err) == (0, ""), done.out
+    assert "2 kept, 0 broken, 0 not applicable" in done.out
+    assert sojourn("bench", served, "--seconds", "0.01").code == 0
+    assert left_of_tries(served) == []
+
+
+def test_conform_refuses_a_server_with_data(served: str, sojourn: Runner) -> None:
+    async def fill() -> None:
+        async with SessionManager.open(served) as sessions:
+            await sessions.create()
+
+    async def empty() -> None:
+        store = open_store(served)
+        await store.drop()  # type: ignore[attr-defined]  # all of servers can
+        await store.close()
+
+    asyncio.run(fill())
+    try:
+        done = sojourn("conform", served, "--law", DELETION)
+        assert done.code == 1
+        assert "there are data in" in done.err
+    finally:
+        asyncio.run(empty())
 
 
 def test_bench_measures_beside_the_store_that_is_named(database: Path, sojourn: Runner) -> None:

@@ -9,7 +9,15 @@ import typer
 from sojourn.cli.call import Call
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.options import Json, StoreUrl, Url
-from sojourn.cli.places import folder_of, is_kept, path_of, throwaway
+from sojourn.cli.places import (
+    folder_of,
+    is_served,
+    is_there,
+    outlives_program,
+    path_of,
+    throwaway,
+)
+from sojourn.ports import SystemClock
 from sojourn.settings import masked
 from sojourn.stores import open_store
 
@@ -66,7 +74,9 @@ def _list(call: Call) -> None:
 async def _conform(call: Call, wanted: Iterable[str]) -> None:
     laws = _chosen(wanted)
     _refuse_data(call.url)
-    with throwaway(call.url) as make:
+    if is_served(call.url):
+        await _refuse_served(call.url)
+    async with throwaway(call.url) as make:
         report = await _checked(call, make, laws)
     if call.output.json:
         _write_json(call, report)
@@ -107,10 +117,25 @@ def _refuse_data(url: str) -> None:
 
 
 def _refuse_folder(folder: Path) -> None:
-    from sojourn.stores.filesystem.inspection import is_empty, is_there
+    from sojourn.stores.filesystem import inspection
 
-    if is_there(str(folder)) and not is_empty(str(folder)):
+    if inspection.is_there(str(folder)) and not inspection.is_empty(str(folder)):
         raise _taken(folder, "laws")
+
+
+async def _refuse_served(url: str) -> None:
+    store = open_store(url)
+    if not hasattr(store, "summaries") or not await is_there(url):
+        return
+    try:
+        found = await store.summaries(SystemClock().now())
+    finally:
+        await store.close()
+    if any(summary.phases for summary in found):
+        reason = f"there are data in {masked(url)}; laws are checked beside an empty store or none"
+        raise Refusal(
+            ExitCode.FAILED, reason, "another ?schema= of PostgreSQL, or ?prefix= of Redis"
+        )
 
 
 def _taken(path: Path, other: str) -> Refusal:
@@ -135,7 +160,7 @@ async def _checked(call: Call, make: Callable[[], str], laws: list[str]) -> Repo
         urls[id(made)] = url
         return made
 
-    reopen = again if is_kept(call.url) else None
+    reopen = again if outlives_program(call.url) else None
     outcomes: list[Outcome] = []
     with call.output.progress("checking laws", len(laws)) as advance:
         for law in laws:

@@ -12,7 +12,7 @@ from sojourn.cli.columns import Column
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.findings import Finding
 from sojourn.cli.options import App, Json, StoreUrl, Url, Wide
-from sojourn.cli.places import folder_of, is_kept, path_of
+from sojourn.cli.places import folder_of, outlives_program, path_of
 from sojourn.errors import Unavailable
 from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE
@@ -156,7 +156,7 @@ async def _counts(sessions: SessionManager) -> Finding:
 
 def _has_summaries(url: str) -> bool:
     """Return whether a store of this URL can say what each app has."""
-    return is_kept(url) or findings.is_postgres(url) or findings.is_redis(url)
+    return outlives_program(url)
 
 
 async def _add_apps(

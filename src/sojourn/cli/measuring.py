@@ -72,7 +72,7 @@ def bench(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Measure a new, empty store of this kind, on the same disk as the one that is named.
+    """Measure a new, empty store of this kind, on the disk or server of the one that is named.
 
     The store that is named is not opened, and need not be there.
     """
@@ -81,9 +81,11 @@ def bench(
 
 
 async def _bench(call: Call, seconds: float) -> None:
-    with throwaway(call.url) as make:
-        async with SessionManager.open(make(), app="bench") as sessions:
-            figures = await _figures(call, sessions, seconds)
+    async with (
+        throwaway(call.url) as make,
+        SessionManager.open(make(), app="bench") as sessions,
+    ):
+        figures = await _figures(call, sessions, seconds)
     if call.output.json:
         operations = [
             {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.errors import Unavailable
@@ -14,7 +16,8 @@ from sojourn.settings import masked
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from urllib.parse import SplitResult
 
 FILE_SCHEME = "sqlite"
 """The scheme of stores that are one file; what is said of files here and elsewhere is SQLite's."""
@@ -47,9 +50,22 @@ def folder_of(url: str) -> Path | None:
     return Path(open_store(url).name.removeprefix(f"{FOLDER_SCHEME}://"))
 
 
-def is_kept(url: str) -> bool:
-    """Return whether what a store of this URL keeps is on this machine's disk."""
-    return path_of(url) is not None or folder_of(url) is not None
+def outlives_program(url: str) -> bool:
+    """Return whether what a store of this URL keeps is there for the next program."""
+    return urlsplit(url).scheme != "memory"
+
+
+def is_served(url: str) -> bool:
+    """Return whether a store of this URL is on a server."""
+    return outlives_program(url) and path_of(url) is None and folder_of(url) is None
+
+
+async def is_there(url: str) -> bool:
+    """Return whether the store of a server is there; what has no schema always is."""
+    if urlsplit(url).scheme not in SCHEMA_SCHEMES:
+        return True
+    facts = await open_store(url).facts()  # type: ignore[attr-defined]  # it is PostgreSQL's
+    return bool(facts.version)
 
 
 def check_there(url: str) -> None:
@@ -133,38 +149,59 @@ def check_version(url: str) -> None:
         )
 
 
-@contextmanager
-def throwaway(url: str) -> Iterator[Callable[[], str]]:
+@asynccontextmanager
+async def throwaway(url: str) -> AsyncIterator[Callable[[], str]]:
     """Yield a function that returns the URL of a new, empty store of this kind, each time another.
 
-    They are beside the one of the URL, on the same disk, and are removed at the end. The store of
-    the URL is never opened. Raises `Refusal` for a kind of which there is no throw-away store.
+    They are beside the one of the URL, on the same disk or server, and are removed at the end. The
+    store of the URL is not touched. Raises `InvalidQuery` for a URL that no store has, `Refusal`
+    for a kind of which there is no throw-away store.
     """
     parts = urlsplit(url)
+    store = open_store(url)
     path = path_of(url) or folder_of(url)
-    if parts.scheme == "memory":
-        open_store(url)  # raises for a wrong one
+    if path is not None:
+        with _folder_beside(path) as folder:
+            # A folder's URL has two slashes before the path, a file's has three.
+            start = "sqlite:///" if parts.scheme == FILE_SCHEME else "file://"
+            query = f"?{parts.query}" if parts.query else ""
+            numbers = count(1)
+            yield lambda: f"{start}{quote(str(folder / f'{next(numbers)}.db'))}{query}"
+    elif parts.scheme == "memory":
         yield lambda: "memory://"
-    elif path is None:
-        open_store(url)
+    elif not hasattr(store, "drop"):
         raise Refusal(
             ExitCode.USAGE,
             f"no throw-away store can be made of {masked(url)}",
             "sojourn.testing.check_store",
         )
     else:
-        with _folder_beside(path) as folder:
-            made = 0
-
-            def make() -> str:
-                nonlocal made
-                made += 1
-                # A folder's URL has two slashes before the path, a file's has three.
-                start = "sqlite:///" if parts.scheme == FILE_SCHEME else "file://"
-                place = quote(str(folder / f"{made}.db"))
-                return f"{start}{place}" + (f"?{parts.query}" if parts.query else "")
-
+        async with _served(parts) as make:
             yield make
+
+
+@asynccontextmanager
+async def _served(parts: SplitResult) -> AsyncIterator[Callable[[], str]]:
+    """Yield what `throwaway` does, on a server: schemas, or keys with prefixes of their own."""
+    option = "schema" if parts.scheme in SCHEMA_SCHEMES else "prefix"
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    start = f"sojourn_try_{secrets.token_hex(4)}"
+    made: list[str] = []
+
+    def make() -> str:
+        query = urlencode({**options, option: f"{start}_{len(made) + 1}"})
+        made.append(urlunsplit(parts._replace(query=query)))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for url in made:
+            store = open_store(url)
+            try:
+                await store.drop()  # type: ignore[attr-defined]  # it was asked whether it can
+            finally:
+                await store.close()
 
 
 @contextmanager

@@ -220,6 +220,17 @@ class PostgresStore:
         """Return what there is of each app; the store need not be open."""
         return await inspection.summaries(self._address, now)
 
+    async def drop(self) -> None:
+        """Remove the store: its schema, with all that is in it; it need not be open, nor there.
+
+        For places that were made to be tried out. Raises `Unavailable`.
+        """
+        pool = Pool(self._address, 1)
+        try:
+            await pool.run(lambda db: schema.drop(db, self._address))
+        finally:
+            await pool.close()
+
     async def check(self) -> Sequence[str]:
         """Return what is wrong, in words; it reads everything, and takes its time."""
         self._lifetime.check()

@@ -113,3 +113,8 @@ async def check_server(db: Connection, address: Address) -> None:
     if number < OLDEST:
         reason = f"PostgreSQL {number // 10_000} is too old; 13 is the oldest that works"
         raise Unavailable(address.shown, reason)
+
+
+async def drop(db: Connection, address: Address) -> None:
+    """Remove the schema, with all that is in it."""
+    await db.execute(sql("DROP SCHEMA IF EXISTS {s} CASCADE", address))

@@ -264,6 +264,14 @@ class RedisStore:
         self._lifetime.check()
         return await self._inspector.check()
 
+    async def drop(self) -> None:
+        """Remove the store: every key with its prefix; the store is opened for that.
+
+        For places that were made to be tried out. Raises `Unavailable`.
+        """
+        await self.open()
+        await self._inspector.drop()
+
     async def facts(self) -> Facts:
         """Return what is known of the servers; a store that is not open is opened for that."""
         await self.open()

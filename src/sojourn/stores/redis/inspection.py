@@ -164,6 +164,17 @@ class Inspector:
         found = await self._look()
         return sorted(found & await self._look()) if found else []
 
+    async def drop(self) -> None:
+        """Remove every key."""
+        for route in self._where():
+            for head, inside in (await self._names(route)).items():
+                where = TAGS.index(_tag_of(head))
+                for at in range(0, len(inside), SCANNED):
+                    names = [head + name for name in inside[at : at + SCANNED]]
+                    await self._client.ask(
+                        [Call(where, ("UNLINK", *names))], self._client.deadline()
+                    )
+
     async def _look(self) -> set[str]:
         problems: set[str] = set()
         for route in self._where():
