@@ -123,6 +123,81 @@ async def test_the_session_of_a_key_is_its_owners(opened: Opener) -> None:
         assert again.json()["state"] == {"paid": True}
 
 
+@pytest.mark.parametrize("strangers", ["none", "refuse", "own"])
+@pytest.mark.behaviour(131)
+async def test_nobody_in_particular_has_the_session_of_an_owned_key(
+    in_memory: Opener, strangers: str
+) -> None:
+    """Whoever brings a key and no identity is no owner, and does not keep the session alive."""
+    clock = FakeClock()
+    expiry = Expiry(idle=60)
+    async with (
+        in_memory(clock=clock) as sessions,
+        service(sessions, strangers=strangers, expiry=expiry) as client,
+    ):
+        ada = {"x-api-key": "key-of-1"}
+        assert (await client.get("/orders/42?set=paid", headers=ada)).json()["user"] == "u-1"
+        clock.advance(40)
+        for headers in ({}, {"x-api-key": ""}, {"x-user": ""}):
+            refused = await client.get("/orders/42?set=stolen", headers=headers)
+            assert (refused.status_code, "u-1" in refused.text) == (403, False)
+        found = await sessions.find(key="key:42")
+        assert found is not None
+        assert dict(found.state) == {"paid": True}
+        assert found.header.active_at == found.header.created_at
+        assert (await client.get("/orders/42", headers=ada)).status_code == 200
+
+
+@pytest.mark.parametrize("strangers", ["none", "refuse", "own"])
+async def test_a_key_of_nobody_is_for_whoever_brings_it(in_memory: Opener, strangers: str) -> None:
+    clock = FakeClock()
+    expiry = Expiry(idle=60)
+    async with (
+        in_memory(clock=clock) as sessions,
+        service(sessions, strangers=strangers, expiry=expiry) as client,
+    ):
+        first = (await client.get("/orders/42?set=a")).json()
+        assert (first["user"], first["state"]) == (None, {"a": True})
+        for _ in range(3):
+            clock.advance(40)
+            assert (await client.get("/orders/42")).json() == first
+        assert (await client.get("/orders/42", headers=as_user("u-1"))).status_code == 403
+        clock.advance(61)
+        assert (await client.get("/orders/42")).json()["state"] == {}
+
+
+@scaled
+async def test_of_an_owner_and_a_stranger_at_once_only_one_has_the_session(
+    opened: Opener,
+) -> None:
+    async with opened() as sessions, service(sessions) as client:
+        for number in range(ROUNDS):
+            asked = [
+                client.get(f"/orders/{number}", headers=as_user("u-1") if one % 2 else {})
+                for one in range(FIRSTS)
+            ]
+            found = await asyncio.gather(*asked)
+            served = [response.json()["user"] for response in found if response.status_code == 200]
+            assert sorted({response.status_code for response in found}) == [200, 403]
+            assert (len(served), len(set(served))) == (FIRSTS // 2, 1)
+
+
+async def test_a_key_whose_session_ends_under_a_look_has_a_new_one() -> None:
+    clock = FakeClock()
+    async with SessionManager.open("memory://", clock=clock) as inner:
+        store = FaultyStore(inner.store)
+        sessions = SessionManager(store, clock=clock)
+        async with service(sessions, expiry=Expiry(idle=60)) as client:
+            first = (await client.get("/orders/42?set=a")).json()
+
+            async def gone() -> None:
+                await inner.delete(first["id"])
+
+            clock.advance(40)
+            store.delay("touch", until=gone)
+            assert (await client.get("/orders/42")).json()["state"] == {}
+
+
 async def test_an_api_key_has_a_session_and_is_not_kept(in_memory: Opener) -> None:
     async with in_memory() as sessions, service(sessions) as client:
         first = await client.get("/?set=a", headers={"x-api-key": "key-of-1"})

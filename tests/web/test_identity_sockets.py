@@ -143,3 +143,25 @@ async def test_trouble_with_the_store_closes_no_socket() -> None:
     store.heal()
     await client.close()
     await store.close()
+
+
+@pytest.mark.parametrize("strangers", ["none", "refuse"])
+async def test_nobody_in_particular_has_a_socket_in_the_session_of_an_owned_key(
+    strangers: Any,
+) -> None:
+    users: list[str | None] = ["ada", None]
+    async with SessionManager.open("memory://") as sessions:
+        around = IdentityMiddleware(
+            echo,
+            sessions=sessions,
+            user=lambda _scope: users.pop(0),
+            key=lambda _scope: "42",
+            strangers=strangers,
+        )
+        owner = Client(Browser(around))
+        assert (await owner.next())["type"] == "websocket.accept"
+        stranger = Client(Browser(around))
+        refused = await stranger.next()
+        assert (refused["type"], refused["code"]) == ("websocket.close", 4403)
+        await stranger.done()
+        await owner.close()

@@ -6,6 +6,7 @@ once. Browsers have `SessionMiddleware`; both may be used, that one outside of t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import logging
@@ -53,7 +54,7 @@ MAX_API_KEY = 1_024
 
 Stranger = Literal["none", "refuse", "own"]
 """What becomes of a request without any identity: it has no session, it is refused (401), or it has
-one of its own that ends with it."""
+one of its own that ends with it. A business key counts as an identity: of what it names."""
 
 
 class Who(NamedTuple):
@@ -105,8 +106,8 @@ class IdentityMiddleware:
     fails (an exception, a status of 500 or more) saves nothing. Put it inside of what
     authenticates.
 
-    - A key whose session belongs to somebody else, and an API key of another user than the one who
-      is authenticated: 403.
+    - A key whose session belongs to somebody else, also for a request without a user, and an API
+      key of another user than the one who is authenticated: 403.
     - An API key that nobody owns: 401. A key that can be no name: 400.
     - A store in trouble: 503.
     """
@@ -202,13 +203,25 @@ class IdentityMiddleware:
                 raise Refused(401, "say who you are")
             return self.sessions.new(expiry=self._expiry) if self._strangers == "own" else None
         try:
-            return await self._bounded(
-                self.sessions.get_or_create(user=who.user, key=who.key, expiry=self._expiry)
-            )
+            return await self._bounded(self._found(who))
         except NotOwner as error:
             raise Refused(403, "this is somebody else's") from error
         except InvalidId as error:
             raise Refused(400, f"this can not name a session: {error.reason}") from error
+
+    async def _found(self, who: Who) -> Session:
+        """Return the session of who asks, made if there is none. Raises `NotOwner`.
+
+        Without a user it is looked at first: what belongs to a user is not even kept in use.
+        """
+        if who.user is None:
+            found = await self.sessions.find(key=who.key)
+            if found is not None:
+                _nobodys(found)
+                with contextlib.suppress(NotFound):  # it went meanwhile
+                    return await self.sessions.touch(found)
+        made = await self.sessions.get_or_create(user=who.user, key=who.key, expiry=self._expiry)
+        return _nobodys(made) if who.user is None else made
 
     # --- working -------------------------------------------------------------------------------
 
@@ -297,6 +310,13 @@ class _Sitting:
             log.info("a socket was closed: its session was ended")
         else:
             log.error("the session of a socket can not be asked: %s", error)
+
+
+def _nobodys(session: Session) -> Session:
+    """Return the session. Raises `NotOwner` if it belongs to a user."""
+    if session.user is not None:
+        raise NotOwner(session.id)
+    return session
 
 
 async def _told(answer: Any) -> str | None:
