@@ -13,7 +13,14 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from tests.faults.soak import count, scaled
 
-from sojourn import Expiry, InvalidSetting, SessionManager, current_scope, current_session
+from sojourn import (
+    Expiry,
+    InvalidSetting,
+    SessionManager,
+    Unavailable,
+    current_scope,
+    current_session,
+)
 from sojourn.testing import FakeClock, FaultyStore
 from sojourn.web import SessionMiddleware
 from sojourn.web.identity import IdentityMiddleware, authenticated_user
@@ -25,9 +32,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from sojourn.web.asgi import Receive, Scope, Send
+
     Opener = Callable[..., AbstractAsyncContextManager[SessionManager]]
 
 FIRSTS = 20
+PARTS = 3
 ROUNDS = count(3, 1000)
 
 KEYS = {"key-of-1": "u-1", "key-of-2": "u-2"}
@@ -270,6 +280,83 @@ async def test_trouble_with_the_store_is_told_and_makes_no_session() -> None:
             assert (await client.get("/", headers=as_user("u-1"))).status_code == 503
             store.heal()
             assert (await client.get("/", headers=as_user("u-1"))).json() == before
+
+
+async def test_what_can_not_be_stored_before_the_response_begins_is_503(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever the application sends then is not sent, and nothing is stored later."""
+    async with SessionManager.open("memory://") as inner:
+        store = FaultyStore(inner.store)
+        async with service(SessionManager(store), strangers="own") as client:
+            before = (await client.get("/?set=a", headers=as_user("u-1"))).json()
+            for headers in (as_user("u-1"), {}):
+                store.fail("commit", "create")
+                answer = await client.get("/?set=b", headers=headers)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+                assert "b" not in answer.text.split()
+                store.heal()
+            assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+            assert (await client.get("/", headers=as_user("u-1"))).json() == before
+            assert await inner.count() == 1
+
+
+async def stream(scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answer in parts, and change the session after each."""
+    state = scope["identity"].state
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for part in range(PARTS):
+        state["part"] = part
+        await send({"type": "http.response.body", "body": b"part ", "more_body": True})
+    state["part"] = "last"
+    await send({"type": "http.response.body", "body": b"last"})
+    state["part"] = "after"
+
+
+@pytest.mark.parametrize(("failures", "kept"), [(1, "after"), (None, None)])
+async def test_what_can_not_be_stored_once_the_response_has_begun_is_logged(
+    caplog: pytest.LogCaptureFixture, failures: int | None, kept: str | None
+) -> None:
+    async with SessionManager.open("memory://") as inner:
+        store = FaultyStore(inner.store)
+        app = IdentityMiddleware(stream, sessions=SessionManager(store), user=user_of)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="https://t") as client:
+            store.fail("commit", times=failures)
+            answer = await client.get("/", headers=as_user("u-1"))
+            assert (answer.status_code, answer.text) == (200, "part " * PARTS + "last")
+            store.heal()
+        assert {record.levelname for record in caplog.records} == {"ERROR"}
+        assert len(caplog.records) == (1 if failures else 2)  # not one for each part
+        found = await inner.find(user="u-1")
+        assert found is not None
+        assert found.state.get("part") == kept
+
+
+async def test_a_session_of_a_stranger_that_can_not_be_ended_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with SessionManager.open("memory://") as inner:
+        store = FaultyStore(inner.store)
+        async with service(SessionManager(store), strangers="own") as client:
+            store.fail("get", times=None)
+            assert (await client.get("/?set=a")).status_code == 200
+            assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_trouble_of_the_application_is_the_applications() -> None:
+    """Also once the response has begun: whoever looks for failures has to see it."""
+
+    async def fail(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise Unavailable("another store", "it is down")
+
+    async with SessionManager.open("memory://") as sessions:
+        app = IdentityMiddleware(fail, sessions=sessions, user=user_of)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="https://t") as client:
+            with pytest.raises(Unavailable, match="another store"):
+                await client.get("/", headers=as_user("u-1"))
 
 
 async def test_what_can_be_no_key_is_a_bad_request(in_memory: Opener) -> None:

@@ -165,3 +165,15 @@ async def test_nobody_in_particular_has_a_socket_in_the_session_of_an_owned_key(
         assert (refused["type"], refused["code"]) == ("websocket.close", 4403)
         await stranger.done()
         await owner.close()
+
+
+async def test_what_a_socket_leaves_that_can_not_be_stored_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with SessionManager.open("memory://") as inner:
+        store = FaultyStore(inner.store)
+        client = socket(SessionManager(store), echo, socket_check=60.0)
+        await client.next()
+        store.fail("commit", times=None)
+        await client.close()
+        assert [record.levelname for record in caplog.records] == ["ERROR"]

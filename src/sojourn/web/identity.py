@@ -109,7 +109,7 @@ class IdentityMiddleware:
     - A key whose session belongs to somebody else, also for a request without a user, and an API
       key of another user than the one who is authenticated: 403.
     - An API key that nobody owns: 401. A key that can be no name: 400.
-    - A store in trouble: 503.
+    - A store in trouble: 503. Once the response has begun, what can not be stored is logged.
     """
 
     def __init__(
@@ -231,33 +231,52 @@ class IdentityMiddleware:
         own = not session.stored
         serve = self._http if scope["type"] == "http" else self._socket
         begun: list[bool] = []
+        served = False
         try:
             async with self.sessions.scope(session, end=own):
                 await serve(session, scope, receive, send, begun)
+                served = bool(begun)
+                await self.save(session)
         except (_Failed, SocketClosed):
             pass
         except (Ended, NotFound) as error:
             if not begun or error.id != session.id:
                 raise
             log.info("a late write was dropped: its session was ended")
+        except Unavailable as error:
+            if not served:
+                raise
+            _note_unsaved(error)
 
     async def _http(
         self, session: Session, scope: Scope, receive: Receive, send: Send, begun: list[bool]
     ) -> None:
-        """Serve a request; raises `_Failed` after one that failed."""
-        failed = False
+        """Serve a request; raises `_Failed` after one that failed, or was refused."""
+        failed = refused = troubled = False
 
         async def send_saved(message: Message) -> None:
-            nonlocal failed
-            if not begun and message["type"] == "http.response.start":
+            nonlocal failed, refused, troubled
+            if refused:
+                return
+            starts = not begun and message["type"] == "http.response.start"
+            if starts:
                 failed = message["status"] >= FAILURE
+            try:
+                if not failed and not troubled:
+                    await self.save(session)
+            except Unavailable as error:
+                _note_unsaved(error)
+                refused = not begun
+                troubled = True
+                if refused:
+                    await refuse(scope, send)
+                    return
+            if starts:
                 begun.append(True)
-            if not failed:
-                await self.save(session)
             await send(message)
 
         await self.app(scope, receive, send_saved)
-        if failed:
+        if failed or refused:
             raise _Failed
 
     async def _socket(
@@ -310,6 +329,10 @@ class _Sitting:
             log.info("a socket was closed: its session was ended")
         else:
             log.error("the session of a socket can not be asked: %s", error)
+
+
+def _note_unsaved(error: Unavailable) -> None:
+    log.error("what a request changed can not be stored: %s", error)
 
 
 def _nobodys(session: Session) -> Session:
