@@ -470,6 +470,7 @@ INTERNAL = {
     "SessionStore": {
         "aload",
         "asettle",
+        "issued",
         "load",
         "others",
         "required",

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib import auth
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import ImproperlyConfigured
@@ -135,6 +136,145 @@ def test_a_login_knows_the_key_that_it_leads_to() -> None:
     request = RequestFactory().get("/", HTTP_COOKIE=f"__Host-sid={made(a=1).session_key}")
     response = SojournMiddleware(view)(request)
     assert response.cookies["__Host-sid"].value == seen[0]
+
+
+Acts = list[str]
+
+
+def requested(session: SessionStore, acts: Acts, status: int) -> HttpResponse:
+    """Return the response of a view that does this to its session, one after the other."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        for act in acts:
+            if act == "login":
+                project.login(request)
+            else:
+                getattr(request.session, act)()
+        request.session["late"] = True
+        return HttpResponse(status=status)
+
+    request = RequestFactory().get("/", HTTP_COOKIE=f"__Host-sid={session.session_key}")
+    response: HttpResponse = SojournMiddleware(view)(request)
+    return response
+
+
+async def arequested(session: SessionStore, acts: Acts, status: int) -> HttpResponse:
+    """Do the same in an event loop."""
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        for act in acts:
+            if act == "login":
+                await auth.alogin(request, project.user(1), "tests.web.django_project.Anybody")
+            else:
+                await getattr(request.session, f"a{act}")()
+        await request.session.aset("late", value=True)
+        return HttpResponse(status=status)
+
+    request = RequestFactory().get("/", HTTP_COOKIE=f"__Host-sid={session.session_key}")
+    response: HttpResponse = await SojournMiddleware(view)(request)
+    return response
+
+
+def check_told(response: HttpResponse, session: SessionStore) -> None:
+    """Check that a browser has a key that opens what was stored before the response failed."""
+    told = response.cookies["__Host-sid"].value
+    assert told != session.session_key
+    found = SessionStore(told)
+    assert (found["a"], found.get("late")) == (1, None)
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+STORED = [
+    ["cycle_key", "save"],
+    ["login", "save"],
+    ["keys", "create"],
+    ["cycle_key", "save", "save"],
+    ["cycle_key", "save", "cycle_key"],  # the second one is not stored, and not told
+]
+
+
+@pytest.mark.parametrize("acts", STORED, ids="-".join)
+async def test_a_key_that_was_stored_is_told_though_the_response_fails(acts: Acts) -> None:
+    # Row 14.
+    session = await asyncio.to_thread(made, a=1)
+    response = await asyncio.to_thread(requested, session, acts, 500)
+    await asyncio.to_thread(check_told, response, session)
+    session = await asyncio.to_thread(made, a=1)
+    response = await arequested(session, acts, 503)
+    await asyncio.to_thread(check_told, response, session)
+
+
+@pytest.mark.parametrize("acts", [["cycle_key"], ["login"], ["save"]], ids="-".join)
+async def test_a_key_that_was_not_stored_is_not_told_where_the_response_fails(acts: Acts) -> None:
+    session = await asyncio.to_thread(made, a=1)
+    for response in (
+        await asyncio.to_thread(requested, session, acts, 500),
+        await arequested(session, acts, 500),
+    ):
+        assert not response.cookies
+    assert await again(session).aget("a") == 1
+
+
+def test_a_key_that_was_stored_is_told_by_whoever_saves_nothing_more() -> None:
+    session = made(a=1)
+
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session.cycle_key()
+        request.session.save()
+        request.session.modified = False
+        return HttpResponse()
+
+    request = RequestFactory().get("/", HTTP_COOKIE=f"__Host-sid={session.session_key}")
+    response = SojournMiddleware(view)(request)
+    assert SessionStore(response.cookies["__Host-sid"].value)["a"] == 1
+
+
+def test_a_key_that_was_stored_is_told_where_the_next_save_fails(store: FaultyStore) -> None:
+    session = made(a=1)
+
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session.cycle_key()
+        request.session.save()
+        request.session["late"] = True
+        store.fail("commit", times=None)
+        return HttpResponse()
+
+    request = RequestFactory().get("/", HTTP_COOKIE=f"__Host-sid={session.session_key}")
+    response = SojournMiddleware(view)(request)
+    store.heal()
+    assert response.status_code == 503
+    check_told(response, session)
+
+
+def test_a_key_that_was_stored_is_told_where_what_comes_after_a_login_fails(
+    store: FaultyStore,
+) -> None:
+    session = made(a=1)
+    with override_settings(SOJOURN_SESSIONS_PER_USER=2):
+        store.fail("list", times=None)
+        response = requested(session, ["login"], 200)
+        store.heal()
+        assert response.status_code == 503
+        assert SessionStore(response.cookies["__Host-sid"].value)["a"] == 1
+
+
+def test_a_key_that_was_stored_and_is_dead_by_now_is_not_told() -> None:
+    def flush(request: HttpRequest) -> HttpResponse:
+        project.login(request)
+        request.session.save()
+        request.session.flush()
+        return HttpResponse(status=500)
+
+    def ended(request: HttpRequest) -> HttpResponse:
+        project.login(request)
+        request.session.save()
+        SessionStore(request.session.session_key).flush()
+        request.session["late"] = True
+        return HttpResponse()
+
+    for view in (flush, ended):
+        assert not SojournMiddleware(view)(RequestFactory().get("/")).cookies
+    assert stored() == 0
 
 
 def test_a_late_save_of_an_ended_session_is_an_update_error() -> None:

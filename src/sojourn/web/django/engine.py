@@ -87,6 +87,8 @@ class SessionStore(Face, SessionBase):
         """Why the store could not be asked, if it could not."""
         self.unsaved = False
         """Whether something could not be stored."""
+        self.issued: str | None = None
+        """A key that is stored and that the browser has not been told yet."""
         super().__init__(session_key)
 
     def __repr__(self) -> str:
@@ -273,10 +275,13 @@ class SessionStore(Face, SessionBase):
         try:
             await admission.save(web)
         except NotFound as error:
+            self.issued = web.issued = None
             admission.notify("lost", web.held, source=self.source, reason=error.reason)
             raise UpdateError(GONE) from error
-        admission.reply(web)  # the browser is told by the middleware
+        finally:  # also where only what comes after a login has failed
+            self.issued = admission.reply(web).token or self.issued
         if not await admission.is_current(web):
+            self.issued = None
             raise UpdateError(RENEWED)
         assert web.token is not None  # it is stored
         self._session_key = admission.tokens.write(web.token)
@@ -412,7 +417,7 @@ class SessionStore(Face, SessionBase):
 
     def _begin_anew(self) -> None:
         self._session_cache = self._fresh()
-        self._session_key = None
+        self._session_key = self.issued = None
         self._unread = False
         self.accessed = True
         self.modified = True

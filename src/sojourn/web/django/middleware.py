@@ -101,11 +101,12 @@ class SojournMiddleware(SessionMiddleware):
         session = _session_of(request)
         failed = response.status_code >= FAILURE
         if session.unsaved or (failed and session.required and session.trouble is not None):
-            return _refusal()
-        if settings.SESSION_COOKIE_NAME in request.COOKIES and session.is_empty():
+            response, kept = _refusal(), False
+        elif settings.SESSION_COOKIE_NAME in request.COOKIES and session.is_empty():
             _erase_cookie(response)
-        elif kept:
-            _set_cookie(session, response)
+        key = session.session_key if kept else session.issued
+        if key is not None:
+            _set_cookie(session, key, response)
         elif session.accessed:
             patch_vary_headers(response, ("Cookie",))
         if response.streaming and not failed:
@@ -117,11 +118,11 @@ def _session_of(request: HttpRequest) -> SessionStore:
     return cast("SessionStore", request.session)
 
 
-def _set_cookie(session: SessionStore, response: HttpResponseBase) -> None:
+def _set_cookie(session: SessionStore, key: str, response: HttpResponseBase) -> None:
     age = None if session.get_expire_at_browser_close() else session.get_expiry_age()
     response.set_cookie(
         settings.SESSION_COOKIE_NAME,
-        session.session_key or "",
+        key,
         max_age=age,
         expires=None if age is None else http_date(time.time() + age),
         domain=settings.SESSION_COOKIE_DOMAIN,
