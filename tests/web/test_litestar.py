@@ -9,6 +9,7 @@ import httpx2
 import msgspec
 import pytest
 from litestar import Litestar, Request, WebSocket, get, post, put, websocket
+from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromPath, FromQuery, JSONBody  # noqa: TC002 - read at run time
 from litestar.response import Stream
 from litestar.security.session_auth import SessionAuth
@@ -290,6 +291,119 @@ async def test_clearing_the_session_is_a_logout(opened: Opener) -> None:
         assert await sessions.count() == 0
         client.cookies.set("__Host-sid", token, domain="testserver.local")
         assert (await client.get("/me")).status_code == 401
+
+
+Act = tuple[str, Any]
+
+ACTS: dict[str, list[Act]] = {
+    "set": [("set", {"new": 1})],
+    "clear, set": [("clear", None), ("set", {"new": 1})],
+    "write, clear, set": [("write", "early"), ("clear", None), ("set", {"new": 1})],
+    "set, clear": [("set", {"early": 1}), ("clear", None)],
+    "set, clear, set": [("set", {"early": 1}), ("clear", None), ("set", {"new": 1})],
+    "clear, set, write": [("clear", None), ("set", {"new": 1}), ("write", "late")],
+    "clear, set nothing": [("clear", None), ("set", {})],
+    "clear, set, clear": [("clear", None), ("set", {"early": 1}), ("clear", None)],
+}
+
+
+def acting(acts: list[Act], *, logs_in: bool = False) -> Any:
+    """Return a handler that does this to the session, one after the other."""
+
+    @post("/act")
+    async def act(request: AnyRequest) -> None:
+        if logs_in:
+            await session_of(request).login("u-2")
+        for verb, value in acts:
+            if verb == "write":
+                request.session[value] = True
+            elif verb == "set":
+                request.set_session(dict(value))
+            else:
+                request.clear_session()
+
+    return act
+
+
+def acting_site(acts: list[Act], peer: str, sessions: SessionManager) -> Litestar:
+    """Return an application with that handler, with sessions of ours or of Litestar's own."""
+    handlers = [acting(acts), login, me, everything, set_key]
+    if peer == "litestar":
+        own = [ServerSideSessionConfig().middleware]
+        return Litestar(logging_config=None, route_handlers=handlers, middleware=own)
+    plugins = [SessionPlugin(sessions)]
+    return Litestar(logging_config=None, route_handlers=handlers, plugins=plugins)
+
+
+@pytest.mark.parametrize("acts", ACTS.values(), ids=ACTS.keys())
+async def test_replacing_and_clearing_leave_what_they_leave_with_litestars_own(
+    opened: Opener, acts: list[Act]
+) -> None:
+    found = []
+    async with opened() as sessions:
+        for peer in ("litestar", "sojourn"):
+            for begun in (False, True):
+                async with visiting(acting_site(acts, peer, sessions)) as client:
+                    if begun:
+                        await client.post("/set/old/1")
+                    await client.post("/act")
+                    found.append((await client.get("/all")).json())
+    assert found[:2] == found[2:]
+
+
+@pytest.mark.parametrize("name", [name for name in ACTS if "clear" in name])
+async def test_clearing_is_a_logout_whatever_is_set_afterwards(opened: Opener, name: str) -> None:
+    stays = bool(dict(ACTS[name][-1:]).get("set")) or name.endswith("write")
+    async with (
+        opened() as sessions,
+        visiting(acting_site(ACTS[name], "sojourn", sessions)) as client,
+    ):
+        await client.post("/login/u-1")
+        await client.post("/set/old/1")
+        token = client.cookies["__Host-sid"]
+        await client.post("/act")
+        assert client.cookies.get("__Host-sid") != token
+        assert ("__Host-sid" in client.cookies) == stays
+        assert await sessions.count() == stays
+        assert (await client.get("/me")).status_code == 401
+        client.cookies.set("__Host-sid", token, domain="testserver.local")
+        assert (await client.get("/me")).status_code == 401
+
+
+@pytest.mark.parametrize("acts", [[("write", "a")], [("set", {"a": 1})], []])
+@pytest.mark.parametrize("logs_in", [True, False])
+async def test_what_is_cleared_before_it_was_stored_is_not_stored(
+    opened: Opener, acts: list[Act], *, logs_in: bool
+) -> None:
+    async with opened() as sessions:
+        plugin = SessionPlugin(sessions)
+        app = Litestar(
+            logging_config=None,
+            route_handlers=[acting([*acts, ("clear", None)], logs_in=logs_in)],
+            plugins=[plugin],
+        )
+        async with visiting(app) as client:
+            assert "set-cookie" not in (await client.post("/act")).headers
+        assert plugin.config.sessions.admission.notices.counts["created"] == 0
+        assert await sessions.count() == 0
+
+
+async def test_litestar_knows_the_id_of_a_stored_session(opened: Opener) -> None:
+    @get("/id")
+    async def its_id(request: AnyRequest) -> list[str | None]:
+        before = request.get_session_id()
+        request.clear_session()
+        return [before, request.get_session_id()]
+
+    async with opened() as sessions:
+        app = Litestar(
+            logging_config=None, route_handlers=[its_id, login], plugins=[SessionPlugin(sessions)]
+        )
+        async with visiting(app) as client:
+            assert (await client.get("/id")).json() == [None, None]
+            await client.post("/login/u-1")
+            (session,) = (await sessions.list()).items
+            assert (await client.get("/id")).json() == [session.id, None]
 
 
 async def test_a_request_that_fails_stores_nothing(opened: Opener) -> None:

@@ -38,6 +38,7 @@ try:
     from litestar.middleware.session.base import SessionMiddleware as LitestarMiddleware
     from litestar.plugins import InitPlugin
     from litestar.types import Empty
+    from litestar.utils.scope.state import ScopeState
 except ImportError as error:
     raise MissingExtra("sojourn.web.litestar", "litestar") from error
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
     from litestar.types import Message as LitestarMessage
+    from litestar.types import Scope as LitestarScope
     from litestar.types import Scopes
 
     from sojourn.manager import SessionManager
@@ -156,8 +158,13 @@ class _Replacing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session: WebSession = scope["session"]
+        state = ScopeState.from_scope(cast("LitestarScope", scope))
+        state.session_id = session.id
 
         def take_over() -> None:
+            if state.session_id is Empty:  # by `clear_session`, whatever was set since then
+                replace(session, Empty)
+                state.session_id = session.id
             if scope["session"] is not session:
                 replace(session, scope["session"])
 
@@ -183,7 +190,7 @@ def replace(session: WebSession, value: Any) -> None:
     if value is session:
         return
     if value is Empty or value is None:
-        if not session.new:
+        if session.held is not None:
             session.clear()
         return
     wanted: dict[str, Any] = msgspec.to_builtins(
