@@ -8,7 +8,8 @@ import pytest
 from tests.web.browser import Browser, Client, Site
 
 from sojourn import Ended, Expiry, InvalidQuery, SessionManager
-from sojourn.testing import FakeClock
+from sojourn.stores.memory import MemoryStore
+from sojourn.testing import FakeClock, FaultyStore
 from sojourn.web import Cookie, SessionMiddleware
 from sojourn.web.admission import NOTHING
 from sojourn.web.sockets import WebSitting
@@ -243,6 +244,25 @@ async def test_a_request_that_fails_ends_no_session() -> None:
         answer = await with_app(sessions, app, browser).get("/")
         assert answer.all("set-cookie") == []
         assert (await browser.get("/read")).json == {"user": "ada"}
+
+
+async def test_a_refusal_brings_the_token_that_was_stored_before() -> None:
+    """Else nobody has the session any more: the old one is dead."""
+    store = FaultyStore(MemoryStore())
+
+    async def half(session: WebSession) -> None:
+        session.rotate()
+        await session.save()
+        session["half"] = True
+        store.fail("commit")
+
+    async with SessionManager(store) as sessions:
+        browser = await logged_in(sessions)
+        shown = with_app(sessions, Site(half=half), browser)
+        answer = await shown.get("/half")
+        assert answer.status == 503
+        assert shown.token != browser.token
+        assert (await shown.get("/read")).json == {"user": "ada"}
 
 
 async def test_53_whatever_is_looked_at_makes_a_page_differ() -> None:

@@ -315,6 +315,18 @@ def test_without_the_store_a_page_that_needs_its_session_is_503(
         assert "failed" in site.kinds()
 
 
+def test_a_refusal_brings_the_token_that_was_stored_before(kind: str, faulty: FaultyStore) -> None:
+    """Else nobody has the session any more: the old one is dead."""
+    with blocking.SessionManager(faulty) as sessions, SITES[kind](sessions) as site:
+        visitor = site.visitor()
+        visitor.get("/set", a=1)
+        answer, late = site.beside(visitor, "/half", lambda: down(faulty))
+        assert answer.status == 503
+        assert late.token not in (None, visitor.token)
+        faulty.heal()
+        assert late.get("/read").json == {"a": "1"}
+
+
 def test_without_the_store_an_optional_session_is_empty(kind: str, faulty: FaultyStore) -> None:
     with (
         blocking.SessionManager(faulty) as sessions,

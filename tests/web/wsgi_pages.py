@@ -45,6 +45,15 @@ def _slow(session: Any, query: Mapping[str, str], meeting: Meeting) -> Any:
     return seen
 
 
+def _half(session: Any, _query: Mapping[str, str], meeting: Meeting) -> Any:
+    """Store a new token, wait, write once more."""
+    session.rotate()
+    session.save()
+    meeting.wait()
+    session["half"] = True
+    return None
+
+
 def _count(session: Any, query: Mapping[str, str], _meeting: Meeting) -> Any:
     for key in query:
         session[key] = session.get(key, 0) + 1
@@ -87,6 +96,7 @@ PAGES: dict[str, Callable[[Any, Mapping[str, str], Meeting], Any]] = {
     "set": _set,
     "fail": _set,
     "slow": _slow,
+    "half": _half,
     "count": _count,
     "push": _push,
     "append": _append,

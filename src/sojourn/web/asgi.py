@@ -229,7 +229,8 @@ class SessionMiddleware:
                     except Unavailable as error:
                         refused = True
                         self._note_trouble(error, web.source)
-                        await refuse(scope, send)
+                        reply = self.admission.reply(web)  # of what it had stored itself
+                        await refuse(scope, send, self._transport.told(reply))
                         return
                 begun = True
                 self._tell(message, web, reply)
@@ -310,8 +311,11 @@ class SessionMiddleware:
             await self.app(scope, receive_open, send_closed)
 
 
-async def refuse(scope: Scope, send: Send) -> None:
-    """Answer that sessions are unavailable: 503, or a socket that is not accepted."""
+async def refuse(scope: Scope, send: Send, told: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """Answer that sessions are unavailable: 503, or a socket that is not accepted.
+
+    `told` are more headers: a token that was stored has to reach the browser all the same.
+    """
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1013, "reason": "sessions are unavailable"})
         return
@@ -320,6 +324,7 @@ async def refuse(scope: Scope, send: Send) -> None:
         (b"content-length", str(len(REFUSAL)).encode()),
         (b"cache-control", b"no-store"),
         (b"retry-after", RETRY_AFTER),
+        *told,
     ]
     await send({"type": "http.response.start", "status": UNAVAILABLE, "headers": headers})
     await send({"type": "http.response.body", "body": REFUSAL})

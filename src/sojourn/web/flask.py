@@ -452,7 +452,8 @@ class Session(Face, Merging, SessionMixin):
         except Unavailable as error:
             self._admissions.note_trouble(error, self._source)
             _refuse(response)
-            return
+            kept = self._kept
+            reply = NOTHING if kept is None else self._admissions.here.reply(kept.web)
         told = self._interface.transport(self._app).told(reply)
         for name, value in told:
             response.headers.add(name.decode().title(), value.decode())
