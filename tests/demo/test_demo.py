@@ -180,6 +180,17 @@ def test_somebody_elses_file_is_not_touched(
     assert (tmp_path / "demo.db").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
+def test_a_folder_that_can_not_be_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "file").touch()
+    assert command.main(["--folder", str(tmp_path / place), "--quick"]) == 2
+    told = capsys.readouterr().out
+    assert f"{tmp_path / place} can not be used: " in told
+    assert "choose another --folder" in told
+
+
 def test_a_number_of_messages_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     """Zero messages would show nothing, so they are refused."""
     with pytest.raises(SystemExit):

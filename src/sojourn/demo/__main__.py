@@ -40,11 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report(sys.stdout)
     try:
         told = ledger.load(options.folder) if options.check else play(options, report)
-    except FileExistsError as error:
-        report.line(str(error))
-        return 2
-    except FileNotFoundError:
-        report.line(f"there is nothing from an earlier run in {options.folder}")
+    except OSError as error:
+        report.line(_unfit(options, error))
         return 2
     report.chapter("What the file says")
     try:
@@ -56,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.table(checks)
     conclude(options.folder, checks, told, report)
     return 0 if all(check.ok for check in checks) else 1
+
+
+def _unfit(options: argparse.Namespace, error: OSError) -> str:
+    """Return what is wrong with the folder, and what to do."""
+    if error.errno is None:  # said by the demo itself
+        return str(error)
+    if options.check and isinstance(error, FileNotFoundError):
+        return f"there is nothing from an earlier run in {options.folder}"
+    return f"{options.folder} can not be used: {error.strerror}; choose another --folder"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
