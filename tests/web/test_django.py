@@ -409,6 +409,11 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         pytest.raises(ImproperlyConfigured, match="JSON"),
     ):
         made(a=1)
+    with (
+        override_settings(SOJOURN_SESSIONS_PER_USER=0),
+        pytest.raises(ImproperlyConfigured, match="SOJOURN_SESSIONS_PER_USER"),
+    ):
+        made(a=1)
 
 
 # --- in an event loop --------------------------------------------------------------------------

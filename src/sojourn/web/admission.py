@@ -13,6 +13,7 @@ from sojourn.errors import (
     Conflict,
     Ended,
     InvalidQuery,
+    InvalidSetting,
     NotFound,
     TooManySessions,
     Unavailable,
@@ -54,11 +55,21 @@ DEFAULT_EXPIRY = Expiry(idle=1_800, absolute=43_200)
 """Half an hour without use, twelve hours in all: what OWASP advises for low risk."""
 
 
-class Cap(NamedTuple):
-    """At most so many sessions for each user; one login more is refused, or ends the oldest."""
+class Cap(msgspec.Struct, frozen=True):
+    """At most so many sessions for each user; one login more is refused, or ends the oldest.
+
+    Raises `InvalidSetting` for a number below 1 and for a rule that is none.
+    """
 
     sessions: int
     rule: Literal["refuse", "end-oldest"] = "end-oldest"
+
+    def __post_init__(self) -> None:
+        if type(self.sessions) is not int or self.sessions < 1:
+            reason = f"give a whole number from 1, not {self.sessions!r}"
+            raise InvalidSetting("sessions", "Cap", reason)
+        if self.rule not in ("refuse", "end-oldest"):
+            raise InvalidSetting("rule", "Cap", f"{self.rule!r} is none of refuse, end-oldest")
 
 
 class Reply(NamedTuple):
@@ -98,8 +109,11 @@ class Admission:
 
         `timeout` bounds each call of the store, `cap` the sessions of a user. `keep_device` stores
         user agent and address with the session, as a hint for its user. `name` is the session's in
-        its application: a token that was issued for another name opens nothing.
+        its application: a token that was issued for another name opens nothing. Raises
+        `InvalidQuery`, `InvalidSetting` for what makes no sense.
         """
+        if cap is not None and not isinstance(cap, Cap):
+            raise InvalidSetting("cap", "sessions of the web", f"give a Cap, not {cap!r}")
         self.name = name
         """The session's name: tokens are for it alone."""
         self.sessions = sessions

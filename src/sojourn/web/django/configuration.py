@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from sojourn.errors import WouldBlock
+from sojourn.errors import InvalidSetting, WouldBlock
 from sojourn.web.admission import (
     DEFAULT_EXPIRY,
     GRACE_SECONDS,
@@ -70,7 +70,6 @@ def _admissions() -> Admissions:
         raise ImproperlyConfigured(
             "SESSION_SERIALIZER has no effect here: sessions are stored key by key, as JSON"
         )
-    most = setting("SESSIONS_PER_USER", None)
     listeners = [import_string(each) if isinstance(each, str) else each for each in _notices()]
     make = partial(
         Admission,
@@ -79,7 +78,7 @@ def _admissions() -> Admissions:
         renew_after=setting("RENEW_AFTER", None),
         grace=setting("GRACE", GRACE_SECONDS),
         timeout=setting("TIMEOUT", TIMEOUT_SECONDS),
-        cap=None if most is None else Cap(most),
+        cap=_cap(),
         keep_device=setting("KEEP_DEVICE", True),
         notices=Notices(listeners, setting("NOTICE_KEY", None)),
     )
@@ -88,6 +87,14 @@ def _admissions() -> Admissions:
             sessions, make, app=setting("APP", "default"), clock=setting("CLOCK", None)
         )
     return Admissions(sessions, make)
+
+
+def _cap() -> Cap | None:
+    most = setting("SESSIONS_PER_USER", None)
+    try:
+        return None if most is None else Cap(most)
+    except InvalidSetting as error:
+        raise ImproperlyConfigured(f"SOJOURN_SESSIONS_PER_USER: {error}") from error
 
 
 def setting(name: str, default: Any) -> Any:
