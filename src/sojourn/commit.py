@@ -141,10 +141,10 @@ def _forbid_contents(header: Header, change: Change) -> None:
     if header.seq + len(change.events) > MAX_SEQ:
         raise LogFull("events in a log", header.seq + len(change.events), MAX_SEQ)
     if change.labels is not None:
-        _forbid_labels(header, change.labels)
+        forbid_labels(header, change.labels)
 
 
-def _forbid_labels(header: Header, patch: dict[str, str | None]) -> None:
+def forbid_labels(header: Header, patch: dict[str, str | None]) -> None:
     """Refuse too many labels, and another value for one that is exclusive."""
     labels = patched(header.labels, patch)
     if len(labels) > MAX_LABELS:

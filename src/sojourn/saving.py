@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from sojourn.arguments import mapping_of
-from sojourn.commit import forbid
+from sojourn.commit import forbid, forbid_labels, patched
 from sojourn.committing import REMOVED, check_policy, was_ended
 from sojourn.creation import deadlines_of, refuse_unbound, with_deadlines
 from sojourn.ending import check_reason
@@ -43,10 +45,11 @@ if TYPE_CHECKING:
 
 
 class Anew(NamedTuple):
-    """What a save changes of the session itself: whose it is, and when it expires."""
+    """What a save changes of the session itself: whose it is, when it expires, and its labels."""
 
     user: str | None = None
     expiry: Expiry | None = None
+    labels: dict[str, str | None] | None = None
 
 
 class Saving:
@@ -105,8 +108,7 @@ class Saving:
             session=tiers.session,
             user_tier=tiers.user,
             app_tier=tiers.app,
-            user=None if anew is None else anew.user,
-            deadlines=self._deadlines(anew),
+            **self._parts(anew),
         )
 
         def taken(committed: Committed) -> None:
@@ -119,7 +121,12 @@ class Saving:
             await self._load_user_tier(session, session.user)
 
     @staticmethod
-    def anew(session: Session, user: str | None, expiry: Expiry | None) -> Anew | None:
+    def anew(
+        session: Session,
+        user: str | None,
+        expiry: Expiry | None,
+        labels: Mapping[str, str | None] | None,
+    ) -> Anew | None:
         """Return what a save changes of the session itself, `None` for nothing. Raises as it."""
         check_session(session)
         if user is not None:
@@ -128,9 +135,16 @@ class Saving:
                 raise AlreadyBound(session.id)
         if expiry is not None:
             check_expiry(expiry)
-        if expiry is None and user in (None, session.user):
+        patch = None if labels is None else _patch_of(labels) or None
+        if expiry is None and patch is None and user in (None, session.user):
             return None
-        return Anew(user, expiry)
+        return Anew(user, expiry, patch)
+
+    def _parts(self, anew: Anew | None) -> dict[str, Any]:
+        """Return what a change has of it."""
+        if anew is None:
+            return {}
+        return {"user": anew.user, "labels": anew.labels, "deadlines": self._deadlines(anew)}
 
     def _deadlines(self, anew: Anew | None) -> Deadlines | None:
         if anew is None or anew.expiry is None:
@@ -150,6 +164,10 @@ class Saving:
         limits = self._deadlines(anew)
         if limits is not None:
             session.seen(with_deadlines(session.header, limits))
+        if anew is not None and anew.labels is not None:
+            forbid_labels(session.header, anew.labels)
+            labels = patched(session.header.labels, anew.labels)
+            session.seen(msgspec.structs.replace(session.header, labels=labels))
         try:
             await self._store_first(session, delta, durability)
         except AlreadyExists:
@@ -241,12 +259,7 @@ class Saving:
         """See `SessionManager.label`."""
         check_session(session)
         check_policy(conflict)
-        patch = {
-            check_name("label name", name): (
-                None if value is None else check_name(f"label {name!r}", value)
-            )
-            for name, value in mapping_of("labels", labels).items()
-        }
+        patch = _patch_of(labels)
         await self._committing.settle(session)
         change = self._committing.change(session, conflict=conflict, lease=None, labels=patch)
         await self._committing.commit(
@@ -304,6 +317,16 @@ class Saving:
             durability=self._context.durability(None),
         )
         await self._context.store.commit(change)
+
+
+def _patch_of(labels: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return what is to become of labels. Raises `InvalidId`, `InvalidQuery` for no mapping."""
+    return {
+        check_name("label name", name): (
+            None if value is None else check_name(f"label {name!r}", value)
+        )
+        for name, value in mapping_of("labels", labels).items()
+    }
 
 
 def key_is_shared(key: str) -> bool:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sojourn import AlreadyBound, Conflict, Ended, Event, Expiry, InvalidQuery
+from sojourn import (
+    AlreadyBound,
+    Conflict,
+    Ended,
+    Event,
+    Expiry,
+    InvalidId,
+    InvalidQuery,
+    TooLarge,
+)
+from sojourn.limits import MAX_LABELS
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -103,3 +113,38 @@ async def test_one_of_two_users_gets_it(opened: Opened) -> None:
         with pytest.raises(AlreadyBound):
             await sessions.save(other, user="v")
         assert "n" not in (await sessions.require(session.id)).state
+
+
+async def test_labels_come_in_the_same_commit(opened: Opened) -> None:
+    async with opened() as sessions:
+        session = await sessions.create(labels={"a": "1", "b": "1"})
+        session.state["n"] = 1
+        await sessions.save(session, user="u", labels={"a": None, "b": "2", "c": "3"})
+        assert session.revision == 2
+        stored = await sessions.require(session.id, user="u")
+        assert (stored.labels, stored.state["n"]) == ({"b": "2", "c": "3"}, 1)
+        await sessions.save(session, labels={})  # nothing to write
+        assert session.revision == 2
+
+
+async def test_a_new_session_has_its_labels_at_once(opened: Opened) -> None:
+    async with opened() as sessions:
+        session = sessions.new(labels={"a": "1", "b": "1"})
+        await sessions.save(session, labels={"a": None, "c": "3"})
+        assert session.revision == 1
+        (found,) = (await sessions.list(labels={"c": "3"})).items
+        assert found.labels == session.labels == {"b": "1", "c": "3"}
+
+
+@pytest.mark.parametrize("new", [True, False])
+async def test_bad_labels_are_refused_and_nothing_is_written(opened: Opened, *, new: bool) -> None:
+    async with opened() as sessions:
+        session = sessions.new(state={"n": 1})
+        if not new:
+            await sessions.save(session)
+        for labels in ({"": "1"}, {"a": ""}, {str(n): "1" for n in range(MAX_LABELS + 1)}):
+            with pytest.raises((InvalidId, TooLarge)):
+                await sessions.save(session, user="u", labels=labels)
+        found = await sessions.get(session.id)
+        assert (None if found is None else found.user) is None
+        assert session.revision == (0 if new else 1)

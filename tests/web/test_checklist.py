@@ -784,6 +784,25 @@ async def test_37_sessions_are_found_by_what_an_identity_provider_calls_them(mak
         assert (await other.get("/read")).json["user"] == "ada"
 
 
+async def test_37_the_labels_of_a_login_are_in_its_commit(make: Make) -> None:
+    """Nothing can come between: a login that is stored is found by them."""
+
+    async def oidc(session: WebSession) -> object:
+        await session.login("ada", labels={"sid": "idp-7"})
+        return None
+
+    store = FaultyStore(MemoryStore())
+    async with make(pages={"oidc": oidc}, store=store) as shop:
+        known = shop.browser()
+        await known.get("/write")
+        for browser, verb in ((shop.browser(), "create"), (known, "commit")):
+            before = store.calls.copy()
+            await browser.get("/oidc")
+            written = store.calls - before
+            assert (written["create"] + written["commit"], written[verb]) == (1, 1)
+        assert await shop.app.devices.labelled({"sid": "idp-7"}) == 2
+
+
 async def test_56_there_is_a_token_against_forged_requests(make: Make) -> None:
     async def form(session: WebSession) -> object:
         return session.csrf_token

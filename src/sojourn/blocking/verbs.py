@@ -287,14 +287,15 @@ class Verbs:
         durability: Durability | None = None,
         user: str | None = None,
         expiry: Expiry | None = None,
+        labels: Mapping[str, str | None] | None = None,
     ) -> Session:
         """Store what changed, key by key, and return the session; a clean one is not written.
 
         A session that was cleared and got no new keys is deleted. In the same commit `user` binds
-        it, as `bind` does, and `expiry` gives it deadlines that count from now. `conflict="fail"`
-        raises `Conflict` if anybody committed since it was loaded. Raises `NotFound` or `Ended` if
-        it is gone or over, `AlreadyBound`, `LeaseLost`, `Unserializable` or `TooLarge` (nothing is
-        written).
+        it, as `bind` does, `expiry` gives it deadlines that count from now, and `labels` sets
+        labels, as `label` does. `conflict="fail"` raises `Conflict` if anybody committed since it
+        was loaded. Raises `NotFound` or `Ended` if it is gone or over, `AlreadyBound`, `LeaseLost`,
+        `Unserializable`, `TooLarge`, `InvalidId` (nothing is written).
         """
         return self._gateway.run(
             lambda sessions: sessions.save(
@@ -304,6 +305,7 @@ class Verbs:
                 durability=durability,
                 user=user,
                 expiry=expiry,
+                labels=labels,
             )
         )
 

@@ -266,11 +266,12 @@ class Admission:
         if web.sealed:
             reason = "the response had begun, so nobody would have been given its token"
             raise Ended(session.id, session.phase, reason)
-        user = None if plan is None else plan.user
+        user, labels = (None, None) if plan is None else (plan.user, plan.labels)
         if plan is not None:
             self._note_login(session, plan)
         expiry = web.expiry or self._expiry
-        await self._bounded(self.sessions.save(session, user=user, expiry=expiry))
+        work = self.sessions.save(session, user=user, expiry=expiry, labels=labels)
+        await self._bounded(work)
         web.plan = web.expiry = None
         self.notify("created", session, source=web.source)
         await self._after_login(web, session, plan)
@@ -304,7 +305,9 @@ class Admission:
             expiry = web.expiry or (None if plan.user is None else self._expiry)
             try:
                 await self._bounded(
-                    self.sessions.save(fresh, user=plan.user, expiry=expiry, conflict="fail")
+                    self.sessions.save(
+                        fresh, user=plan.user, expiry=expiry, labels=plan.labels, conflict="fail"
+                    )
                 )
             except Conflict:
                 continue
@@ -344,8 +347,6 @@ class Admission:
         if plan is None or plan.user is None:
             return
         self.notify("login", session, source=web.source)
-        if plan.labels:
-            await self._bounded(self.sessions.label(session, plan.labels))
         if self._cap is not None and self._cap.rule == "end-oldest":
             await self.devices.keep_newest(plan.user, self._cap.sessions, current=session.id)
 
