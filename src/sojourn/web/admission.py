@@ -122,14 +122,14 @@ class Admission:
         """What makes tokens and reads them."""
         self.notices = Notices() if notices is None else notices
         """Who is told what befalls sessions, and what was counted."""
-        self.devices = Devices(self)
+        self._bounded = Bounded(sessions.store, timeout)
+        self.devices = Devices(self, self._bounded)
         """All users' sessions, for administrators."""
         self.keeps_device = keep_device
         """Whether user agent and address are stored with a session."""
         self._expiry = expiry
         self._renew_after = None if renew_after is None else from_seconds(renew_after)
         self._grace = grace
-        self._bounded = Bounded(sessions.store, timeout)
         self._cap = cap
 
     # --- coming in -----------------------------------------------------------------------------
@@ -348,7 +348,9 @@ class Admission:
             return
         self.notify("login", session, source=web.source)
         if self._cap is not None and self._cap.rule == "end-oldest":
-            await self.devices.keep_newest(plan.user, self._cap.sessions, current=session.id)
+            await self.devices.keep_newest(
+                plan.user, self._cap.sessions, current=session.id, source=web.source
+            )
 
     def _max_age(self, session: Session) -> int | None:
         """Return how long a browser may keep the cookie: as long as the session can last."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from sojourn.errors import EndFailed, Unavailable
 from sojourn.limits import MAX_PAGE
 from sojourn.web import facts
 from sojourn.web.facts import Auth, Device
+from sojourn.web.notices import NOWHERE, Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sojourn.session import Session
     from sojourn.web.admission import Admission
+    from sojourn.web.bounded import Bounded
     from sojourn.web.websession import WebSession
+
+
+CONCURRENCY = 10
+"""Sessions that are ended at the same time, as the reaper does: their hooks may take a while."""
 
 
 class DeviceSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,72 +43,116 @@ class DeviceSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Devices:
-    """Sessions of the web, by user. An administrator reaches it as `middleware.devices`."""
+    """Sessions of the web, by user. An administrator reaches it as `middleware.devices`.
 
-    def __init__(self, admission: Admission) -> None:
+    `source` is whom notices name as who did it. Raises `Unavailable` when the store does not answer
+    in time. Of several sessions that are to end, one whose end fails (`EndFailed`) opens nothing
+    any more and stops none of the others; the first error is raised when all were tried.
+    """
+
+    def __init__(self, admission: Admission, bounded: Bounded) -> None:
         """Made by `Admission`."""
         self._admission = admission
+        self._bounded = bounded
 
     async def of(self, user: str, current: WebSession | None = None) -> list[DeviceSession]:
         """Return a user's sessions, the one used last first."""
         here = None if current is None else current.id
-        return [_shown(session, here) async for session in self._all(user)]
+        shown = [_shown(session, here) for session in await self._all(user=user)]
+        return sorted(shown, key=lambda each: each.active_at, reverse=True)
 
-    async def revoke(self, id: str, *, user: str | None = None, reason: str = "revoked") -> bool:
+    async def revoke(
+        self, id: str, *, user: str | None = None, reason: str = "revoked", source: Source = NOWHERE
+    ) -> bool:
         """End a session; with `user`, only one of theirs. `False` when there is none."""
-        sessions = self._admission.sessions
-        session = await sessions.get(id)
+        session = await self._bounded(self._admission.sessions.get(id))
         if session is None or facts.TOKEN not in session.state or user not in (None, session.user):
             return False
-        return await self._end(session, reason)
+        return await self._end(session, reason, source)
 
     async def revoke_all(
-        self, user: str, *, keep: str | None = None, reason: str = "revoked"
+        self,
+        user: str,
+        *,
+        keep: str | None = None,
+        reason: str = "revoked",
+        source: Source = NOWHERE,
     ) -> int:
         """End all sessions of a user, but the one with the id `keep`; return how many."""
-        doomed = [session async for session in self._all(user) if session.id != keep]
-        return sum([await self._end(session, reason) for session in doomed])
+        doomed = [session for session in await self._all(user=user) if session.id != keep]
+        return await self._end_all(doomed, reason, source)
 
-    async def revoke_everybody(self, *, reason: str = "revoked") -> int:
+    async def revoke_everybody(self, *, reason: str = "revoked", source: Source = NOWHERE) -> int:
         """End all sessions of all users, and of nobody; return how many."""
-        doomed = [session async for session in self._all(None)]
-        return sum([await self._end(session, reason) for session in doomed])
+        return await self._end_all(await self._all(), reason, source)
 
-    async def labelled(self, labels: dict[str, str], *, reason: str = "revoked") -> int:
+    async def labelled(
+        self, labels: dict[str, str], *, reason: str = "revoked", source: Source = NOWHERE
+    ) -> int:
         """End the sessions that were logged in with these labels: back-channel logout."""
-        sessions = self._admission.sessions
-        doomed: list[Session] = []
-        cursor: str | None = None
-        while True:
-            page = await sessions.list(labels=labels, limit=MAX_PAGE, cursor=cursor)
-            doomed += [session for session in page.items if facts.TOKEN in session.state]
-            cursor = page.cursor
-            if cursor is None:
-                return sum([await self._end(session, reason) for session in doomed])
+        return await self._end_all(await self._all(labels=labels), reason, source)
 
-    async def keep_newest(self, user: str, most: int, *, current: str) -> None:
+    async def keep_newest(
+        self, user: str, most: int, *, current: str, source: Source = NOWHERE
+    ) -> None:
         """End what is beyond `most`: those that were used longest ago, never the current one."""
-        others = [session async for session in self._all(user) if session.id != current]
-        for session in others[most - 1 :] if most > 1 else others:
-            await self._end(session, "too many sessions of this user")
+        others = [session for session in await self._all(user=user) if session.id != current]
+        others.sort(key=lambda session: session.active_at, reverse=True)
+        await self._end_all(others[most - 1 :], "too many sessions of this user", source)
 
-    async def _all(self, user: str | None) -> AsyncIterator[Session]:
-        """Yield live sessions of the web: of a user, or all of them."""
-        sessions = self._admission.sessions
+    async def _all(
+        self, *, user: str | None = None, labels: dict[str, str] | None = None
+    ) -> list[Session]:
+        """Return live sessions of the web: of a user, with labels, or all of them.
+
+        In the order of their creation, which no use changes: none is missed between two pages.
+        """
+        found: list[Session] = []
         cursor: str | None = None
         while True:
-            page = await sessions.list(user=user, limit=MAX_PAGE, cursor=cursor)
-            for session in page.items:
-                if session.header.live and facts.TOKEN in session.state:
-                    yield session
+            page = await self._bounded(
+                self._admission.sessions.list(
+                    user=user, labels=labels, order="created", limit=MAX_PAGE, cursor=cursor
+                )
+            )
+            found += [
+                session
+                for session in page.items
+                if session.header.live and facts.TOKEN in session.state
+            ]
             cursor = page.cursor
             if cursor is None:
-                return
+                return found
 
-    async def _end(self, session: Session, reason: str) -> bool:
-        ended = await self._admission.sessions.end(session.id, reason=reason)
+    async def _end_all(self, doomed: list[Session], reason: str, source: Source) -> int:
+        """End sessions, some at a time, and return how many. Raises the first error at the end.
+
+        A store that fails for all that were tried at a time is not asked for the others.
+        """
+        ended = 0
+        errors: list[BaseException] = []
+        for start in range(0, len(doomed), CONCURRENCY):
+            some = doomed[start : start + CONCURRENCY]
+            outcomes = await asyncio.gather(
+                *(self._end(session, reason, source) for session in some), return_exceptions=True
+            )
+            errors += [each for each in outcomes if isinstance(each, BaseException)]
+            ended += outcomes.count(True)
+            if all(isinstance(each, Unavailable) for each in outcomes):
+                break
+        if errors:
+            raise errors[0]
+        return ended
+
+    async def _end(self, session: Session, reason: str, source: Source) -> bool:
+        """End a session and give notice. Where its end fails, it is over for its user as well."""
+        try:
+            ended = await self._bounded(self._admission.sessions.end(session.id, reason=reason))
+        except EndFailed:
+            self._admission.notify("ended", session, source=source, reason=reason)
+            raise
         if ended:
-            self._admission.notify("ended", session, reason=reason)
+            self._admission.notify("ended", session, source=source, reason=reason)
         return ended
 
 

@@ -344,13 +344,17 @@ class WebSession(Merging):
         if id == self.id:
             await self.logout(reason=reason)
             return True
-        return await self._admission.devices.revoke(id, user=self.user, reason=reason)
+        return await self._admission.devices.revoke(
+            id, user=self.user, reason=reason, source=self.source
+        )
 
     async def revoke_others(self, *, reason: str = "revoked by the user") -> int:
         """End all of the user's sessions but this one; return how many."""
         if self.user is None:
             return 0
-        return await self._admission.devices.revoke_all(self.user, keep=self.id, reason=reason)
+        return await self._admission.devices.revoke_all(
+            self.user, keep=self.id, reason=reason, source=self.source
+        )
 
     # --- small things that every site needs ----------------------------------------------------
 
