@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from tests.web.browser import Site
+from tests.web.browser import Browser, Site
 
-from sojourn import InvalidSetting, SessionManager
-from sojourn.web import Cap, SessionMiddleware
+from sojourn import InvalidSetting, Reaper, Session, SessionManager
+from sojourn.stores.memory import MemoryStore
+from sojourn.testing import FakeClock, FaultyStore
+from sojourn.testing.faults import Call, Delay, Fault
+from sojourn.web import Cap, Notice, SessionMiddleware
+
+
+class Shop:
+    """A site whose users may have so many sessions, on a store in which things go wrong."""
+
+    def __init__(self, cap: Cap, **options: Any) -> None:
+        self.clock = FakeClock()
+        self.store = FaultyStore(MemoryStore())
+        self.sessions = SessionManager(self.store, clock=self.clock)
+        self.notices: list[Notice] = []
+        pages = Site(**options.pop("pages", {}))
+        options.setdefault("on_notice", [self.notices.append])
+        self.app = SessionMiddleware(pages, sessions=self.sessions, cap=cap, **options)
+
+    async def logged_in(self) -> Browser:
+        """Return a browser whose user is Ada."""
+        browser = Browser(self.app)
+        self.clock.advance(1)
+        assert (await browser.get("/login")).status == 200
+        return browser
+
+    async def users(self, *browsers: Browser) -> list[str | None]:
+        """Return who is logged in, in each of them."""
+        return [(await each.get("/read")).json["user"] for each in browsers]
 
 
 @pytest.mark.parametrize(
@@ -23,3 +51,59 @@ async def test_a_number_alone_is_no_cap() -> None:
     async with SessionManager.open("memory://") as sessions:
         with pytest.raises(InvalidSetting, match="give a Cap, not 3"):
             SessionMiddleware(Site(), sessions=sessions, cap=3)  # type: ignore[arg-type]  # that is the test
+
+
+# --- what comes after a login ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_login_whose_cap_meets_a_failing_hook_is_one(
+    caplog: pytest.LogCaptureFixture, *, known: bool
+) -> None:
+    shop = Shop(Cap(1))
+    fails = True
+
+    async def hook(_session: Session, _reason: str) -> None:
+        if fails:
+            raise OSError("the printer is on fire")
+
+    shop.sessions.on_end(hook)
+    first = await shop.logged_in()
+    second = Browser(shop.app)
+    if known:
+        await second.get("/write")
+    before = dict(second.cookies)
+    assert (await second.get("/login")).status == 200
+    assert second.cookies != before
+    assert await shop.users(first, second) == [None, "ada"]
+    assert [each.kind for each in shop.notices[-3:-1]] == ["ended", "failed"]
+    assert "printer" in caplog.text
+    assert first.token.partition(".")[0] not in caplog.text
+    assert await shop.sessions.count() == 2  # the first is ending
+    fails = False
+    shop.clock.advance(5)
+    assert await Reaper(shop.sessions).sweep() == 1
+    assert await shop.users(second) == ["ada"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("verb", ["list", "commit", "delete"])
+async def test_a_login_whose_cap_meets_a_failing_store_is_one(verb: str, *, known: bool) -> None:
+    shop = Shop(Cap(1), timeout=0.05)
+    await shop.logged_in()
+    second = Browser(shop.app)
+    if known:
+        await second.get("/write")
+
+    def after_login(call: Call) -> list[Fault]:
+        wrong = call.verb == verb and any(each.kind == "login" for each in shop.notices[before:])
+        return [Delay(asyncio.Event())] if wrong else []
+
+    before = len(shop.notices)
+    shop.store.follow(after_login)
+    assert (await second.get("/login")).status == 200
+    shop.store.follow(None)
+    assert await shop.users(second) == ["ada"]
+    assert "failed" in [each.kind for each in shop.notices[before:]]
+    await shop.logged_in()  # what is beyond the cap is ended with the next login
+    assert len(await shop.app.devices.of("ada")) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from sojourn.errors import (
     Closed,
     Conflict,
     Ended,
+    EndFailed,
     InvalidQuery,
     InvalidSetting,
     NotFound,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from sojourn.session import Session
     from sojourn.web.notices import Kind
     from sojourn.web.tokens import Token
+
+log = logging.getLogger("sojourn.web")
 
 TIMEOUT_SECONDS = 5.0
 """How long a request waits for the store before it goes without: nobody waits longer for a page."""
@@ -344,13 +348,25 @@ class Admission:
             facts.write(session.state, facts.TOKEN, fact)
 
     async def _after_login(self, web: WebSession, session: Session, plan: Plan | None) -> None:
+        """Do what follows a login. It is stored: no failure may keep its token from the browser."""
         if plan is None or plan.user is None:
             return
         self.notify("login", session, source=web.source)
-        if self._cap is not None and self._cap.rule == "end-oldest":
+        cap = self._cap
+        if cap is None or cap.rule != "end-oldest":
+            return
+        try:
             await self.devices.keep_newest(
-                plan.user, self._cap.sessions, current=session.id, source=web.source
+                plan.user, cap.sessions, current=session.id, source=web.source
             )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the login has happened
+            self._note_late(web, session, error)
+
+    def _note_late(self, web: WebSession, session: Session, error: Exception) -> None:
+        """Say that a login is stored and what its cap asks for could not be done yet."""
+        reason = f"an older session could not be ended: {_name_of(error)}"
+        log.error("after a login, %s", reason)
+        self.notify("failed", session, source=web.source, reason=reason)
 
     def _max_age(self, session: Session) -> int | None:
         """Return how long a browser may keep the cookie: as long as the session can last."""
@@ -504,6 +520,12 @@ def _replaced(kept: TokenFacts, token: Token, plan: Plan, now: int) -> TokenFact
         remember=kept.remember,
         place=kept.place,
     )
+
+
+def _name_of(error: Exception) -> str:
+    """Return what to call an error in a log, without the id that its text may hold."""
+    causes = error.causes if isinstance(error, EndFailed) else ()
+    return ", ".join(map(repr, causes)) or type(error).__name__
 
 
 def _is_own(key: str) -> bool:
