@@ -94,6 +94,14 @@ class Ending:
         await self._begin(record.header, reason=reason, retain=retain, expired="allow")
         return await self.finish(id, epoch=record.header.epoch)
 
+    async def end_as_seen(self, header: Header, *, reason: str) -> bool:
+        """End a session as `end` does. Raises `Conflict` if anybody committed since it was read."""
+        check_reason(reason)
+        if header.phase in OVER or _is_being_finished(header):
+            return False
+        await self._begin(header, reason=reason, retain=None, expired="allow", strict=True)
+        return await self.finish(header.id, epoch=header.epoch)
+
     async def _end_children(self, id: str, lease: Lease) -> tuple[BaseException, ...]:
         """End a session's children, in parallel; return what failed.
 
@@ -138,8 +146,12 @@ class Ending:
         reason: str,
         retain: float | None,
         expired: Literal["allow", "require"],
+        strict: bool = False,
     ) -> None:
-        """Move a session to its ending phase. One that is there already is fine, a gone one too."""
+        """Move a session to its ending phase. One that is there already is fine, a gone one too.
+
+        If it is `strict`, only as it was read: else `Conflict`.
+        """
         now = self._context.now()
         move = Move(
             trigger=END_OF[header.lifecycle],
@@ -153,7 +165,7 @@ class Ending:
             op=self._context.ids.operation(),
             now=now,
             epoch=header.epoch,
-            revision=header.revision if expired == "require" else None,
+            revision=header.revision if strict else None,
             move=move,
             expired=expired,
         )
@@ -307,7 +319,9 @@ class Ending:
             return await self.remove(header.id, epoch=header.epoch, revision=header.revision)
         if header.phase not in ENDING:
             try:
-                await self._begin(header, reason="expired", retain=None, expired="require")
+                await self._begin(
+                    header, reason="expired", retain=None, expired="require", strict=True
+                )
             except Conflict:
                 # It was used or changed; or somebody else began its end, which we join then.
                 record = await self._reading.record(header.id, expired=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.web.browser import Browser, Site
@@ -13,6 +13,13 @@ from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, FaultyStore
 from sojourn.testing.faults import Call, Delay, Fault
 from sojourn.web import Cap, Notice, SessionMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from typing import TypeAlias
+
+    Opener: TypeAlias = "Callable[..., AbstractAsyncContextManager[SessionManager]]"
 
 
 class Shop:
@@ -107,3 +114,76 @@ async def test_a_login_whose_cap_meets_a_failing_store_is_one(verb: str, *, know
     assert "failed" in [each.kind for each in shop.notices[before:]]
     await shop.logged_in()  # what is beyond the cap is ended with the next login
     assert len(await shop.app.devices.of("ada")) == 1
+
+
+# --- logins at once ----------------------------------------------------------------------------
+
+
+def meeting(app: SessionMiddleware, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let so many logins be stored before any of them looks for what is beyond the cap."""
+    barrier, keep = asyncio.Barrier(number), app.devices.keep_newest
+
+    async def together(*given: Any, **named: Any) -> None:
+        await barrier.wait()
+        await keep(*given, **named)
+
+    monkeypatch.setattr(app.devices, "keep_newest", together)
+
+
+@pytest.mark.parametrize(("most", "at_once"), [(1, 2), (2, 4), (3, 3)])
+async def test_of_logins_at_once_so_many_stay(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, most: int, at_once: int
+) -> None:
+    async with opened() as sessions:
+        app = SessionMiddleware(Site(), sessions=sessions, cap=Cap(most))
+        meeting(app, at_once, monkeypatch)
+        for _round in range(3):
+            browsers = [Browser(app) for _ in range(at_once)]
+            await asyncio.gather(*(each.get("/login") for each in browsers))
+            users = [(await each.get("/read")).json["user"] for each in browsers]
+            assert users.count("ada") == most
+            assert len(await app.devices.of("ada")) == most
+
+
+async def test_of_logins_in_two_processes_the_newest_stay(opened: Opener) -> None:
+    async with opened() as one, opened() as other:
+        apps = [SessionMiddleware(Site(), sessions=each, cap=Cap(2)) for each in (one, other)]
+        for _round in range(3):
+            browsers = [Browser(app) for app in apps * 3]
+            await asyncio.gather(*(each.get("/login") for each in browsers))
+            users = [(await each.get("/read")).json["user"] for each in browsers]
+            assert users.count("ada") == 2
+
+
+async def test_a_login_counts_as_newer_whatever_the_clock_says(opened: Opener) -> None:
+    early, late = FakeClock(1_000_000), FakeClock(1_000_010)
+    async with opened(clock=late) as one, opened(clock=early) as other:
+        apps = [SessionMiddleware(Site(), sessions=each, cap=Cap(1)) for each in (one, other)]
+        first, second = [Browser(app) for app in apps]
+        await first.get("/login")
+        await second.get("/login")
+        users = [(await each.get("/read")).json["user"] for each in (first, second)]
+        assert users == [None, "ada"]
+
+
+@pytest.mark.parametrize(("path", "left"), [("/login", ["ada", None]), ("/write", [None, "ada"])])
+async def test_a_session_is_ended_as_its_user_last_logged_in(
+    path: str, left: list[str | None]
+) -> None:
+    """One that is logged in again is the newest then; one that is only written to is not."""
+    shop = Shop(Cap(1))
+    first, second = await shop.logged_in(), Browser(shop.app)
+    go = asyncio.Event()
+    shop.clock.advance(1)
+    end = shop.store.delay("commit", until=go, when=lambda call: _is_end(call.asked))
+    login = asyncio.ensure_future(second.get("/login"))
+    await end.met()
+    shop.clock.advance(1)
+    assert (await first.get(path)).status == 200
+    go.set()
+    assert (await login).status == 200
+    assert await shop.users(first, second) == left
+
+
+def _is_end(asked: object) -> bool:
+    return getattr(asked, "move", None) is not None

@@ -251,7 +251,7 @@ def test_a_key_that_was_stored_is_told_where_what_comes_after_a_login_fails(
 ) -> None:
     session = made(a=1)
     with override_settings(SOJOURN_SESSIONS_PER_USER=2):
-        store.fail("list", times=None)
+        store.fail("list", times=None, nth=2)
         response = requested(session, ["login"], 200)
         store.heal()
         assert response.status_code == 200

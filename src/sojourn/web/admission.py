@@ -60,7 +60,7 @@ DEFAULT_EXPIRY = Expiry(idle=1_800, absolute=43_200)
 
 
 class Cap(msgspec.Struct, frozen=True):
-    """At most so many sessions for each user; one login more is refused, or ends the oldest.
+    """At most so many sessions for each user; one login more is refused, or ends the oldest login.
 
     Raises `InvalidSetting` for a number below 1 and for a rule that is none.
     """
@@ -356,9 +356,7 @@ class Admission:
         if cap is None or cap.rule != "end-oldest":
             return
         try:
-            await self.devices.keep_newest(
-                plan.user, cap.sessions, current=session.id, source=web.source
-            )
+            await self.devices.keep_newest(plan.user, cap.sessions, source=web.source)
         except Exception as error:  # noqa: BLE001 - whatever it is, the login has happened
             self._note_late(web, session, error)
 
@@ -411,6 +409,12 @@ class Admission:
             count = len(await self.devices.of(user))
             if count >= cap.sessions:
                 raise TooManySessions(cap.sessions)
+
+    async def login_at(self, user: str) -> int:
+        """Return the instant of a login now. With a cap it is after all others of the user."""
+        if self._cap is None or self._cap.rule == "refuse":
+            return self.sessions.now()
+        return await self.devices.login_at(user)
 
     async def opened_by(self, text: str) -> Session | None:
         """Return the live session that a token opens, `None` where there is none.

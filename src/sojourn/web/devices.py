@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sojourn.errors import EndFailed, Unavailable
+from sojourn.errors import Conflict, EndFailed, Unavailable
 from sojourn.limits import MAX_PAGE
 from sojourn.web import facts
 from sojourn.web.facts import Auth, Device
 from sojourn.web.notices import NOWHERE, Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from sojourn.session import Session
     from sojourn.web.admission import Admission
     from sojourn.web.bounded import Bounded
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 CONCURRENCY = 10
 """Sessions that are ended at the same time, as the reaper does: their hooks may take a while."""
+
+END_ATTEMPTS = 50
+"""Most tries to end one that is written to all the time: the next login tries again."""
 
 
 class DeviceSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,25 +85,51 @@ class Devices:
     ) -> int:
         """End all sessions of a user, but the one with the id `keep`; return how many."""
         doomed = [session for session in await self._all(user=user) if session.id != keep]
-        return await self._end_all(doomed, reason, source)
+        return await self._revoked(doomed, reason, source)
 
     async def revoke_everybody(self, *, reason: str = "revoked", source: Source = NOWHERE) -> int:
         """End all sessions of all users, and of nobody; return how many."""
-        return await self._end_all(await self._all(), reason, source)
+        return await self._revoked(await self._all(), reason, source)
 
     async def labelled(
         self, labels: dict[str, str], *, reason: str = "revoked", source: Source = NOWHERE
     ) -> int:
         """End the sessions that were logged in with these labels: back-channel logout."""
-        return await self._end_all(await self._all(labels=labels), reason, source)
+        return await self._revoked(await self._all(labels=labels), reason, source)
 
-    async def keep_newest(
-        self, user: str, most: int, *, current: str, source: Source = NOWHERE
-    ) -> None:
-        """End what is beyond `most`: those that were used longest ago, never the current one."""
-        others = [session for session in await self._all(user=user) if session.id != current]
-        others.sort(key=lambda session: session.active_at, reverse=True)
-        await self._end_all(others[most - 1 :], "too many sessions of this user", source)
+    async def login_at(self, user: str) -> int:
+        """Return the instant of a login now: after all logins of the user that are known.
+
+        Clocks of several machines differ, and a later login must not count as an older one.
+        """
+        latest = max((_login_of(session)[0] for session in await self._all(user=user)), default=0)
+        return max(self._admission.sessions.now(), latest + 1)
+
+    async def keep_newest(self, user: str, most: int, *, source: Source = NOWHERE) -> None:
+        """End all sessions of a user but those of the `most` newest logins.
+
+        Called after each login. Of many calls at once each sees the newest logins in the same
+        order, and ends a session only as it has seen it: what is left is exactly those.
+        """
+        logins = sorted(await self._all(user=user), key=_login_of, reverse=True)
+        reason = "too many sessions of this user"
+        await self._end_all(logins[most:], lambda each: self._end_login(each, reason, source))
+
+    async def _end_login(self, session: Session, reason: str, source: Source) -> bool:
+        """End a session unless its user logs in again in it meanwhile."""
+        ending, seen = self._admission.sessions.ending, session
+        for attempt in range(1, END_ATTEMPTS + 1):
+            try:
+                work = ending.end_as_seen(seen.header, reason=reason)
+                return await self._told(session, work, reason, source)
+            except Conflict:
+                if attempt == END_ATTEMPTS:
+                    raise
+                fresh = await self._bounded(self._admission.sessions.get(session.id))
+                if fresh is None or not fresh.header.live or _login_of(fresh) != _login_of(session):
+                    return False
+                seen = fresh
+        raise AssertionError("the last attempt returns or raises")
 
     async def _all(
         self, *, user: str | None = None, labels: dict[str, str] | None = None
@@ -124,7 +155,9 @@ class Devices:
             if cursor is None:
                 return found
 
-    async def _end_all(self, doomed: list[Session], reason: str, source: Source) -> int:
+    async def _end_all(
+        self, doomed: list[Session], end: Callable[[Session], Coroutine[Any, Any, bool]]
+    ) -> int:
         """End sessions, some at a time, and return how many. Raises the first error at the end.
 
         A store that fails for all that were tried at a time is not asked for the others.
@@ -133,9 +166,7 @@ class Devices:
         errors: list[BaseException] = []
         for start in range(0, len(doomed), CONCURRENCY):
             some = doomed[start : start + CONCURRENCY]
-            outcomes = await asyncio.gather(
-                *(self._end(session, reason, source) for session in some), return_exceptions=True
-            )
+            outcomes = await asyncio.gather(*map(end, some), return_exceptions=True)
             errors += [each for each in outcomes if isinstance(each, BaseException)]
             ended += outcomes.count(True)
             if all(isinstance(each, Unavailable) for each in outcomes):
@@ -144,16 +175,33 @@ class Devices:
             raise errors[0]
         return ended
 
+    async def _revoked(self, doomed: list[Session], reason: str, source: Source) -> int:
+        """End sessions, as above."""
+        return await self._end_all(doomed, lambda session: self._end(session, reason, source))
+
     async def _end(self, session: Session, reason: str, source: Source) -> bool:
-        """End a session and give notice. Where its end fails, it is over for its user as well."""
+        """End a session and give notice."""
+        work = self._admission.sessions.end(session.id, reason=reason)
+        return await self._told(session, work, reason, source)
+
+    async def _told(
+        self, session: Session, work: Coroutine[Any, Any, bool], reason: str, source: Source
+    ) -> bool:
+        """Await an end and give notice. Where it fails, it is over for its user as well."""
         try:
-            ended = await self._bounded(self._admission.sessions.end(session.id, reason=reason))
+            ended = await self._bounded(work)
         except EndFailed:
             self._admission.notify("ended", session, source=source, reason=reason)
             raise
         if ended:
             self._admission.notify("ended", session, source=source, reason=reason)
         return ended
+
+
+def _login_of(session: Session) -> tuple[int, str]:
+    """Return what orders logins, the same for everybody who asks: when it was, then the id."""
+    auth = facts.read(session.state, facts.AUTH, Auth)
+    return (session.header.created_at if auth is None else auth.at), session.id
 
 
 def _shown(session: Session, current: str | None) -> DeviceSession:

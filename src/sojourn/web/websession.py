@@ -285,7 +285,7 @@ class WebSession(Merging):
         if before is not None and before.user not in (None, user):
             await self.logout(reason="another user logs in")
         await self._admission.check_cap(user)
-        now = self._admission.sessions.now()
+        now = await self._admission.login_at(user)
         self.begun()
         self.plan = Plan(
             user=user,
