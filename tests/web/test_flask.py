@@ -15,7 +15,7 @@ import pytest
 from markupsafe import Markup
 
 from sojourn import Expiry
-from sojourn.errors import Ended, InvalidSetting, Unserializable
+from sojourn.errors import Ended, InvalidSetting, TooManySessions, Unserializable
 from sojourn.testing import FakeClock
 from sojourn.web import Cap, Cookie, Header
 from sojourn.web.flask import Session, SojournSessions
@@ -289,6 +289,24 @@ def test_one_session_more_than_allowed_ends_the_oldest() -> None:
         shop.do(client, lambda session: session.login("u-1"))
     users = [shop.do(client, lambda session: session.user).text for client in clients]
     assert users == ["None", "'u-1'", "'u-1'"]
+    shop.sessions.close()
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_one_session_more_than_allowed_is_refused(*, remember: bool) -> None:
+    # Row 31: the login is stored at once then, and is as long as any other.
+    shop = Shop(cap=Cap(1, "refuse"), clock=FakeClock()).open()
+    shop.app.permanent_session_lifetime = timedelta(days=10)
+    first, second = shop.app.test_client(), shop.app.test_client()
+    answer = shop.do(first, lambda session: session.login("u-1", remember=remember))
+    max_age = f"Max-Age={10 * 86_400}"
+    assert (max_age in answer.headers["Set-Cookie"]) == remember
+    left = shop.do(first, lambda session: session.time_left.total_seconds() > 86_400)
+    assert left.text == str(remember)
+    with pytest.raises(TooManySessions):
+        shop.do(second, lambda session: session.login("u-1"))
+    shop.do(first, lambda session: session.login("u-1"))
+    assert len(shop.sessions.devices.of("u-1")) == 1
     shop.sessions.close()
 
 

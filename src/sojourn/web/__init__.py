@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sojourn.web.admission import Admission, Cap
+from sojourn.web.admission import Admission
 from sojourn.web.asgi import SessionMiddleware
+from sojourn.web.caps import Cap
 from sojourn.web.cookies import Cookie
 from sojourn.web.devices import Devices, DeviceSession
 from sojourn.web.facts import Auth, Flash

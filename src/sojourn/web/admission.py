@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -24,14 +25,16 @@ from sojourn.expiry import Expiry, is_past, touch_is_due
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
 from sojourn.web.bounded import Bounded
+from sojourn.web.caps import Cap
 from sojourn.web.devices import Devices
 from sojourn.web.facts import Device, TokenFacts
+from sojourn.web.guards import Guards
 from sojourn.web.notices import NOWHERE, Notice, Notices, Source
 from sojourn.web.tokens import Tokens, digest
 from sojourn.web.websession import Plan, WebSession, is_same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sojourn.manager import SessionManager
     from sojourn.session import Session
@@ -55,25 +58,11 @@ CHANGE_WAIT_SECONDS = 0.01
 CHANGE_WAIT_LAST_SECONDS = 0.2
 """Longest wait between any two: it doubles up to here."""
 
+GUARD = "cap:"
+"""What the id of the guard of a user's logins begins with; a hash of the user follows."""
+
 DEFAULT_EXPIRY = Expiry(idle=1_800, absolute=43_200)
 """Half an hour without use, twelve hours in all: what OWASP advises for low risk."""
-
-
-class Cap(msgspec.Struct, frozen=True):
-    """At most so many sessions for each user; one login more is refused, or ends the oldest login.
-
-    Raises `InvalidSetting` for a number below 1 and for a rule that is none.
-    """
-
-    sessions: int
-    rule: Literal["refuse", "end-oldest"] = "end-oldest"
-
-    def __post_init__(self) -> None:
-        if type(self.sessions) is not int or self.sessions < 1:
-            reason = f"give a whole number from 1, not {self.sessions!r}"
-            raise InvalidSetting("sessions", "Cap", reason)
-        if self.rule not in ("refuse", "end-oldest"):
-            raise InvalidSetting("rule", "Cap", f"{self.rule!r} is none of refuse, end-oldest")
 
 
 class Reply(NamedTuple):
@@ -127,6 +116,7 @@ class Admission:
         self.notices = Notices() if notices is None else notices
         """Who is told what befalls sessions, and what was counted."""
         self._bounded = Bounded(sessions.store, timeout)
+        self._guards = Guards(sessions, self._bounded, timeout)
         self.devices = Devices(self, self._bounded)
         """All users' sessions, for administrators."""
         self.keeps_device = keep_device
@@ -332,6 +322,7 @@ class Admission:
         await self._save_merged(web, session)
         if plan.user is None:
             return
+        await self._check_cap(web, plan.user)
         own = {key: value for key, value in session.state.items() if _is_own(key)}
         web.held = None
         begun = web.begun()
@@ -402,19 +393,39 @@ class Admission:
         is_due = used and touch_is_due(header.active_at, header.idle, self.sessions.now())
         return not is_due or await self._touched(fresh)
 
-    async def check_cap(self, user: str) -> None:
-        """Raise `TooManySessions` where one more is refused."""
-        cap = self._cap
-        if cap is not None and cap.rule == "refuse":
-            count = len(await self.devices.of(user))
-            if count >= cap.sessions:
-                raise TooManySessions(cap.sessions)
+    @asynccontextmanager
+    async def entering(self, web: WebSession, user: str) -> AsyncIterator[int]:
+        """Let a login be planned in the body, at the instant that is given.
 
-    async def login_at(self, user: str) -> int:
-        """Return the instant of a login now. With a cap it is after all others of the user."""
-        if self._cap is None or self._cap.rule == "refuse":
-            return self.sessions.now()
-        return await self.devices.login_at(user)
+        Where a cap refuses, one login of a user at a time gets there, and is stored at the end:
+        `TooManySessions` or `Unavailable` come before anything has changed.
+        """
+        cap = self._cap
+        if cap is None:
+            yield self.sessions.now()
+        elif cap.rule == "end-oldest":
+            yield await self.devices.login_at(user)
+        else:
+            async with self._guards.held(f"{GUARD}{digest(user)}") as guard:
+                await self._check_cap(web, user)
+                held, plan = web.held, web.plan
+                yield self.sessions.now()
+                try:
+                    self._guards.check(guard)
+                    await self._bounded(self.save(web))
+                except BaseException:  # else the response would store it, unguarded
+                    web.plan = plan if web.held is held else None
+                    if web.held is not held and web.new:
+                        web.held = web.token = web.issued = None
+                    raise
+
+    async def _check_cap(self, web: WebSession, user: str) -> None:
+        """Raise `TooManySessions` where one more is refused; the one at hand does not count."""
+        cap = self._cap
+        if cap is None or cap.rule == "end-oldest":
+            return
+        if await self.devices.beside(web, user) >= cap.sessions:
+            raise TooManySessions(cap.sessions)
 
     async def opened_by(self, text: str) -> Session | None:
         """Return the live session that a token opens, `None` where there is none.

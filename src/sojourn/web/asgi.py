@@ -13,14 +13,7 @@ from sojourn.errors import Closed, InvalidSetting, SojournError, Unavailable
 from sojourn.manager import SessionManager
 from sojourn.reaper import Reaper
 from sojourn.scopes import lend, unlend
-from sojourn.web.admission import (
-    DEFAULT_EXPIRY,
-    GRACE_SECONDS,
-    NOTHING,
-    TIMEOUT_SECONDS,
-    Admission,
-    Cap,
-)
+from sojourn.web.admission import DEFAULT_EXPIRY, GRACE_SECONDS, NOTHING, TIMEOUT_SECONDS, Admission
 from sojourn.web.cookies import Cookie, PlainWarning
 from sojourn.web.notices import Listener, Notices, Source, said_of
 from sojourn.web.policies import FAILURE, REFUSAL, RETRY_AFTER, UNAVAILABLE, Policies, Policy
@@ -42,6 +35,7 @@ if TYPE_CHECKING:
 
     from sojourn.expiry import Expiry
     from sojourn.web.admission import Reply
+    from sojourn.web.caps import Cap
     from sojourn.web.devices import Devices
     from sojourn.web.transports import Transport
 

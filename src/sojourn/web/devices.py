@@ -11,7 +11,7 @@ import msgspec
 from sojourn.errors import Conflict, EndFailed, Unavailable
 from sojourn.limits import MAX_PAGE
 from sojourn.web import facts
-from sojourn.web.facts import Auth, Device
+from sojourn.web.facts import Auth, Device, TokenFacts
 from sojourn.web.notices import NOWHERE, Source
 
 if TYPE_CHECKING:
@@ -96,6 +96,12 @@ class Devices:
     ) -> int:
         """End the sessions that were logged in with these labels: back-channel logout."""
         return await self._revoked(await self._all(labels=labels), reason, source)
+
+    async def beside(self, web: WebSession, user: str) -> int:
+        """Return how many sessions a user has beside the one that a login in `web` would be."""
+        now = self._admission.sessions.now()
+        found = await self._all(user=user)
+        return sum(not _is_opened(session, web, now) for session in found)
 
     async def login_at(self, user: str) -> int:
         """Return the instant of a login now: after all logins of the user that are known.
@@ -196,6 +202,14 @@ class Devices:
         if ended:
             self._admission.notify("ended", session, source=source, reason=reason)
         return ended
+
+
+def _is_opened(session: Session, web: WebSession, now: int) -> bool:
+    """Return whether it is the session of a request, opened by its token still."""
+    if web.token is None or session.id != web.id:
+        return False
+    kept = facts.read(session.state, facts.TOKEN, TokenFacts)
+    return kept is not None and kept.accepts(web.token, now)
 
 
 def _login_of(session: Session) -> tuple[int, str]:

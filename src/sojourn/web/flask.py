@@ -21,14 +21,7 @@ from sojourn.expiry import Expiry
 from sojourn.scopes import lend, unlend
 from sojourn.session import Merging
 from sojourn.web import facts
-from sojourn.web.admission import (
-    DEFAULT_EXPIRY,
-    GRACE_SECONDS,
-    NOTHING,
-    TIMEOUT_SECONDS,
-    Admission,
-    Cap,
-)
+from sojourn.web.admission import DEFAULT_EXPIRY, GRACE_SECONDS, NOTHING, TIMEOUT_SECONDS, Admission
 from sojourn.web.blocking import Admissions, Devices, Face
 from sojourn.web.cookies import SAME_SITE, Cookie, PlainWarning
 from sojourn.web.facts import TokenFacts
@@ -59,6 +52,7 @@ if TYPE_CHECKING:
     from sojourn.ports import Clock
     from sojourn.scopes import Lender
     from sojourn.web.admission import Reply
+    from sojourn.web.caps import Cap
     from sojourn.web.notices import Listener
     from sojourn.web.transports import Transport
 
@@ -516,7 +510,8 @@ class Session(Face, Merging, SessionMixin):
         if remember != before or (plan is not None and plan.remember is not None):
             plan = plan or Plan(firm=False, grace=GRACE_SECONDS)
             web.plan = plan = plan._replace(remember=remember)
-        if web.new or remember != before or (plan is not None and plan.user is not None):
+        logs_in = plan is not None and plan.user is not None
+        if web.issued is not None or remember != before or logs_in:  # it begins, or has just begun
             lifetime = self._app.permanent_session_lifetime.total_seconds()
             web.expiry = Expiry(absolute=lifetime) if remember else self._interface.expiry
         return web

@@ -275,25 +275,26 @@ class WebSession(Merging):
         The old token is dead then, and what an anonymous visitor had in the session stays. `auth`
         says how (`"pwd"`, or several), `level` how strong that was; `remember` lets the cookie
         outlive the browser; `labels` find the session again (the `sid` of an identity provider).
-        Somebody else's session is ended first. Raises `TooManySessions` where a cap says so,
-        `InvalidId`, `InvalidQuery` once the response has begun, and what the store raises.
+        Somebody else's session is ended first. With a cap that refuses it is stored at once. Raises
+        `TooManySessions` where that cap says so, before anything has changed, `InvalidId`,
+        `InvalidQuery` once the response has begun, what the store raises, and what `save` does
+        where it is stored.
         """
         self.check_available()
         self.check_open()
         methods = (auth,) if isinstance(auth, str) else tuple(auth)
-        before = self.held
-        if before is not None and before.user not in (None, user):
-            await self.logout(reason="another user logs in")
-        await self._admission.check_cap(user)
-        now = await self._admission.login_at(user)
-        self.begun()
-        self.plan = Plan(
-            user=user,
-            auth=Auth(at=now, methods=methods, level=level),
-            remember=remember,
-            labels=labels,
-            token=None if self.plan is None else self.plan.token,
-        )
+        async with self._admission.entering(self, user) as at:
+            before = self.held
+            if before is not None and before.user not in (None, user):
+                await self.logout(reason="another user logs in")
+            self.begun()
+            self.plan = Plan(
+                user=user,
+                auth=Auth(at=at, methods=methods, level=level),
+                remember=remember,
+                labels=labels,
+                token=None if self.plan is None else self.plan.token,
+            )
 
     async def logout(self, *, reason: str = "logout") -> None:
         """End the session now, for every request: its token is refused from here on.

@@ -18,9 +18,9 @@ from sojourn.web.admission import (
     GRACE_SECONDS,
     TIMEOUT_SECONDS,
     Admission,
-    Cap,
 )
 from sojourn.web.blocking import Admissions, Devices
+from sojourn.web.caps import Cap
 from sojourn.web.notices import Notices
 from sojourn.web.tokens import Tokens
 
