@@ -311,6 +311,10 @@ class State(Merging):
             else:
                 self._values[key] = value
 
+    def stored(self) -> Encoded:
+        """Return what is stored as far as this copy knows, still encoded."""
+        return self._loaded.copy()
+
     def reload(self, loaded: Encoded) -> None:
         """Start over from what is stored now; unsaved changes are dropped, `temp:` keys stay."""
         self._values = {k: v for k, v in self._values.items() if tier_of(k)[0] == "temp"}
@@ -486,6 +490,15 @@ class Session:
     def cut(self, after: int) -> None:
         """Drop the events behind number `after`."""
         self.events[:] = [event for event in self.events if (event.seq or 0) <= after]
+
+    def adopt(self, other: Session) -> None:
+        """Become what another working copy of the same session is, which has just been saved.
+
+        For what was changed here and carried over to it.
+        """
+        self._take(other.header)
+        self._revision = other.revision
+        self.state.reload(other.state.stored())
 
     def reloaded(self, record: Record) -> None:
         """Take over all of a record."""

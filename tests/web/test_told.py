@@ -265,6 +265,32 @@ async def test_a_refusal_brings_the_token_that_was_stored_before() -> None:
         assert (await shown.get("/read")).json == {"user": "ada"}
 
 
+@pytest.mark.parametrize("verb", ["login", "rotate"])
+async def test_who_holds_the_session_holds_it_after_a_new_token_too(verb: str) -> None:
+    """Its log, its documents and its state are reached by way of `session.session`."""
+    async with SessionManager.open("memory://") as sessions:
+
+        async def change(session: WebSession) -> str:
+            rich = session.session
+            assert rich is not None
+            rich.state["first"] = 1
+            if verb == "login":
+                await session.login("ada")
+            else:
+                session.rotate()
+            await session.save()
+            assert session.session is rich
+            assert rich.state["first"] == 1
+            rich.state["second"] = 2
+            assert rich.user == "ada"
+            return "done"
+
+        browser = await logged_in(sessions)
+        shown = with_app(sessions, Site(change=change), browser)
+        assert (await shown.get("/change")).json == "done"
+        assert (await shown.get("/read")).json == {"user": "ada", "first": 1, "second": 2}
+
+
 async def test_53_whatever_is_looked_at_makes_a_page_differ() -> None:
     """Its id, its age and whether it is new, too."""
     looks = ("id", "new", "expires_at", "time_left", "longest_at", "user", "auth", "session")

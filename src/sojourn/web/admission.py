@@ -305,10 +305,11 @@ class Admission:
                 )
             except Conflict:
                 continue
-            web.held, web.token, web.issued = fresh, token, token
+            session.adopt(fresh)  # whoever holds it goes on with it
+            web.token = web.issued = token
             web.plan = web.expiry = None
-            self.notify("renewed", fresh, source=web.source)
-            await self._after_login(web, fresh, plan)
+            self.notify("renewed", session, source=web.source)
+            await self._after_login(web, session, plan)
             return
         web.plan = None
         await self._save_merged(web, session)
