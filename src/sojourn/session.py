@@ -311,9 +311,20 @@ class State(Merging):
             else:
                 self._values[key] = value
 
-    def stored(self) -> Encoded:
-        """Return what is stored as far as this copy knows, still encoded."""
-        return self._loaded.copy()
+    def rebased(self, other: State) -> None:
+        """Take over what another copy knows to be stored; what was changed here stays, unsaved."""
+        for key in [key for key in self._loaded if key not in other._loaded]:
+            self._drop_look(key)
+            del self._loaded[key]
+        for key, text in other._loaded.items():
+            if key not in self._loaded or bytes(self._loaded[key]) != bytes(text):
+                self._drop_look(key)
+                self._loaded[key] = text
+
+    def _drop_look(self, key: str) -> None:
+        """Forget a value that was only looked at."""
+        if key in self._values and key not in self._assigned and not self._differs(key):
+            del self._values[key]
 
     def reload(self, loaded: Encoded) -> None:
         """Start over from what is stored now; unsaved changes are dropped, `temp:` keys stay."""
@@ -327,8 +338,7 @@ class State(Merging):
     def loaded_tier(self, keys: Encoded) -> None:
         """Add keys of a tier that became visible; what the caller set or changed stays."""
         for key, text in keys.items():
-            if key in self._values and key not in self._assigned and not self._differs(key):
-                del self._values[key]  # it was only looked at, and is another by now
+            self._drop_look(key)  # it is another by now
             self._loaded[key] = text
 
 
@@ -491,14 +501,17 @@ class Session:
         """Drop the events behind number `after`."""
         self.events[:] = [event for event in self.events if (event.seq or 0) <= after]
 
-    def adopt(self, other: Session) -> None:
-        """Become what another working copy of the same session is, which has just been saved.
+    def adopt(self, other: Session, delta: StateDelta, writes: int) -> None:
+        """Take over what another working copy of the same session has saved for this one.
 
-        For what was changed here and carried over to it.
+        `delta` is what was carried over to it, when `writes` was the count of changes here. What
+        was changed since then is still to be saved.
         """
-        self._take(other.header)
-        self._revision = other.revision
-        self.state.reload(other.state.stored())
+        if other.header.revision >= self._header.revision:
+            self._take(other.header)
+            self._revision = other.revision
+        self.state.saved(delta, writes)
+        self.state.rebased(other.state)
 
     def reloaded(self, record: Record) -> None:
         """Take over all of a record."""

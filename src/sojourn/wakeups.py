@@ -100,6 +100,8 @@ class Lookout:
         """Stop the tasks; they may take a moment to let go of what they hold."""
         looking, self._looking = self._looking, []
         for task in looking:
+            if task.done():
+                continue
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
             task.cancel()

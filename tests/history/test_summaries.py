@@ -935,14 +935,11 @@ async def test_there_is_a_bound_to_plain_summarisers_that_hang(
         first, second = [await history_of(sessions, *turns(3)) for _ in range(2)]
         with pytest.raises(SummaryFailed, match="took longer"):
             await first.compact(RollingSummary(hang, keep=1, timeout=0.01))
-        with pytest.raises(SummaryFailed, match="RuntimeError") as caught:
-            await second.compact(RollingSummary(in_a_thread, keep=1))
-        assert "1 calls of plain summarisers" in str(caught.value.__cause__)
+        with pytest.raises(SummaryFailed, match="took longer"):
+            await second.compact(RollingSummary(in_a_thread, keep=1, timeout=0.01))
+        waiting = asyncio.create_task(second.compact(RollingSummary(in_a_thread, keep=1)))
         never.set()
-        for thread in threading.enumerate():
-            if thread.name == "sojourn summary":
-                thread.join()
-        assert await second.compact(RollingSummary(in_a_thread, keep=1)) is not None
+        assert await waiting is not None
 
 
 def test_a_program_ends_beside_a_plain_summariser_that_hangs() -> None:

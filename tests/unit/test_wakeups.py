@@ -79,3 +79,16 @@ async def test_nothing_to_wait_for() -> None:
     lookout = Lookout()
     await lookout.close()
     await lookout.close()
+
+
+def test_it_may_end_after_its_loop() -> None:
+    lookout, looks = Lookout(), Looks()
+    looks.may_let_go.set()
+
+    async def begin() -> None:
+        lookout.begin(looks)
+        await turns()
+
+    asyncio.run(begin())
+    lookout.end()
+    assert looks.has_let_go == 1

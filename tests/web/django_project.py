@@ -72,7 +72,7 @@ def _json(value: object, status: int = 200) -> HttpResponse:
 def page(request: HttpRequest, name: str) -> HttpResponseBase:
     """Serve one of the pages that both frameworks have."""
     found: Any = PAGES[name](request.session, request.GET, meeting)
-    if name == "stream":
+    if name.startswith("stream"):
         return StreamingHttpResponse(iter(found))
     status = 500 if name.startswith("fail") else 200
     return _json(found, status)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.web.browser import Browser, Site
 
-from sojourn import EndFailed, SessionManager, Unavailable
+from sojourn import AuthNeeded, EndFailed, SessionManager, Unavailable
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, FaultyStore
-from sojourn.web import SessionMiddleware, Source, devices
+from sojourn.web import Cap, SessionMiddleware, Source, devices
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -179,3 +179,39 @@ async def test_devices_are_listed_the_one_used_last_first() -> None:
     assert [each.active_at for each in listed] == sorted(
         (each.active_at for each in listed), reverse=True
     )
+
+
+async def test_hooks_that_take_longer_than_a_call_keep_nobody_logged_in() -> None:
+    """Each session is over before its hooks run, so all are told as ended."""
+    street = Street(timeout=0.05)
+    browsers = await street.browsers(25)
+    go = asyncio.Event()
+
+    @street.sessions.on_end
+    async def slow(_session: Session, _reason: str) -> None:
+        await go.wait()
+
+    assert await street.app.devices.revoke_all("ada") == 25
+    assert set(await street.users(browsers)) == {None}
+    assert [notice.kind for notice in street.notices].count("ended") == 25
+    go.set()
+
+
+async def test_a_clock_that_is_ahead_makes_no_login_recent() -> None:
+    """It gives the order of logins, not their time."""
+    street = Street(cap=Cap(5), pages={"careful": careful})
+    ahead = SessionManager(street.store, clock=FakeClock(street.clock.now() / 1_000_000 + 300))
+    fast = Browser(SessionMiddleware(Site(), sessions=ahead, cap=Cap(5)))
+    await fast.get("/login")
+    (browser,) = await street.browsers(1)
+    street.clock.advance(301)
+    assert (await browser.get("/careful")).json == "log in again"
+
+
+async def careful(session: WebSession) -> str:
+    """Ask for a login of the last five minutes."""
+    try:
+        session.require_recent_auth(300)
+    except AuthNeeded:
+        return "log in again"
+    return "come in"

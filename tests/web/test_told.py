@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.web.browser import Browser, Client, Site
 
-from sojourn import Ended, Expiry, InvalidQuery, SessionManager
+from sojourn import Ended, Expiry, InvalidId, InvalidQuery, SessionManager
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, FaultyStore
-from sojourn.web import Cookie, SessionMiddleware
+from sojourn.testing.faults import Delay
+from sojourn.web import Cap, Cookie, SessionMiddleware
 from sojourn.web.admission import NOTHING
 from sojourn.web.sockets import WebSitting
 
@@ -289,6 +291,60 @@ async def test_who_holds_the_session_holds_it_after_a_new_token_too(verb: str) -
         shown = with_app(sessions, Site(change=change), browser)
         assert (await shown.get("/change")).json == "done"
         assert (await shown.get("/read")).json == {"user": "ada", "first": 1, "second": 2}
+
+
+async def test_what_is_set_while_a_new_token_is_stored_is_kept_for_the_next_save() -> None:
+    """On the session itself, and inside of a value that was looked at before."""
+    store = FaultyStore(MemoryStore())
+    async with SessionManager(store) as sessions:
+        browser = await logged_in(sessions)
+        inside = SessionMiddleware(Site(), sessions=sessions)
+        web = await inside.admission.admit([browser.token])
+        web["cart"] = [1]
+        await web.save()
+        web = await inside.admission.admit([browser.token])
+        rich, cart = web.session, web["cart"]
+        assert rich is not None
+        web.rotate()
+        delay = asyncio.Event()
+        store.follow(lambda call: [Delay(delay)] if call.verb == "commit" else [])
+        saving = asyncio.create_task(web.save())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        web["meanwhile"] = 1
+        rich.state["too"] = 2
+        cart.append(2)
+        store.follow(None)
+        delay.set()
+        await saving
+        assert web.session is rich
+        await web.save()
+        found = await sessions.require(rich.id)
+        assert [found.state[key] for key in ("meanwhile", "too", "cart")] == [1, 2, [1, 2]]
+
+
+async def test_a_value_that_was_held_over_a_login_under_a_cap_can_be_changed() -> None:
+    async with SessionManager.open("memory://") as sessions:
+        inside = SessionMiddleware(Site(), sessions=sessions, cap=Cap(3, "refuse"))
+        web = await inside.admission.admit([])
+        web["cart"] = [1]
+        await web.save()
+        web = await inside.admission.admit([inside.admission.reply(web).token or ""])
+        cart = web["cart"]
+        await web.login("ada")
+        cart.append(2)
+        await web.save()
+        assert (await sessions.require(web.id or "")).state["cart"] == [1, 2]
+
+
+@pytest.mark.parametrize("user", [42, "\ud800", "", None])
+@pytest.mark.parametrize("cap", [None, Cap(1), Cap(1, "refuse")])
+async def test_a_user_that_can_be_none_is_refused(user: Any, cap: Cap | None) -> None:
+    async with SessionManager.open("memory://") as sessions:
+        inside = SessionMiddleware(Site(), sessions=sessions, cap=cap)
+        web = await inside.admission.admit([])
+        with pytest.raises(InvalidId, match="user"):
+            await web.login(user)
 
 
 async def test_53_whatever_is_looked_at_makes_a_page_differ() -> None:

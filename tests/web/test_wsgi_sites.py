@@ -281,6 +281,25 @@ def test_incr_counts_each(site: Site) -> None:
     assert visitor.get("/read").json == {"a": "1", "n": 3}
 
 
+@pytest.mark.parametrize("has_session", [True, False])
+def test_a_stream_that_looks_first_issues_no_token(kind: str, *, has_session: bool) -> None:
+    """Its headers are gone: none is renewed by age, and no session begins that nobody can open."""
+    clock = FakeClock()
+    with (
+        blocking.SessionManager.open("memory://", clock=clock) as sessions,
+        SITES[kind](sessions, renew_after=60, grace=1) as site,
+    ):
+        visitor = site.visitor()
+        if has_session:
+            visitor.get("/set", a=1)
+        clock.advance(61)
+        assert visitor.get("/stream-first").all("Set-Cookie") == []
+        clock.advance(2)
+        assert len(sessions.list().items) == int(has_session)
+        if has_session:
+            assert visitor.get("/read").json == {"a": "1", "late": True}
+
+
 # --- while the store is down -------------------------------------------------------------------
 
 

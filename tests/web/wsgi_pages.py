@@ -86,6 +86,17 @@ def _stream(session: Any, query: Mapping[str, str], _meeting: Meeting) -> Iterat
     return parts()
 
 
+def _stream_first(session: Any, _query: Mapping[str, str], _meeting: Meeting) -> Iterator[str]:
+    """Be the first that looks at the session, and change it."""
+
+    def parts() -> Iterator[str]:
+        yield "one"
+        session["late"] = True
+        yield "two"
+
+    return parts()
+
+
 def _devices(session: Any, _query: Mapping[str, str], _meeting: Meeting) -> Any:
     return [[device.id, device.agent, device.current] for device in session.devices()]
 
@@ -102,6 +113,7 @@ PAGES: dict[str, Callable[[Any, Mapping[str, str], Meeting], Any]] = {
     "append": _append,
     "incr": lambda session, _query, _meeting: session.incr("n"),
     "stream": _stream,
+    "stream-first": _stream_first,
     "rotate": lambda session, _query, _meeting: session.rotate(),
     "fail-rotate": lambda session, _query, _meeting: session.rotate(),
     "clear": lambda session, _query, _meeting: session.clear(),

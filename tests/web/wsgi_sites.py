@@ -151,7 +151,7 @@ def flask_site(sessions: Any, **options: Any) -> Iterator[Site]:
     @app.get("/<name>")
     def page(name: str) -> Any:
         found = PAGES[name](flask.session, flask.request.args, meeting)
-        if name == "stream":
+        if name.startswith("stream"):
             return flask.Response(flask.stream_with_context(found))
         return json.dumps(found), 500 if name.startswith("fail") else 200
 

@@ -38,9 +38,12 @@ GIVEN_UP_SECONDS = 5.0
 """Who is cancelled after waiting for a summary so long had no more patience with it: as good as a
 failure. Who is cancelled before that may have had any reason."""
 
-PLAIN_CALLS = 256
-"""Most calls of plain summarisers under way, each in a thread. Those that never return keep theirs:
-more would be a leak without an end."""
+PLAIN_CALLS = 64
+"""Most calls of plain summarisers under way, each in a thread; more wait for their turn, as long as
+a summary may take. Those that never return keep theirs: more would be a leak without an end."""
+
+TURN_SECONDS = 0.05
+"""How often it is looked whether there is a turn."""
 
 _THREAD = "sojourn summary"
 """What such a thread is called."""
@@ -305,11 +308,15 @@ async def _called(summarize: Summarize, previous: str | None, messages: list[Mes
     ):
         made = summarize(previous, messages)
     else:
-        if sum(thread.name == _THREAD for thread in threading.enumerate()) >= PLAIN_CALLS:
-            message = f"{PLAIN_CALLS} calls of plain summarisers have not returned"
-            raise RuntimeError(message)
+        while _plain_calls() >= PLAIN_CALLS:  # noqa: ASYNC110 - threads that end tell no loop
+            await asyncio.sleep(TURN_SECONDS)
         made = await called_in_thread(lambda: summarize(previous, messages), _THREAD)
     return await made if inspect.isawaitable(made) else made
+
+
+def _plain_calls() -> int:
+    """Return how many calls of plain summarisers are under way."""
+    return sum(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _retrieve(task: asyncio.Task[object]) -> None:

@@ -22,6 +22,7 @@ from sojourn.errors import (
     Unavailable,
 )
 from sojourn.expiry import Expiry, is_past, touch_is_due
+from sojourn.names import check_name
 from sojourn.timestamps import from_seconds, to_datetime
 from sojourn.web import facts
 from sojourn.web.bounded import Bounded
@@ -210,6 +211,8 @@ class Admission:
         if web.leaving is not None:
             await self.end(web, web.leaving, "cleared")
             web.leaving = None
+        if web.sealed:  # a new token would reach nobody
+            web.plan = None
         session, plan = web.held, web.plan
         if session is None or not web.available:
             return
@@ -291,6 +294,7 @@ class Admission:
                 return
             if not plan.firm and kept.is_graced(web.token, now):
                 break  # somebody else has renewed it
+            delta, writes = session.state.delta(), session.state.writes
             _carry_over(session, fresh)
             token = plan.token or self.tokens.issue(session.id)
             fact = _replaced(kept, token, plan, now)
@@ -305,7 +309,7 @@ class Admission:
                 )
             except Conflict:
                 continue
-            session.adopt(fresh)  # whoever holds it goes on with it
+            session.adopt(fresh, delta, writes)  # whoever holds it goes on with it
             web.token = web.issued = token
             web.plan = web.expiry = None
             self.notify("renewed", session, source=web.source)
@@ -396,16 +400,17 @@ class Admission:
 
     @asynccontextmanager
     async def entering(self, web: WebSession, user: str) -> AsyncIterator[int]:
-        """Let a login be planned in the body, at the instant that is given.
+        """Let a login be planned in the body, with the place among logins that is given.
 
         Where a cap refuses, one login of a user at a time gets there, and is stored at the end:
         `TooManySessions` or `Unavailable` come before anything has changed.
         """
         cap = self._cap
+        check_name("user", user)
         if cap is None:
             yield self.sessions.now()
         elif cap.rule == "end-oldest":
-            yield await self.devices.login_at(user)
+            yield await self.devices.login_place(user)
         else:
             async with self._guards.held(f"{GUARD}{digest(user)}") as guard:
                 await self._check_cap(web, user)

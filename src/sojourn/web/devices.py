@@ -103,8 +103,8 @@ class Devices:
         found = await self._all(user=user)
         return sum(not _is_opened(session, web, now) for session in found)
 
-    async def login_at(self, user: str) -> int:
-        """Return the instant of a login now: after all logins of the user that are known.
+    async def login_place(self, user: str) -> int:
+        """Return the place of a login now: an instant after all logins of the user that are known.
 
         Clocks of several machines differ, and a later login must not count as an older one.
         """
@@ -193,15 +193,28 @@ class Devices:
     async def _told(
         self, session: Session, work: Coroutine[Any, Any, bool], reason: str, source: Source
     ) -> bool:
-        """Await an end and give notice. Where it fails, it is over for its user as well."""
+        """Await an end and give notice.
+
+        Where it fails, or its hooks take longer than a call of the store may, it is over for its
+        user all the same.
+        """
         try:
             ended = await self._bounded(work)
         except EndFailed:
             self._admission.notify("ended", session, source=source, reason=reason)
             raise
+        except Unavailable:
+            if not await self._is_over(session):
+                raise
+            ended = True
         if ended:
             self._admission.notify("ended", session, source=source, reason=reason)
         return ended
+
+    async def _is_over(self, session: Session) -> bool:
+        """Return whether a session opens nothing any more; raises what the store does."""
+        fresh = await self._bounded(self._admission.sessions.get(session.id))
+        return fresh is None or fresh.epoch != session.epoch or not fresh.header.live
 
 
 def _is_opened(session: Session, web: WebSession, now: int) -> bool:
@@ -215,7 +228,7 @@ def _is_opened(session: Session, web: WebSession, now: int) -> bool:
 def _login_of(session: Session) -> tuple[int, str]:
     """Return what orders logins, the same for everybody who asks: when it was, then the id."""
     auth = facts.read(session.state, facts.AUTH, Auth)
-    return (session.header.created_at if auth is None else auth.at), session.id
+    return (session.header.created_at if auth is None else max(auth.at, auth.place)), session.id
 
 
 def _shown(session: Session, current: str | None) -> DeviceSession:

@@ -63,11 +63,16 @@ class TokenFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Auth(msgspec.Struct, frozen=True, omit_defaults=True):
-    """When (microseconds) and how somebody logged in: `methods` such as `pwd`, `otp`; a level."""
+    """When (microseconds) and how somebody logged in: `methods` such as `pwd`, `otp`; a level.
+
+    `place` is the login's among all of its user where that is later than `at`, by whose clock some
+    of those are still to come.
+    """
 
     at: int
     methods: tuple[str, ...] = ()
     level: int = 0
+    place: int = 0
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):

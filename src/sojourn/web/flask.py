@@ -264,6 +264,8 @@ class Session(Face, Merging, SessionMixin):
         self._source = source
         self._policy = policy
         self._kept: Values | None = None
+        self._sealed = False
+        """Whether the response has begun."""
         self._wish: bool | None = None
         """Whether it is to be remembered, where the application has said so."""
 
@@ -271,6 +273,8 @@ class Session(Face, Merging, SessionMixin):
         self.accessed = True
         if self._kept is None:
             self._kept = Values(self._admitted(), _TAGGED)
+            if self._sealed:  # by a stream
+                self._kept.web.seal()
         return self._kept
 
     def _admitted(self) -> WebSession:
@@ -457,9 +461,10 @@ class Session(Face, Merging, SessionMixin):
                 response.headers["Clear-Site-Data"] = '"cache", "cookies", "storage"'
         if told or self.accessed:
             response.vary.add(self._interface.transport(self._app).vary.decode().title())
+        self._sealed = True
         if self._kept is not None:
             self._kept.web.seal()
-        if response.is_streamed:
+        if response.is_streamed and response.status_code < FAILURE:
             response.call_on_close(self._settle_late)
 
     def _settled(self, response: flask.Response) -> Reply:

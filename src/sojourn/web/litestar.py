@@ -159,12 +159,12 @@ class _Replacing:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session: WebSession = scope["session"]
         state = ScopeState.from_scope(cast("LitestarScope", scope))
-        state.session_id = session.id
+        state.session_id = _id_of(session)
 
         def take_over() -> None:
             if state.session_id is Empty:  # by `clear_session`, whatever was set since then
                 replace(session, Empty)
-                state.session_id = session.id
+                state.session_id = _id_of(session)
             if scope["session"] is not session:
                 replace(session, scope["session"])
 
@@ -180,6 +180,11 @@ class _Replacing:
             await self._app(scope, receive_taken, send_taken)
         finally:
             take_over()
+
+
+def _id_of(session: WebSession) -> str | None:
+    """Return a session's id; that is no look at it."""
+    return None if session.held is None else session.held.id
 
 
 def replace(session: WebSession, value: Any) -> None:

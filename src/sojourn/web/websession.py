@@ -119,12 +119,11 @@ class WebSession(Merging):
     def seal(self) -> None:
         """Note that the response has begun: the library calls this.
 
-        From then on no token reaches the browser, so none is renewed by age, and a session that is
-        begun now can not be stored.
+        From then on no token reaches the browser: none is issued, and a session that is begun now
+        can not be stored.
         """
         self.sealed = True
-        if self.plan is not None and not self.plan.firm:
-            self.plan = None
+        self.plan = None
 
     # --- the mapping ---------------------------------------------------------------------------
 
@@ -283,14 +282,15 @@ class WebSession(Merging):
         self.check_available()
         self.check_open()
         methods = (auth,) if isinstance(auth, str) else tuple(auth)
-        async with self._admission.entering(self, user) as at:
+        async with self._admission.entering(self, user) as place:
             before = self.held
             if before is not None and before.user not in (None, user):
                 await self.logout(reason="another user logs in")
             self.begun()
+            now = self._admission.sessions.now()
             self.plan = Plan(
                 user=user,
-                auth=Auth(at=at, methods=methods, level=level),
+                auth=Auth(now, methods, level, place if place > now else 0),
                 remember=remember,
                 labels=labels,
                 token=None if self.plan is None else self.plan.token,

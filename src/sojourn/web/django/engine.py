@@ -76,6 +76,7 @@ class SessionStore(Face, SessionBase):
         self._flag = False
         self._seen = 0
         self._unread = False
+        self._sealed = False
         self._replaced: str | None = None
         self.others: tuple[str, ...] = ()
         """Further keys that the browser presents: the first valid one counts."""
@@ -122,6 +123,7 @@ class SessionStore(Face, SessionBase):
         if values is None:
             unknown = self.session_key is None or no_load
             values = self._session_cache = self._fresh() if unknown else self.load()
+            self._keep_sealed(values)
         return values
 
     async def _aget_session(self, no_load: bool = False) -> Values:  # noqa: FBT001, FBT002 - the shape is Django's
@@ -130,7 +132,19 @@ class SessionStore(Face, SessionBase):
         if values is None:
             unknown = self.session_key is None or no_load
             values = self._session_cache = self._fresh() if unknown else await self.aload()
+            self._keep_sealed(values)
         return values
+
+    def seal(self) -> None:
+        """Note that the response has begun: no key is issued from then on."""
+        self._sealed = True
+        values = self._cached()
+        if values is not None:
+            values.web.seal()
+
+    def _keep_sealed(self, values: Values) -> None:
+        if self._sealed:  # by a stream, which is the first that looks
+            values.web.seal()
 
     _session = property(_get_session)
 

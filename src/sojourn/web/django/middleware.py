@@ -109,6 +109,7 @@ class SojournMiddleware(SessionMiddleware):
             _set_cookie(session, key, response)
         elif session.accessed:
             patch_vary_headers(response, ("Cookie",))
+        session.seal()
         if response.streaming and not failed:
             _settle_when_closed(session, response)
         return response
