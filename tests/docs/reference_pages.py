@@ -409,13 +409,24 @@ REFERENCE = (
 
 INTERNAL = {
     "SessionManager": {"ending", "scopes"},
-    "Session": {"accessed", "settle", "header", "committed", "bound", "seen", "reloaded", "scopes"},
+    "Session": {
+        "accessed",
+        "settle",
+        "header",
+        "committed",
+        "bound",
+        "seen",
+        "reloaded",
+        "scopes",
+        "adopt",
+    },
     "State": {
         "belongs_to",
         "delta",
         "writes",
         "saved",
         "applied",
+        "rebased",
         "set_temporary",
         "reload",
         "loaded_tier",
