@@ -159,13 +159,14 @@ class Saving:
         anew: Anew | None,
     ) -> None:
         """Store a copy that is not stored yet, as it is to be from now on."""
+        if anew is not None and anew.labels is not None:
+            forbid_labels(session.header, anew.labels)
         if anew is not None and anew.user is not None:
             session.bound(anew.user)
         limits = self._deadlines(anew)
         if limits is not None:
             session.seen(with_deadlines(session.header, limits))
         if anew is not None and anew.labels is not None:
-            forbid_labels(session.header, anew.labels)
             labels = patched(session.header.labels, anew.labels)
             session.seen(msgspec.structs.replace(session.header, labels=labels))
         try:

@@ -145,6 +145,7 @@ async def test_bad_labels_are_refused_and_nothing_is_written(opened: Opened, *, 
         for labels in ({"": "1"}, {"a": ""}, {str(n): "1" for n in range(MAX_LABELS + 1)}):
             with pytest.raises((InvalidId, TooLarge)):
                 await sessions.save(session, user="u", labels=labels)
+            assert session.user is None
         found = await sessions.get(session.id)
         assert (None if found is None else found.user) is None
         assert session.revision == (0 if new else 1)

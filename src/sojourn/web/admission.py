@@ -403,7 +403,8 @@ class Admission:
         """Let a login be planned in the body, with the place among logins that is given.
 
         Where a cap refuses, one login of a user at a time gets there, and is stored at the end:
-        `TooManySessions` or `Unavailable` come before anything has changed.
+        `TooManySessions` comes before anything has changed. `Unavailable` may come after another
+        user's session, which was at hand, has been ended.
         """
         cap = self._cap
         check_name("user", user)

@@ -24,6 +24,7 @@ from sojourn.errors import (
 from sojourn.web.admission import DEFAULT_EXPIRY, NOTHING, TIMEOUT_SECONDS
 from sojourn.web.asgi import refuse
 from sojourn.web.bounded import Bounded
+from sojourn.web.notices import said_of
 from sojourn.web.policies import FAILURE
 from sojourn.web.sockets import SOCKET_CHECK_SECONDS, Socket, SocketClosed, close_code
 from sojourn.web.websession import WebSession
@@ -109,7 +110,7 @@ class IdentityMiddleware:
     - A key whose session belongs to somebody else, also for a request without a user, and an API
       key of another user than the one who is authenticated: 403.
     - An API key that nobody owns: 401. A key that can be no name: 400.
-    - A store in trouble: 503. Once the response has begun, what can not be stored is logged.
+    - A store in trouble: 503, and once the response has begun, a line in the log.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class IdentityMiddleware:
             await _answer(scope, send, refused)
             return
         except (Unavailable, RoleTaken) as error:
-            log.error("the session of a request can not be had: %s", error)  # noqa: TRY400 - no trace
+            log.error("the session of a request can not be had: %s", said_of(error))  # noqa: TRY400 - no trace
             await refuse(scope, send)
             return
         if session is None:
@@ -328,7 +329,7 @@ class _Sitting:
         if error is None:
             log.info("a socket was closed: its session was ended")
         else:
-            log.error("the session of a socket can not be asked: %s", error)
+            log.error("the session of a socket can not be asked: %s", said_of(error))
 
 
 def _note_unsaved(error: Unavailable) -> None:
