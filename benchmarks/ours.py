@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.files import APP, START, TEXT, session_id
 from benchmarks.sample import Sample, sample
 from sojourn import Event, Reaper, SessionManager
+from sojourn.limits import MAX_SEQ
 from sojourn.testing import FakeClock
 from sojourn.timestamps import to_datetime
 
@@ -83,12 +84,12 @@ async def append_many(path: str, *, callers: int, count: int, warm: int, tiers: 
 
 
 async def last_events(path: str, *, number: int, count: int, warm: int) -> Sample:
-    """Read the last 20 events of a session."""
+    """Read the last 20 events of a session, by a window of which nothing is kept for next time."""
     async with manager(path, clock=FakeClock(to_datetime(START))) as sessions:
         id = session_id(number)
 
         async def read() -> None:
-            events = await sessions.events(id, last=WINDOW)
+            events = await sessions.events(id, last=WINDOW, before_seq=MAX_SEQ)
             assert len(events) == WINDOW
 
         return await _each(read, count, warm)

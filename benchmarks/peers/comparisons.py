@@ -271,13 +271,16 @@ def tail(sizes: Sizes) -> Comparison:
         f"load a session with the last {sizes.window} of its {sizes.log:,} events",
         f"{ALIKE} Sojourn by `require(id, events={sizes.window})`, which reads state and events "
         f"as the peers' `get_session` with `num_recent_events={sizes.window}` does; `events(id, "
-        f"last={sizes.window})` reads the events alone.",
+        f"last={sizes.window})` reads the events alone. It keeps the ends of logs that were read "
+        "last, and of a session that has not moved on it reads no event again. So the target is "
+        "for a window that says where it ends, of which nothing is kept.",
         [
             *_raw("tail", keywords),
+            Contestant(_ANEW, "peers.ours.tail_anew", keywords),
             Contestant(f"{SOJOURN}, events alone", "peers.ours.tail_events", keywords),
             *_adk("tail", {**keywords, "warm": max(1, sizes.warm // 10)}),
         ],
-        [Target(SOJOURN, ADK_SQLITE, 50)],
+        [Target(_ANEW, ADK_SQLITE, 50)],
     )
 
 
@@ -335,6 +338,7 @@ def chat(sizes: Sizes) -> Comparison:
 
 
 _PLAIN = f"{SOJOURN}, append and events"
+_ANEW = f"{SOJOURN}, nothing kept"
 _FACES = (
     "Sojourn by `history(id)`, the counterpart of the peer: it checks messages and keeps tool "
     "calls and their results together. `append` and `events` are what it stands on. Messages are "

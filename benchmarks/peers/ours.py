@@ -9,7 +9,8 @@ import msgspec
 from benchmarks.peers import material
 from benchmarks.peers.material import APP
 from benchmarks.peers.timing import at_once, awaited_in_turn
-from sojourn import Event, SessionManager
+from sojourn import Event, EventQuery, SessionManager
+from sojourn.limits import MAX_SEQ
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sojourn import Session
 
     Turn = Callable[[int], Awaitable[None]]
+    Read = Callable[[SessionManager, str, int], Awaitable[Sequence[Event]]]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -97,27 +99,40 @@ async def callers(path: str, *, callers: int, each: int, warm: int) -> Sample:
 
 async def tail(path: str, *, events: int, window: int, count: int, warm: int) -> Sample:
     """Load a session with the last events of its log."""
-    return await _tail(path, events, window, count, warm, whole=True)
+    return await _tail(_whole, path, events, window, (count, warm))
+
+
+async def tail_anew(path: str, *, events: int, window: int, count: int, warm: int) -> Sample:
+    """Do so by a window that says where it ends, of which nothing is kept for the next time."""
+    return await _tail(_anew, path, events, window, (count, warm))
 
 
 async def tail_events(path: str, *, events: int, window: int, count: int, warm: int) -> Sample:
     """Read the last events of a log, without the session."""
-    return await _tail(path, events, window, count, warm, whole=False)
+    return await _tail(_events, path, events, window, (count, warm))
 
 
-async def _tail(
-    path: str, events: int, window: int, count: int, warm: int, *, whole: bool
-) -> Sample:
+async def _whole(sessions: SessionManager, id: str, window: int) -> Sequence[Event]:
+    return (await sessions.require(id, events=window)).events
+
+
+async def _anew(sessions: SessionManager, id: str, window: int) -> Sequence[Event]:
+    query = EventQuery(last=window, before_seq=MAX_SEQ)
+    return (await sessions.require(id, events=query)).events
+
+
+async def _events(sessions: SessionManager, id: str, window: int) -> Sequence[Event]:
+    return await sessions.events(id, last=window)
+
+
+async def _tail(read: Read, path: str, events: int, window: int, often: tuple[int, int]) -> Sample:
+    count, warm = often
     async with _manager(path) as sessions:
         (session,) = await _made(sessions, 1)
         await _fill(sessions, session, events)
 
         async def step(_number: int) -> None:
-            found: Sequence[Event]
-            if whole:
-                found = (await sessions.require(session.id, events=window)).events
-            else:
-                found = await sessions.events(session.id, last=window)
+            found = await read(sessions, session.id, window)
             assert len(found) == window
             assert found[-1].seq == events
 

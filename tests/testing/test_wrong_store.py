@@ -11,7 +11,7 @@ import pytest
 
 from sojourn.errors import Closed, NotFound, SojournError
 from sojourn.model import Header
-from sojourn.store import Committed, Create, Delete, Listed, TierDelta
+from sojourn.store import Committed, Create, Delete, Get, Listed, TierDelta
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import check_store
 from sojourn.testing.laws import closing, watch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sojourn.model import Entry, Record
-    from sojourn.store import Acquire, Change, EventQuery, Get, Query, Restore, Touch
+    from sojourn.store import Acquire, Change, EventQuery, Query, Restore, Touch
     from sojourn.stores.memory import _Wakeup
     from sojourn.vault.vault import Vault
 
@@ -228,6 +228,25 @@ class Folding(MemoryStore):
     async def create(self, create: Create, /) -> Committed:
         header = msgspec.structs.replace(create.header, id=create.header.id.lower())
         return await super().create(msgspec.structs.replace(create, header=header))
+
+
+class Stale(MemoryStore):
+    """Trusts a window that it has read before, as long as nothing was appended since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str, str, int, EventQuery], Sequence[Entry] | None] = {}
+
+    async def events(
+        self, app: str, id: str, now: int, window: EventQuery, /
+    ) -> Sequence[Entry] | None:
+        record = await super().get(Get(app=app, id=id, now=now))
+        if record is None or window.last is None:
+            return await super().events(app, id, now, window)
+        key = (app, id, record.header.epoch, record.header.seq, window)
+        if key not in self._seen:
+            self._seen[key] = await super().events(app, id, now, window)
+        return self._seen[key]
 
 
 class Sorting(MemoryStore):
@@ -508,6 +527,9 @@ WRONG: dict[type[MemoryStore], set[str]] = {
     },
     Deaf: {
         "every_change_wakes_the_watchers",
+    },
+    Stale: {
+        "a_window_that_is_read_again_shows_what_became_of_the_log",
     },
     Restless: {
         "nothing_of_a_watch_outlives_its_store",

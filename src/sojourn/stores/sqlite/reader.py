@@ -14,6 +14,7 @@ from sojourn.lifecycle import ENDING, Phase
 from sojourn.model import Record
 from sojourn.store import Listed, Tiers
 from sojourn.stores.sqlite import rows, windows
+from sojourn.stores.sqlite.tails import Log, Tails
 from sojourn.stores.sqlite.windows import TooLong
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from sojourn.model import Encoded, Entry, StoredDocument
+    from sojourn.model import Encoded, Entry, Header, StoredDocument
     from sojourn.store import DocumentQuery, EventQuery, Get, Query
 
 SHORT_BYTES = 64 * 1024
@@ -36,7 +37,7 @@ _GET = f"""SELECT 0, {rows.SESSION} FROM sessions WHERE app = ?1 AND id = ?2
     UNION ALL SELECT 1, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner = ''
     UNION ALL SELECT 2, owner, name, value, NULL, {_PAD} FROM tiers WHERE app = ?1 AND owner =
         (SELECT user FROM sessions WHERE app = ?1 AND id = ?2)"""
-_HEAD = "SELECT row, expires_at, seq FROM sessions WHERE app = ? AND id = ?"
+_HEAD = "SELECT expires_at, row, epoch, remembered, seq FROM sessions WHERE app = ? AND id = ?"
 _TIER = "SELECT name, value FROM tiers WHERE app = ? AND owner = ?"
 _OWNED = """FROM documents WHERE session = iif(:id IS NULL, 0, (
         SELECT row FROM sessions WHERE app = :app AND id = :id
@@ -61,6 +62,7 @@ class Reader:
         """`short` readers raise `TooLong` rather than read more than `SHORT_BYTES` of events."""
         self._db = db
         self._short = short
+        self._tails = Tails(db, SHORT_BYTES) if short else None
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
@@ -92,7 +94,7 @@ class Reader:
         if is_past(header.expires_at, get.now) and not get.expired:
             return None
         app_state, user_state = _tiers_in(found)
-        entries = () if window is None else tuple(self._window(row[rows.ROW], header.seq, window))
+        entries = () if window is None else tuple(self._window(_log_of(row, header), window))
         return Record(
             header=header,
             state=_state_in(row),
@@ -107,15 +109,16 @@ class Reader:
         execute("BEGIN")  # not `_snapshot`: this is the read that there are most of
         try:
             row = execute(_HEAD, (app, id)).fetchone()
-            if row is None or is_past(row[1], now):
+            if row is None or is_past(row[0], now):
                 return None
-            return self._window(row[0], row[2], window)
+            return self._window(Log(*row[1:]), window)
         finally:
             execute("COMMIT")
 
-    def _window(self, row: int, top: int, window: EventQuery) -> list[Entry]:
-        most = SHORT_BYTES if self._short else MAX_INTEGER
-        return windows.entries(self._db, row, top, window, most)
+    def _window(self, log: Log, window: EventQuery) -> list[Entry]:
+        if self._tails is None:
+            return windows.entries(self._db, log.row, log.top, window, MAX_INTEGER)
+        return self._tails.entries(log, window)
 
     def revisions(self, keys: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[Any, ...]]:
         """Return (epoch, revision) of those sessions that exist."""
@@ -240,6 +243,10 @@ class Reader:
                 bindings,
             ).get
         )
+
+
+def _log_of(row: Sequence[Any], header: Header) -> Log:
+    return Log(row[rows.ROW], header.epoch, header.remembered, header.seq)
 
 
 def _document_bindings(query: DocumentQuery) -> dict[str, Any]:

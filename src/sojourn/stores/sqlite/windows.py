@@ -21,6 +21,7 @@ _BACK = (
     "ORDER BY key DESC LIMIT ?"
 )
 _AHEAD = _BACK.replace("DESC", "ASC")
+_AHEAD_OF_ALL = _AHEAD.replace("AND +kind = ? ", "")
 
 
 class TooLong(Exception):
@@ -44,6 +45,38 @@ def entries(db: apsw.Connection, row: int, top: int, window: EventQuery, most: i
         if type(window) is Ends and len(found) == limit:
             return [*_opening(db, row, window, found[0].seq, most), *found]
     return found
+
+
+def behind(
+    db: apsw.Connection,
+    row: int,
+    top: int,
+    window: EventQuery,
+    *,
+    after: int,
+    limit: int,
+    most: int,
+) -> list[Entry]:
+    """Return the first so many entries behind a number, of all kinds or of the window's one.
+
+    Raises what `entries` does.
+    """
+    base = rows.event_key(row, 0)
+    span = (base + after, base + top + 1)
+    if window.kinds is None:
+        return _read(db, row, _AHEAD_OF_ALL, (*span, limit), most)
+    return _read(db, row, _AHEAD, (*span, window.kinds[0], limit), most)
+
+
+def shown(known: list[Entry], window: EventQuery) -> list[Entry]:
+    """Return what a window shows of entries that contain it and end where it does."""
+    limit = window.last
+    if limit is None or len(known) <= limit:
+        return known
+    newest = known[-limit:]
+    if type(window) is not Ends:
+        return newest
+    return [*known[: min(window.opening, len(known) - limit)], *newest]
 
 
 def _near(

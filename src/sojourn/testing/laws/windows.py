@@ -154,6 +154,62 @@ async def a_session_without_events_has_an_empty_log(corner: Corner) -> None:
 
 
 @law()
+async def a_window_that_is_read_again_shows_what_became_of_the_log(corner: Corner) -> None:
+    """What was appended and what was cut since it was read, and what another session has there."""
+    await corner.create(events=drafts(5))
+    await _check_again(corner, "at first")
+    await _check_again(corner, "as it was")
+    await corner.append(draft("one more", at=6))
+    await _check_again(corner, "with one more")
+    await corner.append(*(draft(f"m{n}", kind="message", at=6 + n) for n in range(1, 31)))
+    await _check_again(corner, "with many more")
+    await corner.commit(truncate_after=20)
+    await _check_again(corner, "after a cut")
+    await corner.append(draft("one more", at=37))
+    await _check_again(corner, "going on from there")
+    await corner.commit(truncate_after=21, events=(draft("instead", at=38),))
+    await _check_again(corner, "with another end")
+    await corner.commit(truncate_after=0)
+    await _check_again(corner, "without anything")
+    await corner.append(*drafts(4))
+    await _check_again(corner, "begun anew")
+    await corner.delete()
+    await corner.create(events=tuple(draft(f"e{n}", "another", at=n) for n in range(1, 6)))
+    await _check_again(corner, "of another session")
+
+
+AGAIN: tuple[dict[str, Any], ...] = (
+    {"last": 1},
+    {"last": 3},
+    {"last": 8},
+    {"last": 50},
+    {"last": 3, "kinds": ("note",)},
+    {"last": 3, "kinds": ("message",)},
+    {"last": 8, "kinds": ("message", "note")},
+    {"last": 8, "after_seq": 2},
+)
+"""Windows that are read again and again."""
+
+
+async def _check_again(corner: Corner, moment: str) -> None:
+    """Check windows against the whole log, which is read first."""
+    log = await corner.log()
+    for window in AGAIN:
+        kinds, after = window.get("kinds"), window.get("after_seq", 0)
+        fitting = [e for e in log if e.seq > after and (kinds is None or e.kind in kinds)]
+        expected = fitting[-window["last"] :]
+        where = f"{window}, {moment}"
+        equal(await corner.log(**window), expected, f"the events of {where}")
+        entries = list((await corner.read(**window)).entries)
+        equal(entries, expected, f"the entries of get with {where}")
+        both = await corner.store.events(corner.app, ONE, instant(0), Ends(**window, opening=2))
+        before = fitting[: -window["last"]][:2]
+        found = list(both or ())
+        if found != expected:  # the store's choice, see the next law
+            equal(found, [*before, *expected], f"both ends of {where}")
+
+
+@law()
 async def the_beginning_of_a_window_may_come_along(corner: Corner) -> None:
     """Asked for both ends, a store answers with the last ones, or with the first ones before them.
 
