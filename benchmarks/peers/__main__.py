@@ -62,7 +62,7 @@ class Progress:
     def __init__(self, comparisons: Sequence[Comparison], rounds: int, *, alone: bool) -> None:
         """Count the runs that there will be."""
         self._runs = rounds * sum(
-            not (alone and each.needs)
+            comparison.often * (not (alone and each.needs))
             for comparison in comparisons
             for each in comparison.contestants
         )

@@ -101,6 +101,9 @@ class Comparison:
     settings: str
     contestants: Sequence[Contestant]
     targets: Sequence[Target]
+    often: int = 1
+    """Rounds of it for each round of the others: more where a target is near to what is reached,
+    because the machine is faster in one second than in the next."""
 
 
 SOJOURN = "Sojourn"
@@ -139,9 +142,9 @@ def visits(sizes: Sizes) -> Comparison:
     keywords = _counted(sizes.visits)
     sites = (
         (_OURS, "sojourn", None),
-        ("bare Starlette", "bare", None),
         (STARLETTE_COOKIES, "cookies", "itsdangerous"),
         (STARSESSIONS, "starsessions", "starsessions"),
+        ("bare Starlette", "bare", None),
         (LITESTAR_SESSIONS, "litestar", "litestar"),
         (FLASK_SESSION, "flask-session", "flask_session"),
     )
@@ -151,12 +154,14 @@ def visits(sizes: Sizes) -> Comparison:
     return Comparison(
         "visits",
         "requests of a visitor who is logged in, mostly reading, sessions in memory",
-        f"{VISITS}in the memory of the process; in the cookie itself by Starlette's own.",
+        f"{VISITS}in the memory of the process; in the cookie itself by Starlette's own. It "
+        "has four times as many rounds as the others.",
         contestants,
         [
             Target(_OURS, peer, 1)
             for peer in (STARLETTE_COOKIES, STARSESSIONS, LITESTAR_SESSIONS, FLASK_SESSION)
         ],
+        often=4,
     )
 
 

@@ -128,8 +128,9 @@ def run(
 ) -> Outcome:
     """Run a comparison in places of its own; `alone` leaves the peers out.
 
-    `tell` is called with a line before each run.
+    It has as many rounds, times what it says itself. `tell` is called with a line before each run.
     """
+    rounds *= comparison.often
     taking_part = [each for each in comparison.contestants if not (alone and each.needs)]
     sides = [Side(each.work, partial(_fresh, each, places)) for each in taking_part]
     standings = [Standing(each) for each in taking_part]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 import asyncpg
 import pytest
 import redis
 
-from sojourn import SessionManager, open_store, stores
+from sojourn import SessionManager, Unavailable, open_store, stores
 from sojourn.stores.memory import MemoryStore
 from sojourn.stores.sqlite import schema
 from sojourn.testing import LAWS
@@ -152,6 +152,25 @@ def test_servers_are_tried_in_places_of_their_own(served: str, sojourn: Runner) 
     assert (done.code, done.err) == (0, ""), done.out
     assert "2 kept, 0 broken, 0 not applicable" in done.out
     assert sojourn("bench", served, "--seconds", "0.01").code == 0
+    assert left_of_tries(served) == []
+
+
+def test_one_that_can_not_be_removed_does_not_keep_the_others(
+    served: str, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: Any = type(open_store(served))
+    drop, dropped = kind.drop, []
+
+    async def drop_and_fail(store: Any) -> None:
+        await drop(store)
+        dropped.append(store)
+        raise Unavailable(store.name, "it was in use")
+
+    monkeypatch.setattr(kind, "drop", drop_and_fail)
+    done = sojourn("conform", served, "--law", DELETION, "--law", "everything_outlives_the_store")
+    assert done.code == 5
+    assert "it was in use" in done.err
+    assert len(dropped) == 2
     assert left_of_tries(served) == []
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from sojourn.cli.failures import ExitCode, Refusal
-from sojourn.errors import Unavailable
+from sojourn.errors import SojournError, Unavailable
 from sojourn.settings import masked
 from sojourn.stores import open_store
 
@@ -196,12 +196,21 @@ async def _served(parts: SplitResult) -> AsyncIterator[Callable[[], str]]:
     try:
         yield make
     finally:
-        for url in made:
-            store = open_store(url)
-            try:
-                await store.drop()  # type: ignore[attr-defined]  # it was asked whether it can
-            finally:
-                await store.close()
+        failed = [error for url in made if (error := await _dropped(url)) is not None]
+        if failed:
+            raise failed[0]
+
+
+async def _dropped(url: str) -> SojournError | None:
+    """Remove a store; return what was in the way: whoever has several goes on with the next."""
+    store = open_store(url)
+    try:
+        await store.drop()  # type: ignore[attr-defined]  # it was asked whether it can
+    except SojournError as error:
+        return error
+    finally:
+        await store.close()
+    return None
 
 
 @contextmanager
