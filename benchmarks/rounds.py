@@ -25,19 +25,24 @@ class Side(NamedTuple):
 
     def run(self) -> Sample:
         """Measure in a fresh process."""
-        command = [sys.executable, "-m", "benchmarks.worker", self.name]
-        done = subprocess.run(  # noqa: S603 - our own module, our own arguments
-            [*command, json.dumps(self.keywords())],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"{self.name} failed:\n{done.stderr}")
-        measured: Sample = json.loads(done.stdout)
-        return measured
+        found: Sample = measured(self.name, self.keywords())
+        return found
+
+
+def measured(name: str, keywords: dict[str, Any]) -> Any:
+    """Return what a work returns in a fresh process. Raises `SystemExit` with what it says."""
+    command = [sys.executable, "-m", "benchmarks.worker", name]
+    done = subprocess.run(  # noqa: S603 - our own module, our own arguments
+        [*command, json.dumps(keywords)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr}")
+    return json.loads(done.stdout)
 
 
 def turns(
@@ -51,11 +56,11 @@ def turns(
     """
     for number in range(rounds):
         places = range(len(sides))
-        measured: dict[int, Sample] = {}
+        found: dict[int, Sample] = {}
         for place in reversed(places) if number % 2 else places:
             announce(place, number)
-            measured[place] = sides[place].run()
-        yield [measured[place] for place in places]
+            found[place] = sides[place].run()
+        yield [found[place] for place in places]
 
 
 def pairs(left: Side, right: Side, rounds: int) -> Iterator[tuple[Sample, Sample]]:

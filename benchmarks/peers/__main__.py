@@ -61,11 +61,7 @@ class Progress:
 
     def __init__(self, comparisons: Sequence[Comparison], rounds: int, *, alone: bool) -> None:
         """Count the runs that there will be."""
-        self._runs = rounds * sum(
-            comparison.often * (not (alone and each.needs))
-            for comparison in comparisons
-            for each in comparison.contestants
-        )
+        self._runs = rounds * sum(contest.runs_of(each, alone=alone) for each in comparisons)
         self._begun = 0
         self._start = monotonic()
         self._terminal = sys.stderr.isatty()

@@ -101,9 +101,9 @@ class Comparison:
     settings: str
     contestants: Sequence[Contestant]
     targets: Sequence[Target]
-    often: int = 1
-    """Rounds of it for each round of the others: more where a target is near to what is reached,
-    because the machine is faster in one second than in the next."""
+    together: str | None = None
+    """The work that has all of them measured in one process, in turns of some milliseconds, and is
+    given what each would be given: the machine is faster in one second than in the next."""
 
 
 SOJOURN = "Sojourn"
@@ -154,14 +154,15 @@ def visits(sizes: Sizes) -> Comparison:
     return Comparison(
         "visits",
         "requests of a visitor who is logged in, mostly reading, sessions in memory",
-        f"{VISITS}in the memory of the process; in the cookie itself by Starlette's own. It "
-        "has four times as many rounds as the others.",
+        f"{VISITS}in the memory of the process; in the cookie itself by Starlette's own. "
+        "All are asked in one process, in turns of some hundred requests, so that each turn of one "
+        "is compared with one of the other at nearly the same moment; the resident set is of all.",
         contestants,
         [
             Target(_OURS, peer, 1)
             for peer in (STARLETTE_COOKIES, STARSESSIONS, LITESTAR_SESSIONS, FLASK_SESSION)
         ],
-        often=4,
+        together="peers.visits.together",
     )
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.rounds import Side, turns
+from benchmarks.rounds import Side, measured, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -128,10 +128,11 @@ def run(
 ) -> Outcome:
     """Run a comparison in places of its own; `alone` leaves the peers out.
 
-    It has as many rounds, times what it says itself. `tell` is called with a line before each run.
+    `tell` is called with a line before each run.
     """
-    rounds *= comparison.often
     taking_part = [each for each in comparison.contestants if not (alone and each.needs)]
+    if comparison.together is not None:
+        return _run_together(comparison, comparison.together, taking_part, rounds, tell)
     sides = [Side(each.work, partial(_fresh, each, places)) for each in taking_part]
     standings = [Standing(each) for each in taking_part]
 
@@ -139,9 +140,33 @@ def run(
         tell(f"{comparison.name}, round {number + 1} of {rounds}: {standings[place].label}")
 
     for samples in turns(sides, rounds, announce):
-        for standing, measured in zip(standings, samples, strict=True):
-            standing.samples.append(measured)
+        for standing, sample in zip(standings, samples, strict=True):
+            standing.samples.append(sample)
     return Outcome(comparison, standings)
+
+
+def _run_together(
+    comparison: Comparison,
+    work: str,
+    taking_part: list[Contestant],
+    rounds: int,
+    tell: Callable[[str], None],
+) -> Outcome:
+    """Run all of a comparison in one process for each round, which has many turns of everybody."""
+    standings = [Standing(each) for each in taking_part]
+    for number in range(rounds):
+        tell(f"{comparison.name}, round {number + 1} of {rounds}: all of them in turns")
+        for samples in measured(work, {"those": [each.keywords for each in taking_part]}):
+            for standing, sample in zip(standings, samples, strict=True):
+                standing.samples.append(sample)
+    return Outcome(comparison, standings)
+
+
+def runs_of(comparison: Comparison, *, alone: bool) -> int:
+    """Return how many processes a round of a comparison takes."""
+    if comparison.together is not None:
+        return 1
+    return sum(not (alone and each.needs) for each in comparison.contestants)
 
 
 def _fresh(contestant: Contestant, places: Places) -> dict[str, Any]:

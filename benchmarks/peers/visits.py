@@ -10,6 +10,7 @@ import asyncio
 import io
 from contextlib import AsyncExitStack
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.timing import at_once, awaited_in_turn
@@ -30,6 +31,9 @@ ANONYMOUS = (5, 15)
 WRITING = 10
 """Which of them writes."""
 
+TURN = 800
+"""Requests of one turn where several sites are asked in one process."""
+
 FINE = 200
 
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -45,23 +49,53 @@ async def visit(*, kind: str, count: int, warm: int, path: str = "", visitors: i
     """
     async with AsyncExitStack() as stack:
         ask = await _SITES[kind](stack, path)
-        cookies = [await _logged_in(ask) for _ in range(visitors)]
-
-        async def step(visitor: int, number: int) -> None:
-            place = (number + visitor) % ROUND  # visitors write at different times
-            if place in ANONYMOUS:
-                answered, _ = await ask("/read", "")
-            elif place == WRITING:
-                answered, given = await ask("/write", cookies[visitor])
-                cookies[visitor] = given or cookies[visitor]
-            else:
-                answered, _ = await ask("/read", cookies[visitor])
-            assert answered == FINE
-
+        step = await _visiting(ask, visitors)
         if visitors == 1:
             return await awaited_in_turn(partial(step, 0), count=count, warm=warm)
         each, before = count // visitors, warm // visitors
         return await at_once(step, callers=visitors, each=each, warm=before)
+
+
+async def together(*, those: list[dict[str, Any]]) -> list[list[Sample]]:
+    """Ask several sites in turns, one visitor each; return what they took, turn by turn.
+
+    `those` are what `visit` would be given for each: as many requests of all.
+    """
+    warm, turns = those[0]["warm"], max(1, those[0]["count"] // TURN)
+    found: list[list[Sample]] = []
+    async with AsyncExitStack() as stack:
+        steps = [
+            partial(await _visiting(await _SITES[each["kind"]](stack, ""), 1), 0) for each in those
+        ]
+        for step in steps:
+            for number in range(warm):
+                await step(number)
+        for turn in range(turns):
+            order = list(enumerate(steps))
+            taken = [
+                (place, await awaited_in_turn(step, count=TURN, warm=0))
+                for place, step in (reversed(order) if turn % 2 else order)
+            ]
+            found.append([sample for _, sample in sorted(taken, key=itemgetter(0))])
+    return found
+
+
+async def _visiting(ask: Ask, visitors: int) -> Callable[[int, int], Awaitable[None]]:
+    """Log visitors in and return what makes one of their requests."""
+    cookies = [await _logged_in(ask) for _ in range(visitors)]
+
+    async def step(visitor: int, number: int) -> None:
+        place = (number + visitor) % ROUND  # visitors write at different times
+        if place in ANONYMOUS:
+            answered, _ = await ask("/read", "")
+        elif place == WRITING:
+            answered, given = await ask("/write", cookies[visitor])
+            cookies[visitor] = given or cookies[visitor]
+        else:
+            answered, _ = await ask("/read", cookies[visitor])
+        assert answered == FINE
+
+    return step
 
 
 async def _logged_in(ask: Ask) -> str:

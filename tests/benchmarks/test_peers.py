@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from benchmarks.peers import contest, visits
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.chart import Bar, bars
 from benchmarks.peers.comparisons import QUICK, Comparison, Contestant, Target
 from benchmarks.peers.contest import Outcome, Standing, missing
 from benchmarks.peers.page import lines, surroundings, write
+from benchmarks.peers.places import Places
 from benchmarks.peers.program import all_of
 from benchmarks.rounds import Side, turns
 from tests.servers.postgres import require_programs
@@ -92,6 +95,37 @@ def test_sides_take_turns_there_and_back() -> None:
     rounds = list(turns(sides, 2, lambda place, number: order.append((number, place))))
     assert order == [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (1, 0)]
     assert rounds == [[{"name": 1}, {"name": 2}, {"name": 3}]] * 2
+
+
+def test_those_who_are_measured_in_one_process_are_compared_turn_by_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+    turns = iter([[(1, 2), (1, 30)], [(2, 8)]])
+
+    def measured(work: str, keywords: dict[str, Any]) -> list[list[Sample]]:
+        asked.append((work, keywords))
+        return [[_sample(mine), _sample(theirs)] for mine, theirs in next(turns)]
+
+    monkeypatch.setattr(contest, "measured", measured)
+    ours, peer = Contestant("ours", "x", {"kind": "a"}), Contestant("theirs", "x", {"kind": "b"})
+    absent = Contestant("absent", "x", {}, needs="somebody")
+    comparison = Comparison(
+        "c", "do it", "Alike.", [ours, peer, absent], [Target("ours", "theirs", 1)], together="all"
+    )
+    told: list[str] = []
+    with Places(tmp_path) as places:
+        outcome = contest.run(comparison, places, 2, alone=True, tell=told.append)
+    assert asked == [("all", {"those": [{"kind": "a"}, {"kind": "b"}]})] * 2
+    assert len(told) == 2 * contest.runs_of(comparison, alone=True)
+    assert [verdict.ratio for verdict in outcome.verdicts] == [4]
+
+
+def test_sites_are_asked_in_turns() -> None:
+    """Each turn has a sample for every site, in their order."""
+    bare = {"kind": "bare", "count": 2 * visits.TURN, "warm": 20}
+    found = asyncio.run(visits.together(those=[bare, {**bare, "kind": "sojourn"}]))
+    assert [[sample["operations"] for sample in turn] for turn in found] == [[visits.TURN] * 2] * 2
 
 
 def _sample(seconds: float, refused: int = 0) -> Sample:
