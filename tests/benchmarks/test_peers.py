@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from benchmarks.peers import contest, visits
+from benchmarks.peers import contest
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.chart import Bar, bars
 from benchmarks.peers.comparisons import QUICK, Comparison, Contestant, Target
@@ -17,7 +16,7 @@ from benchmarks.peers.contest import Outcome, Standing, missing
 from benchmarks.peers.page import lines, surroundings, write
 from benchmarks.peers.places import Places
 from benchmarks.peers.program import all_of
-from benchmarks.rounds import Side, turns
+from benchmarks.rounds import Side, measured, turns
 from tests.servers.postgres import require_programs
 
 if TYPE_CHECKING:
@@ -103,11 +102,11 @@ def test_those_who_are_measured_in_one_process_are_compared_turn_by_turn(
     asked: list[tuple[str, dict[str, Any]]] = []
     turns = iter([[(1, 2), (1, 30)], [(2, 8)]])
 
-    def measured(work: str, keywords: dict[str, Any]) -> list[list[Sample]]:
+    def made_up(work: str, keywords: dict[str, Any]) -> list[list[Sample]]:
         asked.append((work, keywords))
         return [[_sample(mine), _sample(theirs)] for mine, theirs in next(turns)]
 
-    monkeypatch.setattr(contest, "measured", measured)
+    monkeypatch.setattr(contest, "measured", made_up)
     ours, peer = Contestant("ours", "x", {"kind": "a"}), Contestant("theirs", "x", {"kind": "b"})
     absent = Contestant("absent", "x", {}, needs="somebody")
     comparison = Comparison(
@@ -123,9 +122,9 @@ def test_those_who_are_measured_in_one_process_are_compared_turn_by_turn(
 
 def test_sites_are_asked_in_turns() -> None:
     """Each turn has a sample for every site, in their order."""
-    bare = {"kind": "bare", "count": 2 * visits.TURN, "warm": 20}
-    found = asyncio.run(visits.together(those=[bare, {**bare, "kind": "sojourn"}]))
-    assert [[sample["operations"] for sample in turn] for turn in found] == [[visits.TURN] * 2] * 2
+    bare = {"kind": "bare", "count": 1_600, "warm": 20}
+    found = measured("peers.visits.together", {"those": [bare, {**bare, "kind": "sojourn"}]})
+    assert [[sample["operations"] for sample in turn] for turn in found] == [[800, 800]] * 2
 
 
 def _sample(seconds: float, refused: int = 0) -> Sample:

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sojourn import Event, SessionManager
-from sojourn.store import Ends, EventQuery
+from sojourn import Event, Expiry, SessionManager
+from sojourn.store import Due, Ends, EventQuery
 from sojourn.stores.sqlite import connection, tails
 from sojourn.stores.sqlite.reader import SHORT_BYTES, Reader
 from sojourn.stores.sqlite.windows import TooLong
+from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,6 +144,26 @@ async def test_tails_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert counted.steps(first) < anew[first] / 10
     assert counted.steps(second) == anew[second]
     counted.reader.close()
+
+
+@pytest.mark.parametrize("how", ["delete", "forget", "reap"])
+async def test_of_a_session_that_was_removed_nothing_is_kept(tmp_path: Path, how: str) -> None:
+    clock = FakeClock()
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    async with SessionManager.open(url, clock=clock) as sessions:
+        await sessions.create(id=ID, user="ann", expiry=Expiry(absolute=60))
+        await sessions.append(ID, Event(kind="note", body="private"))
+        await sessions.events(ID, last=5)
+        held: Any = sessions.store
+        assert held._reader._tails._kept
+        if how == "delete":
+            await sessions.delete(ID)
+        elif how == "forget":
+            await sessions.forget("ann")
+        else:
+            clock.advance(61)
+            assert await held.reap(Due(app=APP, now=sessions.now(), limit=10)) == [ID]
+        assert not held._reader._tails._kept
 
 
 async def test_a_tail_that_grew_too_large_is_not_kept(tmp_path: Path) -> None:

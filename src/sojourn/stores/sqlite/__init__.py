@@ -232,6 +232,14 @@ class SqliteStore:
         assert self._batcher is not None  # the store is open
         return await self._batcher.submit(operation)
 
+    async def _remove(self, operation: Operation) -> Any:
+        """Write what removes sessions, and keep nothing that was read of them."""
+        try:
+            return await self._write(operation)
+        finally:
+            if self._reader is not None:
+                self._reader.forget()
+
     def _short_reader(self) -> Reader:
         self._check_open()
         assert self._reader is not None  # the store is open
@@ -313,12 +321,12 @@ class SqliteStore:
 
     async def delete(self, delete: Delete, /) -> bool:
         """Remove a session with all it owns."""
-        deleted: bool = await self._write(delete)
+        deleted: bool = await self._remove(delete)
         return deleted
 
     async def forget(self, app: str, user: str, /) -> int:
         """Remove everything of a user."""
-        forgotten: int = await self._write(Forget(app, user))
+        forgotten: int = await self._remove(Forget(app, user))
         return forgotten
 
     async def due(self, due: Due, /) -> Sequence[Header]:
@@ -328,7 +336,7 @@ class SqliteStore:
 
     async def reap(self, due: Due, /) -> Sequence[str]:
         """Remove what is due."""
-        reaped: Sequence[str] = await self._write(Reap(due))
+        reaped: Sequence[str] = await self._remove(Reap(due))
         return reaped
 
     async def tiers(self, app: str, user: str | None, /) -> Tiers:

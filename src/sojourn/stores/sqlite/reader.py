@@ -72,6 +72,11 @@ class Reader:
         finally:
             self._db.execute("COMMIT")
 
+    def forget(self) -> None:
+        """Keep nothing of what was read."""
+        if self._tails is not None:
+            self._tails.clear()
+
     def close(self) -> None:
         """Close the connection."""
         self._db.close()

@@ -68,7 +68,11 @@ class Tails:
             found = windows.entries(self._db, log.row, log.top, window, self._most)
             tail = _Tail(log.remembered, found, _size(found))
         self._keep(key, tail)
-        return tail.entries
+        return tail.entries.copy()
+
+    def clear(self) -> None:
+        """Forget all: of a session that was removed nothing is to stay, in memory neither."""
+        self._kept.clear()
 
     def _continued(self, kept: _Tail, log: Log, window: EventQuery) -> _Tail | None:
         """Return a tail as it is now, `None` if it has to be read anew."""

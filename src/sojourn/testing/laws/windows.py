@@ -207,6 +207,8 @@ async def _check_again(corner: Corner, moment: str) -> None:
         found = list(both or ())
         if found != expected:  # the store's choice, see the next law
             equal(found, [*before, *expected], f"both ends of {where}")
+        if isinstance(both, list):
+            both.clear()  # it is the caller's own
 
 
 @law()
