@@ -1,4 +1,4 @@
-"""Where a file may sit: on a disk of this machine, for locks do not hold across machines."""
+"""Where a file is, and where it may sit: on a disk of this machine, as locks do not hold across."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sojourn.errors import UnsupportedFilesystem
+from sojourn.errors import InvalidQuery, UnsupportedFilesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +22,21 @@ NETWORK_FILESYSTEMS = frozenset(
 """Where locks or shared memory fail across machines: two writers would damage what is kept."""
 
 _MOUNTS = Path("/proc/self/mountinfo")
+
+
+def whole_path(path: str) -> str:
+    """Return a path that goes on meaning the same place when the program changes its folder.
+
+    Links and `..` are left as they are. Raises `InvalidQuery` for a relative one if the program is
+    in a folder that is gone.
+    """
+    if Path(path).is_absolute():
+        return path
+    try:
+        return os.fspath(Path.cwd() / path)
+    except OSError as error:
+        reason = "the folder that the program is in is gone; give the whole path"
+        raise InvalidQuery("path", reason) from error
 
 
 def refuse_unsafe_place(path: str, mounts: str | None = None) -> None:

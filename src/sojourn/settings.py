@@ -82,7 +82,7 @@ def _url(value: object) -> str:
     if "#" in url:
         raise _Unfit("write %23 for a #")
     if _is_ambiguous(url):
-        raise _Unfit("write %40 for an @ and %3F for a ? in a password or an option")
+        raise _Unfit("write %40 for an @, %2F for a / and %3F for a ? in a password or an option")
     return url
 
 
@@ -440,14 +440,15 @@ def split_url(url: str, source: str) -> tuple[str, Found]:
     return place + ("?" + "&".join(kept) if kept else ""), found
 
 
-def _is_ambiguous(url: str) -> bool:
-    """Return whether a part of a password may stand behind the question mark: it can not be told.
+_AMBIGUOUS = re.compile(r"[^:/]*://[^/?]*:[^/?]*[/?].*@", re.DOTALL)
 
-    In `postgresql://me:pa?ss@host` the password ought to have been quoted.
+
+def _is_ambiguous(url: str) -> bool:
+    """Return whether a part of a password may stand behind the host: it can not be told.
+
+    In `postgresql://me:pa?ss@host` and `me:pa/ss@host` the password ought to have been quoted.
     """
-    place, _, query = url.partition("?")
-    rest = place.partition("://")[2]
-    return not rest.startswith("/") and ":" in rest and "@" in query
+    return _AMBIGUOUS.match(url) is not None
 
 
 def masked(url: str) -> str:

@@ -62,7 +62,7 @@ def test_an_option_that_nobody_knows_or_that_is_none_is_refused(
         ("postgresql://me:pw@host:5/x", "postgresql://me:***@host:5/x"),
         ("redis://:pw@host", "redis://:***@host"),
         ("postgresql://me:p@w@host/x", "postgresql://me:***@host/x"),
-        ("postgresql://me:p/w@host/x", "postgresql://me:***@host/x"),
+        ("postgresql://me:p/w@host/x", "postgresql://***"),
         ("postgresql://me:p?w@host/x", "postgresql://***"),
         ("postgresql://me:p@?w@host/x", "postgresql://***"),
         ("postgresql://me:p%40w@host/x?to=a%40b", "postgresql://me:***@host/x?to=a%40b"),
@@ -81,10 +81,16 @@ def test_no_password_is_ever_shown(text: str) -> None:
 
 
 def test_what_is_said_of_a_url_does_not_hold_its_password() -> None:
-    for url in ("postgresql://me:zq7@[host", "zq7:zq7", "postgresql://me:zq7@h\u2100/x"):
+    servers = ("postgresql://", "redis://", "rediss://", "redis+cluster://")
+    unquoted = [f"{server}me:{text}@h/1" for server in servers for text in ("x?zq7", "1/zq7")]
+    for url in ("postgresql://me:zq7@[host", "zq7:zq7", "postgresql://me:zq7@h\u2100/x", *unquoted):
         with pytest.raises(InvalidQuery) as caught:
             open_store(url)
         assert "zq7@" not in str(caught.value)
+    for url in unquoted:
+        with pytest.raises(InvalidSetting, match="write %40 for an @, %2F for a /") as refused:
+            loaded(url)
+        assert "zq7" not in str(refused.value)
     for url in ("me:zq7@host", "x://me:zq7@host#", "x://me:zq7@ho\nst", "x://me:z?zq7=1@host"):
         with pytest.raises(InvalidSetting) as refused:
             loaded(url)

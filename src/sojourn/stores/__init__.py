@@ -40,6 +40,10 @@ def open_store(url: str) -> Store:
         raise InvalidQuery("store URL", f"unknown scheme {parts.scheme!r}; {known}")
     if parts.fragment:
         raise InvalidQuery("store URL", "write %23 for a # in a file's name")
+    if "timeout" in OPTIONS[parts.scheme] and ("@" in parts.path or "@" in parts.query):
+        # A server's: in postgresql://me:pa/ss@host the password ends the host, and would be shown.
+        reason = "write %40 for an @, %2F for a / and %3F for a ? in a password or an option"
+        raise InvalidQuery("store URL", reason)
     return make(parts.netloc, unquote(parts.path), _options(parts.scheme, parts.query))
 
 

@@ -23,7 +23,7 @@ from sojourn.errors import Closed, InvalidQuery, Unavailable
 from sojourn.exiting import off_loop
 from sojourn.gate import Gate
 from sojourn.lifetime import Lifetime
-from sojourn.mounts import refuse_unsafe_place
+from sojourn.mounts import refuse_unsafe_place, whole_path
 from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.filesystem import folder, maintenance, readable, writer
 from sojourn.stores.filesystem.disk import Disk, mapped
@@ -99,10 +99,11 @@ class FilesystemStore:
         """
         if durability not in ("durable", "relaxed"):
             raise InvalidQuery("durability", f"{durability!r} is neither 'durable' nor 'relaxed'")
-        self._path = os.fspath(path)
-        if not self._path:
+        given = os.fspath(path)
+        if not given:
             raise InvalidQuery("path", "name a folder; for a store in memory use memory://")
-        self.name = f"file://{self._path}"
+        self._path = whole_path(given)
+        self.name = f"file://{given}"
         self._durability: Durability = durability
         self._disk = disk or Disk()
         self._lifetime = Lifetime(self.name)

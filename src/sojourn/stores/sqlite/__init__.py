@@ -22,7 +22,7 @@ from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
 from sojourn.exiting import off_loop
 from sojourn.gate import Gate
 from sojourn.lifetime import Lifetime
-from sojourn.mounts import refuse_unsafe_place
+from sojourn.mounts import refuse_unsafe_place, whole_path
 from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.sqlite import connection, maintenance, schema, writer
 from sojourn.stores.sqlite.dumping import Dumper, Reading
@@ -88,8 +88,9 @@ class SqliteStore:
         """
         if durability not in ("durable", "relaxed"):
             raise InvalidQuery("durability", f"{durability!r} is neither 'durable' nor 'relaxed'")
-        self._path = connection.check_path(path)
-        self.name = f"sqlite:///{self._path}"
+        given = connection.check_path(path)
+        self._path = whole_path(given)
+        self.name = f"sqlite:///{given}"
         self._durability: Durability = durability
         self._vfs = vfs
         self._lifetime = Lifetime(self.name)

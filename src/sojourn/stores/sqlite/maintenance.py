@@ -63,7 +63,7 @@ _INVARIANTS = {
 
 def check(connect: Callable[[], apsw.Connection], name: str) -> list[str]:
     """Return what SQLite's integrity check and our own invariants find, in words."""
-    db = connect()
+    db = _connected(connect, name)
     try:
         found = [str(line) for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"]
         if found:
@@ -77,12 +77,19 @@ def check(connect: Callable[[], apsw.Connection], name: str) -> list[str]:
         db.close()
 
 
+def _connected(connect: Callable[[], apsw.Connection], name: str) -> apsw.Connection:
+    try:
+        return connect()
+    except apsw.Error as error:
+        raise connection.mapped(error, name) from error
+
+
 def backup(connect: Callable[[], apsw.Connection], path: str, name: str) -> None:
     """Copy the file as of one moment to `path`; nothing stays behind when that fails."""
     target = Path(path)
     if os.path.lexists(target):
         raise PathTaken(path, "there is a file already; a backup does not overwrite it")
-    source = connect()
+    source = _connected(connect, name)
     try:
         _copy(source, target)
     except apsw.Error as error:
