@@ -12,7 +12,7 @@ from sojourn.errors import InvalidQuery, TooLarge
 from sojourn.events import by_tier, changes_of, prepare, stored_event
 from sojourn.limits import MAX_EVENTS_PER_COMMIT
 from sojourn.model import Event
-from sojourn.session import Session, check_session
+from sojourn.session import Session, check_app, check_session
 from sojourn.store import Change
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class Appending:
             check_policy(conflict)
         whole = _whole(events)
         if not whole:
+            if state:
+                reason = "no state is stored with partial events: save it, or give a whole event"
+                raise InvalidQuery("state", reason)
             return list(events)
         context = self._context
         now = context.now()
@@ -60,6 +63,7 @@ class Appending:
         changes, tiers = _merged(prepared)
         session = target if isinstance(target, Session) else None
         if session is not None:
+            check_app(session, context.app)
             refuse_unbound(session.header, changes)
             if session.doubtful is not None:
                 await self._committing.settle(session)
@@ -93,7 +97,7 @@ class Appending:
         self, session: Session, *, after: int, conflict: Policy, lease: Lease | None
     ) -> None:
         """See `SessionManager.truncate`."""
-        check_session(session)
+        check_session(session, self._context.app)
         check_policy(conflict)
         if type(after) is not int or after < 0:
             raise InvalidQuery("after", f"give the number of an event, from 0, not {after!r}")
@@ -118,7 +122,7 @@ class Appending:
         lease: Lease | None,
     ) -> list[Event]:
         """See `SessionManager.replace_suffix`."""
-        check_session(session)
+        check_session(session, self._context.app)
         check_policy(conflict)
         tail = several("expected", expected, "the numbers of the last events")
         ascending = all(type(seq) is int and seq > 0 for seq in tail) and list(tail) == sorted(tail)

@@ -104,11 +104,15 @@ def _conflict(header: Header, change: Change) -> Conflict:
     return Conflict(header.id, (change.epoch, change.revision), (header.epoch, header.revision))
 
 
+EARLIER = "this handle is of an earlier session that was deleted"
+"""Why a copy does not find the session that has its id now."""
+
+
 def _earlier(header: Header, change: Change) -> Conflict | NotFound:
     """Return what refuses a handle of an earlier session with the same id."""
     if change.revision is not None:
         return _conflict(header, change)
-    return NotFound(header.id, "this handle is of an earlier session that was deleted")
+    return NotFound(header.id, EARLIER)
 
 
 def _forbid_deadline(header: Header, change: Change) -> None:

@@ -202,6 +202,12 @@ class Ending:
         # Shielded: a caller that gives up must not leave hooks half run for the others.
         return await asyncio.shield(running)
 
+    def refuse_from_within(self, verb: str) -> None:
+        """Raise `InvalidQuery` in a hook, or what one calls: the verb waits for its end."""
+        own = {task for _, task in _finishing.get()}
+        if own & set(self._running.values()):
+            raise InvalidQuery(verb, "an end hook can not do that: it waits for the hook")
+
     async def settle(self) -> None:
         """Wait for the ends under way; each is bounded by the time its hooks have."""
         if self._running:

@@ -20,7 +20,7 @@ from sojourn.ports import RandomIds, SystemClock
 from sojourn.reading import Reading
 from sojourn.saving import Saving, key_is_shared
 from sojourn.scopes import Scopes
-from sojourn.session import Session
+from sojourn.session import Session, check_app
 from sojourn.state import check_key
 from sojourn.store import EventQuery, Touch
 from sojourn.timestamps import to_datetime
@@ -142,8 +142,10 @@ class SessionManager:
     async def close(self) -> None:
         """Let ends under way finish, then refuse everything (`Closed`). Twice is fine.
 
-        The store is closed if it is ours.
+        The store is closed if it is ours. Raises `InvalidQuery` in an end hook, for which it would
+        wait.
         """
+        self.ending.refuse_from_within("close")
         try:
             await self.ending.settle()
         finally:  # cancelled or not: nobody else closes it
@@ -632,6 +634,7 @@ class SessionManager:
         """
         from sojourn.history import History
 
+        check_app(session, self.app)
         return History(self._reading, self._appending, session)
 
     def checkpoints(self, session: Session | str) -> Checkpoints:
@@ -642,6 +645,7 @@ class SessionManager:
         """
         from sojourn.checkpoints import Checkpoints
 
+        check_app(session, self.app)
         return Checkpoints(self._context, self._reading, self._creation, session)
 
     def documents(self, session: Session | str | None = None) -> Documents:
@@ -651,6 +655,7 @@ class SessionManager:
         `NotFound`, even if one with its id exists again. The copy takes note of what they commit.
         Raises `InvalidQuery` for anything else.
         """
+        check_app(session, self.app)
         return Documents(self._context, session)
 
 

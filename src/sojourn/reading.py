@@ -9,6 +9,7 @@ import msgspec
 
 from sojourn import codec, cursors
 from sojourn.arguments import mapping_of, several
+from sojourn.commit import EARLIER
 from sojourn.errors import InvalidQuery, NotFound, NotOwner
 from sojourn.events import events_from
 from sojourn.expiry import is_past, touch_is_due
@@ -83,7 +84,7 @@ class Reading:
 
     async def touch(self, session: Session) -> None:
         """See `SessionManager.touch`."""
-        check_session(session)
+        check_session(session, self._context.app)
         now = self._context.now()
         header = session.header
         if not session.stored:
@@ -97,14 +98,19 @@ class Reading:
         """See `SessionManager.events`."""
         return events_from(await self.entries(id, checked(window), expired=expired))
 
-    async def entries(self, id: str, window: EventQuery, *, expired: bool) -> Sequence[Entry]:
+    async def entries(
+        self, id: str, window: EventQuery, *, expired: bool, epoch: str | None = None
+    ) -> Sequence[Entry]:
         """Return the same as the store has it: for who needs only a part of each event.
 
-        The window is one that `checked` would let pass.
+        The window is one that `checked` would let pass. With an `epoch`, a later session with the
+        same id is not found.
         """
         entries: Sequence[Entry] | None
-        if expired:
-            record = await self.record(id, window=window, expired=True)
+        if expired or epoch is not None:
+            record = await self.record(id, window=window, expired=expired)
+            if record is not None and epoch not in (None, record.header.epoch):
+                raise NotFound(id, EARLIER)
             entries = None if record is None else record.entries
         else:
             now = self._context.now()

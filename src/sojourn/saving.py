@@ -80,7 +80,7 @@ class Saving:
         anew: Anew | None = None,
     ) -> None:
         """See `SessionManager.save`."""
-        check_session(session)
+        check_session(session, self._context.app)
         check_policy(conflict)
         self._context.now()
         if session.doubtful is not None:
@@ -120,15 +120,15 @@ class Saving:
         if was is None and session.user is not None:
             await self._load_user_tier(session, session.user)
 
-    @staticmethod
     def anew(
+        self,
         session: Session,
         user: str | None,
         expiry: Expiry | None,
         labels: Mapping[str, str | None] | None,
     ) -> Anew | None:
         """Return what a save changes of the session itself, `None` for nothing. Raises as it."""
-        check_session(session)
+        check_session(session, self._context.app)
         if user is not None:
             check_name("user", user)
             if session.user not in (None, user):
@@ -233,7 +233,7 @@ class Saving:
 
     async def bind(self, session: Session, user: str) -> None:
         """See `SessionManager.bind`."""
-        check_session(session)
+        check_session(session, self._context.app)
         check_name("user", user)
         if session.user is not None and session.user != user:
             raise AlreadyBound(session.id)
@@ -258,7 +258,7 @@ class Saving:
         self, session: Session, labels: Mapping[str, str | None], *, conflict: Policy
     ) -> None:
         """See `SessionManager.label`."""
-        check_session(session)
+        check_session(session, self._context.app)
         check_policy(conflict)
         patch = _patch_of(labels)
         await self._committing.settle(session)
@@ -292,7 +292,7 @@ class Saving:
 
     async def refresh(self, session: Session) -> None:
         """See `SessionManager.refresh`."""
-        check_session(session)
+        check_session(session, self._context.app)
         window = None
         if session.events:
             window = EventQuery(after_seq=(session.events[0].seq or 1) - 1)

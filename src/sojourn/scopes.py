@@ -18,7 +18,7 @@ from weakref import ref
 from sojourn.context import completed
 from sojourn.errors import Ended, InvalidQuery, NotFound, OutOfScope, SojournError
 from sojourn.names import check_name
-from sojourn.session import Session
+from sojourn.session import Session, check_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -252,6 +252,7 @@ class Scopes:
             session = await self._reading.require(target, user=None, events=None, touch=False)
         else:
             session = target
+            check_app(session, self._context.app)
         if session.stored:
             await self._reading.touch(session)
         if not session.header.live:

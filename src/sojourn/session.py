@@ -527,10 +527,19 @@ def merged_tiers(record: Record) -> Encoded:
     return merge(record.state, record.user_state, record.app_state)
 
 
-def check_session(value: object) -> None:
-    """Raise `InvalidQuery` for what is no session; verbs that need the caller's copy ask first."""
+def check_session(value: object, app: str) -> None:
+    """Raise `InvalidQuery` for what is no session of the app; verbs that need a copy ask first."""
     if not isinstance(value, Session):
         raise InvalidQuery("session", f"give a Session, not {type(value).__name__}")
+    check_app(value, app)
+
+
+def check_app(target: Session | str | None, app: str) -> None:
+    """Raise `InvalidQuery` for the copy of a session of another app: ids mean others there."""
+    if isinstance(target, Session) and target.header.app != app:
+        raise InvalidQuery(
+            "session", f"it is of app {target.app!r}, and this manager keeps {app!r}"
+        )
 
 
 def session_from(record: Record) -> Session:

@@ -125,3 +125,16 @@ def test_a_summariser_may_block(sessions: SessionManager) -> None:
     assert seen
     assert "messages" in shown[0]["content"]
     assert current_session() is None
+
+
+def test_a_hook_can_not_close_its_manager() -> None:
+    """Closing waits for the hook. Refused, it leaves everything as it was."""
+    with SessionManager.open("memory://") as sessions:
+
+        @sessions.on_end
+        def close(_session: Session, _reason: str) -> None:
+            with pytest.raises(InvalidQuery, match="invalid close: an end hook can not"):
+                sessions.close()
+
+        assert sessions.end(sessions.create().id)
+        sessions.create()

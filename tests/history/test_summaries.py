@@ -35,11 +35,9 @@ from sojourn import (
     Summary,
     SummaryFailed,
     TokenBudget,
-    TooLarge,
 )
 from sojourn.history import summaries
 from sojourn.history.pauses import SESSIONS, Pauses
-from sojourn.limits import MAX_VALUE
 from sojourn.testing.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -386,18 +384,6 @@ async def test_asked_for_by_itself_a_failure_is_raised(summarize: Any, reason: s
         assert await history.summary() is None
 
 
-@pytest.mark.parametrize(
-    ("text", "error"), [("x" * MAX_VALUE, TooLarge), ("\ud800", Exception)], ids=["huge", "broken"]
-)
-async def test_a_text_that_cannot_be_stored(text: str, error: type[Exception]) -> None:
-    async with SessionManager.open("memory://") as sessions:
-        history = await history_of(sessions, *turns(6))
-        strategy = RollingSummary(returning(text), keep=2)
-        assert await history.load(strategy) == turns(6)
-        with pytest.raises(error):
-            await history.compact(strategy)
-
-
 async def test_compact_needs_a_summariser() -> None:
     async with SessionManager.open("memory://") as sessions:
         history = await history_of(sessions, *turns(6))
@@ -466,7 +452,7 @@ async def test_nothing_is_hidden_before_the_summary_is_stored(url: str) -> None:
 async def test_a_summary_that_cannot_be_stored_hides_nothing(url: str) -> None:
     async with watched(url) as (sessions, store):
         history = await history_of(sessions, *turns(6))
-        strategy = RollingSummary(Summariser(), keep=2)
+        strategy = RollingSummary(Summariser(), keep=2, pause=0)
         store.fail("commit", StorageFull("db", "no space left"))
         assert await history.load(strategy) == turns(6)
         store.fail("commit", StorageFull("db", "no space left"))

@@ -493,8 +493,9 @@ async def test_a_log_that_is_cut_while_it_is_read(url: str) -> None:
     """The parts of one view belong together: nothing that is gone beside what came after."""
     async with watched(url) as (sessions, store):
         session = await sessions.create()
-        history = sessions.history(session)
+        history = sessions.history(session.id)
         await history.append(*turns(100))
+        await sessions.refresh(session)
         rest = await reads_up_to(store, history.load(TokenBudget(1_000, length)), 2)
         await sessions.truncate(session, after=50)
         await history.append(user("new"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sojourn import (
+    Closed,
     Ended,
     EndFailed,
     Event,
@@ -673,3 +674,22 @@ async def test_an_expired_session_whose_end_fails_stays_missing(opened: Opener) 
         clock.advance(1)
         assert await Reaper(sessions).sweep() == 1
         assert await phase_of(sessions) is None
+
+
+async def test_a_hook_can_not_close_its_manager(opened: Opener) -> None:
+    """Closing waits for the ends under way, and so for the hook: it would never return."""
+    refused: list[InvalidQuery] = []
+    async with opened() as sessions, SessionManager.open("memory://") as other:
+
+        @sessions.on_end
+        async def close(_session: Session, _reason: str) -> None:
+            with pytest.raises(InvalidQuery, match="invalid close: an end hook can not") as caught:
+                await sessions.close()
+            refused.append(caught.value)
+            await other.close()
+
+        assert await sessions.end((await sessions.create()).id)
+        assert len(refused) == 1
+        await sessions.create()
+        with pytest.raises(Closed):
+            await other.create()

@@ -93,7 +93,10 @@ class Bridge:
             return self._thread
 
     def close(self) -> None:
-        """Close the manager, end what still waits with `Closed`, and stop. Twice is fine."""
+        """Close the manager, end what still waits with `Closed`, and stop. Twice is fine.
+
+        Raises `InvalidQuery` in an end hook, and goes on.
+        """
         refuse_inside_a_loop()
         with self._lock:
             thread = self._thread
@@ -104,15 +107,20 @@ class Bridge:
         async def close() -> None:
             await self.sessions.close()
 
+        refused = False
         try:
             if thread.is_alive():
                 thread.run(close, without_deadline(copy_context()))
         except Closed:  # another thread closes it as well
             pass
+        except InvalidQuery:
+            refused = True
+            raise
         finally:
-            thread.stop()
-            if self._stopper is not None:
-                self._stopper.detach()
+            if not refused:
+                thread.stop()
+                if self._stopper is not None:
+                    self._stopper.detach()
 
     def disown(self) -> None:
         """Belong to the process that this one was forked from; called in the child.

@@ -110,7 +110,8 @@ class SessionManager(Verbs):
     def close(self) -> None:
         """Let ends under way finish, then refuse everything (`Closed`). Twice is fine.
 
-        The store is closed if it is ours.
+        The store is closed if it is ours. Raises `InvalidQuery` in an end hook, for which it would
+        wait.
         """
         self._gateway.close()
 

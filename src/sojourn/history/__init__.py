@@ -93,7 +93,7 @@ class History:
         strategy = chosen(strategy, last)
         if isinstance(strategy, RollingSummary):
             return await self._summarised(strategy, expired=expired)
-        transcript = Transcript(self._reading, self._id, expired=expired)
+        transcript = Transcript(self._reading, self._target, expired=expired)
         if strategy is None:
             return await transcript.all()
         return await _windowed(transcript, strategy)

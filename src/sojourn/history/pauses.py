@@ -12,25 +12,28 @@ SESSIONS = 1_024
 
 
 class Pauses:
-    """The sessions of one manager whose summaries have failed of late."""
+    """The sessions of one manager whose summaries have failed of late, by their epochs.
+
+    A later session with the same id has no part in that.
+    """
 
     def __init__(self, now: Callable[[], int]) -> None:
         """`now` tells the instant, in microseconds."""
         self._now = now
         self._until: dict[str, int] = {}
 
-    def holds(self, id: str) -> bool:
+    def holds(self, epoch: str) -> bool:
         """Return whether a session's summariser is to be left alone."""
-        until = self._until.get(id)
+        until = self._until.get(epoch)
         return until is not None and self._now() < until
 
-    def begin(self, id: str, span: int) -> None:
+    def begin(self, epoch: str, span: int) -> None:
         """Leave a session's summariser alone for so many microseconds from now."""
-        self.end(id)
-        self._until[id] = self._now() + span
+        self.end(epoch)
+        self._until[epoch] = self._now() + span
         if len(self._until) > SESSIONS:
             del self._until[next(iter(self._until))]
 
-    def end(self, id: str) -> None:
+    def end(self, epoch: str) -> None:
         """Ask for a session's summaries as ever."""
-        self._until.pop(id, None)
+        self._until.pop(epoch, None)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Hashable
+from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
-from sojourn.errors import SummaryFailed
+from sojourn.errors import SojournError, SummaryFailed, TooLarge, Unserializable
 from sojourn.exiting import called_in_thread
 from sojourn.history.pauses import Pauses
 from sojourn.history.transcript import CutMeanwhile, Transcript
@@ -26,7 +28,7 @@ from sojourn.session import Session
 from sojourn.store import EventQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from sojourn.appending import Appending
     from sojourn.history.messages import Message, Numbered
@@ -44,6 +46,11 @@ a summary may take. Those that never return keep theirs: more would be a leak wi
 
 TURN_SECONDS = 0.05
 """How often it is looked whether there is a turn."""
+
+_summarising: ContextVar[tuple[tuple[Appending, str, asyncio.Task[object]], ...]] = ContextVar(
+    "sojourn_summarising", default=()
+)
+"""The sessions whose summarisers the code at hand is part of: to wait for one would never end."""
 
 _THREAD = "sojourn summary"
 """What such a thread is called."""
@@ -116,10 +123,10 @@ class Summaries:
         self._reading = reading
         self._appending = appending
         self._target = target
-        self._id = id = target.id if isinstance(target, Session) else target
+        self._id = target.id if isinstance(target, Session) else target
         self._pauses = _pauses_of(appending)
         self._expired = expired
-        self._transcript = Transcript(reading, id, expired=expired)
+        self._transcript = Transcript(reading, target, expired=expired)
 
     async def newest(self) -> Summary | None:
         """Return the summary that counts, `None` when there is none."""
@@ -147,7 +154,7 @@ class Summaries:
         window = EventQuery(
             last=SUMMARIES_PAGE, before_seq=before, after_seq=after, kinds=(SUMMARY,)
         )
-        return await self._reading.events(self._id, window, expired=self._expired)
+        return await self._transcript.events(window)
 
     async def excerpt(self) -> Excerpt:
         """Return what there is to show. Read again if the log is cut meanwhile."""
@@ -182,34 +189,51 @@ class Summaries:
         not insist gets `None` as well while the summariser has a pause.
         """
         assert strategy.summarize is not None  # who calls has looked
+        if self._is_being_summarised():
+            if insists:
+                raise SummaryFailed(self._id, "its summariser asks for the summary that it makes")
+            return None
         async with _turn_of(self._appending, self._id, strategy.summarize):
-            if self._pauses.holds(self._id) and not insists:
+            # First, so that nothing read from here on can end up in a later session of the same id.
+            session = await loaded(self._reading, self._target)
+            if self._pauses.holds(session.epoch) and not insists:
+                return None
+            excerpt = await self.excerpt()
+            if not excerpt.due(strategy):
                 return None
             loop = asyncio.get_running_loop()
             begun = loop.time()
             try:
-                made = await self._extend(strategy, strategy.summarize, lease)
-            except (SummaryFailed, asyncio.CancelledError) as error:
-                if isinstance(error, SummaryFailed) or loop.time() - begun >= GIVEN_UP_SECONDS:
-                    self._pauses.begin(self._id, strategy.pause_span)
+                made = await self._made(session, excerpt, strategy, lease)
+            except (SojournError, asyncio.CancelledError) as error:
+                if isinstance(error, SojournError) or loop.time() - begun >= GIVEN_UP_SECONDS:
+                    self._pauses.begin(session.epoch, strategy.pause_span)
                 raise
-            self._pauses.end(self._id)
+            self._pauses.end(session.epoch)
             return made
 
-    async def _extend(
-        self, strategy: RollingSummary, summarize: Summarize, lease: Lease | None
+    def _is_being_summarised(self) -> bool:
+        """Return whether this is called, however indirectly, by a summariser of this session."""
+        return any(
+            (of, id) == (self._appending, self._id) and not task.done()
+            for of, id, task in _summarising.get()
+        )
+
+    async def _made(
+        self, session: Session, excerpt: Excerpt, strategy: RollingSummary, lease: Lease | None
     ) -> Summary | None:
-        # First, so that nothing read from here on can end up in a later session with the same id.
-        session = await loaded(self._reading, self._target)
-        excerpt = await self.excerpt()
+        """Ask for the summary that is due, and store it."""
+        assert strategy.summarize is not None  # who calls has looked
         due = excerpt.due(strategy)
-        if not due:
-            return None
         previous = None if excerpt.summary is None else excerpt.summary.text
         messages = [item.message for item in due]
-        last = due[-1]
-        text = await _asked(self._id, summarize, previous, messages, strategy.seconds)
-        return await self._keep(session, text, last, lease)
+        call = _called((self._appending, self._id), strategy.summarize, previous, messages)
+        text = await _asked(self._id, call, strategy.seconds)
+        try:
+            return await self._keep(session, text, due[-1], lease)
+        except (Unserializable, TooLarge) as error:
+            reason = "what the summariser returned can not be stored"
+            raise SummaryFailed(self._id, reason) from error
 
     async def _keep(
         self, session: Session, text: str, last: Numbered, lease: Lease | None
@@ -234,11 +258,23 @@ def _turn_of(appending: Appending, session: str, summarize: Summarize) -> asynci
     are not waited for: of two summaries of the same messages one is not kept.
     """
     turns = _turns.setdefault(appending, WeakValueDictionary())
-    key = (session, id(summarize))
+    key = (session, _known_by(summarize))
     turn = turns.get(key)
     if turn is None:
         turn = turns[key] = asyncio.Lock()
     return turn
+
+
+def _known_by(summarize: Summarize) -> Hashable:
+    """Return what tells a summariser from others: a method is a new object at each look, but equal.
+
+    One that can not be hashed is known by its number, and kept by whoever calls it.
+    """
+    try:
+        hash(summarize)
+    except TypeError:
+        return id(summarize)
+    return summarize
 
 
 def _pauses_of(appending: Appending) -> Pauses:
@@ -250,7 +286,7 @@ def _pauses_of(appending: Appending) -> Pauses:
 
 
 _pauses: WeakKeyDictionary[Appending, Pauses] = WeakKeyDictionary()
-_Turns = WeakValueDictionary[tuple[str, int], asyncio.Lock]
+_Turns = WeakValueDictionary[tuple[str, Hashable], asyncio.Lock]
 _turns: WeakKeyDictionary[Appending, _Turns] = WeakKeyDictionary()
 
 
@@ -274,15 +310,13 @@ def _candidate(event: Event) -> _Candidate | None:
     return _Candidate(Summary(text=text, covers=covers, seq=event.seq, at=event.at), covers_id)
 
 
-async def _asked(
-    id: str, summarize: Summarize, previous: str | None, messages: list[Message], seconds: float
-) -> str:
-    """Return what the summariser makes of the messages, or raise `SummaryFailed`.
+async def _asked(id: str, call: Coroutine[Any, Any, object], seconds: float) -> str:
+    """Return the text that a call of a summariser comes to, or raise `SummaryFailed`.
 
     It runs in a task of its own, so that its cancellation is told from the caller's, and it is
     not waited for beyond its time, whatever it does.
     """
-    task = asyncio.ensure_future(_called(summarize, previous, messages))
+    task = asyncio.ensure_future(call)
     try:
         await asyncio.wait([task], timeout=seconds)
     finally:
@@ -302,7 +336,16 @@ async def _asked(
     return text
 
 
-async def _called(summarize: Summarize, previous: str | None, messages: list[Message]) -> object:
+async def _called(
+    of: tuple[Appending, str],
+    summarize: Summarize,
+    previous: str | None,
+    messages: list[Message],
+) -> object:
+    """Call a summariser, in a task of its own."""
+    task = asyncio.current_task()
+    assert task is not None  # it was made for this
+    _summarising.set((*_summarising.get(), (*of, task)))
     if inspect.iscoroutinefunction(summarize) or inspect.iscoroutinefunction(
         getattr(summarize, "__call__", None)  # noqa: B004 - an object may be async to call
     ):

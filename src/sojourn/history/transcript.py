@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sojourn.events import events_from
 from sojourn.history.messages import MESSAGE, Message, Numbered, is_preamble, messages_in, numbered
 from sojourn.limits import EVENTS_PAGE
+from sojourn.session import Session
 from sojourn.store import Ends, EventQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sojourn.history.windows import Window
-    from sojourn.model import Entry
+    from sojourn.model import Entry, Event
     from sojourn.reading import Reading
 
 PREAMBLE_PAGE = 4
@@ -59,10 +61,14 @@ class Glimpse(NamedTuple):
 class Transcript:
     """The messages of one session, read when asked for."""
 
-    def __init__(self, reading: Reading, id: str, *, expired: bool) -> None:
-        """`expired` also reads a session past its deadline. Reads raise `NotFound`."""
+    def __init__(self, reading: Reading, target: Session | str, *, expired: bool) -> None:
+        """`expired` also reads a session past its deadline.
+
+        Reads raise `NotFound`, given a copy also for a later session with its id.
+        """
         self._reading = reading
-        self._id = id
+        self._id = target.id if isinstance(target, Session) else target
+        self._epoch = target.epoch if isinstance(target, Session) else None
         self._expired = expired
 
     async def all(self) -> list[Message]:
@@ -154,9 +160,15 @@ class Transcript:
             whole = len(page) < further
             further = min(2 * further, EVENTS_PAGE)
 
+    async def events(self, window: EventQuery) -> list[Event]:
+        """Return events of any kind."""
+        return events_from(await self._entries(window))
+
     async def _read(self, window: EventQuery) -> list[Numbered]:
         entries = await self._entries(window)
         return numbered(entries, messages_in(entries))
 
     async def _entries(self, window: EventQuery) -> Sequence[Entry]:
-        return await self._reading.entries(self._id, window, expired=self._expired)
+        return await self._reading.entries(
+            self._id, window, expired=self._expired, epoch=self._epoch
+        )
