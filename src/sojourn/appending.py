@@ -51,11 +51,8 @@ class Appending:
         """Commit events with their deltas; return them as stored, partial ones as given."""
         if conflict != "merge":
             check_policy(conflict)
-        whole = _whole(events)
+        whole = _whole(events, state)
         if not whole:
-            if state:
-                reason = "no state is stored with partial events: save it, or give a whole event"
-                raise InvalidQuery("state", reason)
             return list(events)
         context = self._context
         now = context.now()
@@ -172,8 +169,12 @@ class Appending:
         ]
 
 
-def _whole(events: Sequence[Event]) -> list[Event]:
-    """Return the events that are to be stored. Raises `InvalidQuery` for none, or a non-event."""
+def _whole(events: Sequence[Event], state: Mapping[str, Any] | None = None) -> list[Event]:
+    """Return the events that are to be stored.
+
+    Raises `InvalidQuery` for none, for a non-event, and for state without an event to store it
+    with.
+    """
     if not events:
         raise InvalidQuery("event", "give at least one event")
     whole: list[Event] = []
@@ -182,6 +183,9 @@ def _whole(events: Sequence[Event]) -> list[Event]:
             raise InvalidQuery("event", f"give an Event, not {type(event).__name__}")
         if not event.partial:
             whole.append(event)
+    if state and not whole:
+        reason = "no state is stored with partial events: save it, or give a whole event"
+        raise InvalidQuery("state", reason)
     return whole
 
 
