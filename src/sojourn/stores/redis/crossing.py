@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sojourn.errors import Unavailable
 from sojourn.lifecycle import OVER
 from sojourn.stores.redis import rows
 from sojourn.stores.redis.client import FIRST_REST, Call, check
 from sojourn.stores.redis.errands import Box, Errand, to_errand
 from sojourn.stores.redis.request import Request
+from sojourn.stores.redis.room import removes
 from sojourn.stores.redis.spots import token_for, token_of
 
 if TYPE_CHECKING:
@@ -180,14 +182,29 @@ class Crossing:
                 _Look(self._keys, box, texts, done, wholly=wholly, again=box in late)
                 for box, texts, done in zip(boxes, replies[::2], replies[1::2], strict=True)
             ]
-            for look in looks:
-                look.late = _NOT_YET in await self._write(look.deliveries, deadline)
-            sweeps = [look.sweep() for look in looks if not look.late]
+            refusals = [
+                refused for look in looks if (refused := await self._deliver(look, deadline))
+            ]
+            sweeps = [look.sweep() for look in looks if look.is_done]
             await self._write([sweep for sweep in sweeps if sweep is not None], deadline)
+            if refusals:
+                raise refusals[0]
             boxes = [look.box for look in looks if look.late or look.is_full]
             late = {look.box for look in looks if look.late}
             if late:  # a slot is on its way to another node, or a master was lost
                 rest = await self._client.rest(rest, deadline, None)
+
+    async def _deliver(self, look: _Look, deadline: float) -> Unavailable | None:
+        """Do what was found in an outbox; return what has kept it from being done.
+
+        The others go on: what is only to be removed must not wait for what a full server refuses.
+        """
+        try:
+            look.late = _NOT_YET in await self._write(look.deliveries, deadline)
+        except Unavailable as error:
+            return error
+        look.is_done = not look.late
+        return None
 
     async def _write(self, calls: Sequence[Call], deadline: float) -> list[Reply]:
         replies = await self._client.run(calls, deadline, lane="write", replicas=self._replicas)
@@ -221,8 +238,10 @@ class _Look:
     ) -> None:
         self.box = box
         self.late = False
+        self.is_done = False
         self.is_full = len(texts) == MOST_ERRANDS
         self._keys = keys
+        self._wholly = wholly
         self._keep = 0 if wholly else box.keep
         self._count = len(texts)
         self._last = to_errand(texts[-1]).n if texts else 0
@@ -244,6 +263,9 @@ class _Look:
         marks, mark = self._keys.marks(errand.to), self._keys.mark(self.box)
         request.check("undone", marks, mark, errand.n)
         request.check("reached", marks, mark, before)
+        # Who forgets a user can not wait for what else there is to be done about tiers.
+        if self._wholly or removes(errand.do):
+            request.make_room(marks)
         request.do("HSET", marks, mark, errand.n)
         for name, key, *arguments in errand.do:
             request.do(name, key, *arguments)
@@ -254,5 +276,7 @@ class _Look:
         if not self.deliveries and self._count <= self._keep:
             return None
         request = Request(self.box.route)
-        request.do_on("swept", self._keys.outbox(self.box), self._last, self._keep)
+        outbox, sent = self._keys.outbox(self.box)
+        request.make_room(sent)
+        request.do_on("swept", (outbox, sent), self._last, self._keep)
         return request.call()

@@ -21,6 +21,7 @@ from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import About, Box, Draft
 from sojourn.stores.redis.plain import is_plain, plain_call
 from sojourn.stores.redis.request import Request
+from sojourn.stores.redis.room import make_room, takes_away
 from sojourn.stores.redis.routes import Route
 from sojourn.stores.redis.rows import Row, Unreadable
 from sojourn.stores.redis.spots import (
@@ -114,7 +115,13 @@ class Foreman:
 
     def jobs(self, units: Iterable[Unit], known: Known) -> list[Job]:
         """Return a job for each unit."""
-        return [self._plain(unit) or _Making(self, known, unit).job() for unit in units]
+        return [self._plain(unit) or self._made(unit, known) for unit in units]
+
+    def _made(self, unit: Unit, known: Known) -> Job:
+        making = _Making(self, known, unit)
+        if takes_away(unit):
+            make_room(making.main, self._keys, unit.key)
+        return making.job()
 
     def begun(self, unit: Unit, known: Known) -> tuple[Job, Request]:
         """Return a job that more is added to, and the request that its call is made of."""

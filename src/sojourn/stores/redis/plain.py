@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sojourn.lifecycle import LIVE
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.keys import label_facet
@@ -34,6 +35,7 @@ def is_plain(unit: Unit, old: Header, new: Header, route: Route) -> bool:
     """Return whether a change leaves alone where a session is listed, and what it owns besides."""
     return (
         not unit.rest_changed
+        and new.phase in LIVE  # a full server has to take the rest: see `takes_away`
         and not (unit.documents or unit.guards)
         and (not unit.tiers or _are_near(unit.tiers, new, route))
         and unit.truncate_after is None

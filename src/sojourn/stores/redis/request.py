@@ -53,6 +53,16 @@ class Request:
         self._commands += (name, 1 + len(arguments), self._key(key), *arguments)
         self.commands += 1
 
+    def make_room(self, hash_key: str) -> None:
+        """Have a server do this though its memory is full; call it before any command is added.
+
+        Only the first write of a script is held against the memory that there is. So this one is
+        of a kind that is always let through, and changes nothing: no hash it is used on has such a
+        field.
+        """
+        assert not self.commands, "it is the first command that counts"
+        self.do("HDEL", hash_key, "")
+
     def do_on(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> None:
         """Add a command on several keys; only the script's own have several."""
         numbers = [self._key(key) for key in keys]
