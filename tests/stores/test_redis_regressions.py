@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from sojourn.errors import InvalidQuery
 from sojourn.limits import MAX_DOCUMENT
 from sojourn.model import Header
 from sojourn.store import Change, Delete, Due, Get, SupportsWatch
-from sojourn.stores.redis import RedisStore, routes, rows
+from sojourn.stores.redis import RedisStore, routes, rows, scripts
 from sojourn.stores.redis.inspection import faults_of
 from sojourn.stores.redis.options import parse
 from sojourn.stores.redis.plain import is_plain as really_plain
@@ -195,6 +196,58 @@ async def test_the_rights_that_the_documentation_names_are_enough(server: Server
     report = await check_store(lambda: open_store(url), laws=_SOME_LAWS)
     refused = list(server.raw("ACL", "LOG"))
     assert report.ok, f"{refused}\n{report}"
+
+
+DONE_WITHOUT = {
+    *(
+        "evalsha",
+        "script|load",
+        "hello",
+        "client|setname",
+        "select",
+        "ping",
+        "info",
+    ),  # said earlier
+    *("multi", "exec", "config|get", "wait", "asking", "cluster|slots"),  # not needed by all
+}
+"""Rights that are not looked at when a store is opened."""
+
+
+def test_every_right_that_a_script_needs_is_looked_at() -> None:
+    text = scripts.RIGHTS.text.decode()
+    looked_at = set(re.findall(r"'([a-z]+)(?: [^']*)?'", text))
+    assert looked_at == {name.removeprefix("+") for name in RIGHTS.split()} - DONE_WITHOUT
+    used = {
+        name.lower()
+        for script in scripts.ALL
+        for name in re.findall(r"redis\.call\('([A-Z]+)'", script.text.decode())
+    }
+    assert used <= looked_at
+
+
+@pytest.mark.parametrize("missing", ["zadd", "rpush", "publish", "script|load", "evalsha"])
+async def test_a_right_that_is_missing_is_said_before_anything_is_written(
+    server: Server, missing: str
+) -> None:
+    """A script that is refused a command half way would leave half, and remember it as done."""
+    rights = ("reset", "on", ">pw", "~half:*", "&half:*", *RIGHTS.split(), f"-{missing}")
+    server.ask("ACL", "SETUSER", "half", *rights)
+    server.ask("SCRIPT", "FLUSH")
+    store = open_store(f"redis://half:pw@127.0.0.1:{server.port}/?prefix=half&timeout=3600")
+    named = "" if missing in ("script|load", "evalsha") else rf": give it \+{missing} on"
+    with pytest.raises(Unavailable, match=f"has not the rights that are needed{named}"):
+        await store.open()
+    await store.close()
+    assert not list(server.raw("KEYS", "half:*"))
+
+
+@pytest.mark.parametrize("places", [("~other:*", "&half:*"), ("~half:*", "&other:*")])
+async def test_a_user_of_other_keys_is_told_so(server: Server, places: tuple[str, str]) -> None:
+    server.ask("ACL", "SETUSER", "half", "reset", "on", ">pw", *places, *RIGHTS.split())
+    store = open_store(f"redis://half:pw@127.0.0.1:{server.port}/?prefix=half&timeout=3600")
+    with pytest.raises(Unavailable, match=r"keys and channels that begin with half:"):
+        await store.open()
+    await store.close()
 
 
 @pytest.mark.parametrize("missing", ["multi", "exec"])

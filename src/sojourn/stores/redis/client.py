@@ -16,7 +16,7 @@ from redis.exceptions import ExecAbortError, ResponseError
 
 from sojourn.errors import Closed, Unavailable
 from sojourn.stores.redis import scripts, trouble
-from sojourn.stores.redis.routes import Route
+from sojourn.stores.redis.routes import TAGS, Route
 from sojourn.stores.redis.topology import Topology
 from sojourn.stores.redis.trouble import Kind
 from sojourn.stores.redis.wire import Command, LostError, Packed, Wire, packed
@@ -118,7 +118,9 @@ class Client:
 
     async def _check_servers(self, deadline: float) -> None:
         """Raise `Unavailable` for a server that is too old, or is not what the URL says."""
-        (facts,) = await self.ask([Call(0, ("INFO",))], deadline)
+        asked = Call(0, ("INFO",)), self._rights_call()
+        facts, missing = await self.run(asked, deadline)
+        check([facts])
         info = dict(line.partition(":")[::2] for line in facts.decode().splitlines())
         version = tuple(int(part) for part in info.get("redis_version", "0.0").split(".")[:2])
         if version < OLDEST:
@@ -131,9 +133,33 @@ class Client:
         if self.cluster and not clustered:
             reason = "it is not part of a cluster: write redis:// instead of redis+cluster://"
             raise Unavailable(self.name, reason)
+        self._check_rights(missing)
 
         if not self.cluster:
             self.on_disk = await self._writes_through(deadline)
+
+    def _rights_call(self) -> Call:
+        """Return the call that asks which commands the user may not run.
+
+        It has no key, so that any server answers, also one that is not what the URL says.
+        """
+        prefix = self.options.prefix
+        key, channel = f"{prefix}:{{{TAGS[0]}}}:rights", f"{prefix}:changed:rights"
+        return Call(0, ("EVALSHA", scripts.RIGHTS.sha, 0, key, channel))
+
+    def _check_rights(self, missing: Reply) -> None:
+        """Raise `Unavailable` for a user who lacks a right.
+
+        A script that was refused a command half way would leave a write half done.
+        """
+        check([missing])
+        if missing:
+            names = " ".join(f"+{name.decode()}" for name in missing)
+            reason = (
+                f"the user has not the rights that are needed: give it {names} on keys and "
+                f"channels that begin with {self.options.prefix}: (see Rights in docs/redis.md)"
+            )
+            raise Unavailable(self.name, reason)
 
     async def _writes_through(self, deadline: float) -> bool:
         """Return whether the server syncs each write before it acknowledges it, if it tells."""
@@ -366,6 +392,8 @@ class _Round:
     replicas: int
     error: Exception | None = None
     redirected: dict[int, Address] = field(default_factory=dict)
+    untaught: set[Wire] = field(default_factory=set)
+    """The connections whose server does not know a script."""
     go_on_at_once: bool = True
 
     async def run(self, numbers: Sequence[int], replies: list[Reply]) -> list[int]:
@@ -416,6 +444,27 @@ class _Round:
                 replies[number] = answer
             elif not self._take(number, answer, wire, replies):
                 left.append(number)
+        if wire in self.untaught:
+            return await self._teach(wire, left, replies)
+        return left
+
+    async def _teach(self, wire: Wire, left: list[int], replies: list[Reply]) -> list[int]:
+        """Tell a server the scripts; return what to send again: nothing if it may not be told."""
+        self.untaught.discard(wire)
+        load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
+        try:
+            answers = await wire.send(load, self.client.options.attempt)
+        except LostError as error:
+            self._pass_over(error)
+            return left
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                if trouble.kind_of(answer) is not Kind.FINAL:
+                    self._pass_over(answer)
+                    break
+                for number in left:
+                    replies[number] = self._mapped(answer)
+                return []
         return left
 
     async def _answers(self, wire: Wire, group: list[int]) -> list[Reply]:
@@ -451,8 +500,7 @@ class _Round:
         elif kind is Kind.ASK:
             self.redirected[number] = trouble.address_in(reply, wire.address)
         elif kind is Kind.UNKNOWN_SCRIPT:
-            load = [("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
-            wire.send(load, self.client.options.attempt).add_done_callback(_ignore)
+            self.untaught.add(wire)
         else:
             if kind is Kind.DEMOTED:
                 self.client.leave(wire.address, reply)

@@ -58,5 +58,8 @@ DUMP = _script("dump")
 CHANGE = _script("change")
 """What nearly every write does to a session."""
 
-ALL = (CHANGE, APPLY, LATEST, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP)
+RIGHTS = _script("rights")
+"""Which commands the user may not run."""
+
+ALL = (CHANGE, APPLY, LATEST, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP, RIGHTS)
 """What a server is told that does not know one of them."""
