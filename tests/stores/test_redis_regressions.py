@@ -676,6 +676,24 @@ async def test_an_index_that_does_not_agree_is_reported(server: Server) -> None:
         assert "log:default:gone is there without its session" in problems
 
 
+async def test_keys_of_others_under_our_prefix_are_left_alone(server: Server) -> None:
+    """They are neither wrong nor in the way, and stay when the store is dropped."""
+    place = f"{server.url}?prefix=shared"
+    rests = (b"other}:x", b"\xff\xfe}:x", b"021}:\xff", b"021", b"", b"}:session:a:b")
+    foreign = {b"shared:{" + rest for rest in rests}
+    with redis.Redis(port=server.port, protocol=2) as client:
+        for name in foreign:
+            client.set(name, "1")
+        async with SessionManager.open(place) as sessions:
+            await sessions.create(id="s", user="u")
+            store = sessions.store
+            assert isinstance(store, RedisStore)
+            assert await store.check() == []
+            assert "wrong" not in {one.verdict for one in await findings.redis(place)}
+            await store.drop()
+        assert set(client.scan_iter(match="shared:*")) == foreign
+
+
 async def test_damaged_events_and_documents_are_corrupt(server: Server) -> None:
     """Each says so by itself; the session around it can be read."""
     async with SessionManager.open(f"{server.url}?prefix=damaged") as sessions:

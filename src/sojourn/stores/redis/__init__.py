@@ -265,7 +265,7 @@ class RedisStore:
         return await self._inspector.check()
 
     async def drop(self) -> None:
-        """Remove the store: every key with its prefix; the store is opened for that.
+        """Remove the store: every key that it names; the store is opened for that.
 
         For places that were made to be tried out. Raises `Unavailable`.
         """

@@ -37,6 +37,8 @@ ORDERS = ("list", "due", "overdue")
 
 _SPECIAL = re.compile(r"([*?\[\]\\^-])")
 
+_ROUTE_OF = {tag: route for route, tag in enumerate(TAGS)}
+
 Version = tuple[int, int]
 """A version of a server, by which its releases are counted."""
 
@@ -167,10 +169,9 @@ class Inspector:
     async def drop(self) -> None:
         """Remove every key."""
         for route in self._where():
-            for head, inside in (await self._names(route)).items():
-                where = TAGS.index(_tag_of(head))
+            for where, inside in (await self._names(route)).items():
                 for at in range(0, len(inside), SCANNED):
-                    names = [head + name for name in inside[at : at + SCANNED]]
+                    names = [self._keys.head(where) + name for name in inside[at : at + SCANNED]]
                     await self._client.ask(
                         [Call(where, ("UNLINK", *names))], self._client.deadline()
                     )
@@ -179,26 +180,35 @@ class Inspector:
         problems: set[str] = set()
         for route in self._where():
             names = await self._names(route)
-            for head, inside in names.items():
-                problems |= await self._examine(TAGS.index(_tag_of(head)), inside)
+            for where, inside in names.items():
+                problems |= await self._examine(where, inside)
         return problems
 
-    async def _names(self, route: Route) -> dict[str, list[str]]:
-        """Return the keys of a server, without what stands before them, by that."""
+    async def _names(self, route: Route) -> dict[Route, list[str]]:
+        """Return our keys on a server by route, without what every key of a route begins with."""
         prefix = f"{self._keys.prefix}:{{"
         pattern = _SPECIAL.sub(r"\\\1", prefix) + "*"
-        found: dict[str, list[str]] = {}
+        found: dict[Route, set[str]] = {}
         cursor: bytes | int = 0
         while True:
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED)
             ((cursor, names),) = await self._client.ask(
                 [Call(route, command)], self._client.deadline()
             )
-            for name in {one.decode() for one in names}:
-                tag, _, rest = name.removeprefix(prefix).partition("}:")
-                found.setdefault(f"{prefix}{tag}}}:", []).append(rest)
+            for name in names:
+                where, rest = self._place_of(name)
+                if where is not None:
+                    found.setdefault(where, set()).add(rest)
             if int(cursor) == 0:
-                return {head: sorted(set(names)) for head, names in found.items()}
+                return {where: sorted(inside) for where, inside in found.items()}
+
+    def _place_of(self, name: bytes) -> tuple[Route | None, str]:
+        """Return the route of a key and the rest of its name; no route if it is somebody else's."""
+        try:
+            tag, end, rest = name.decode().removeprefix(f"{self._keys.prefix}:{{").partition("}:")
+        except UnicodeDecodeError:
+            return None, ""
+        return _ROUTE_OF.get(tag) if end else None, rest
 
     async def _examine(self, route: Route, names: Sequence[str]) -> set[str]:
         """Return what is wrong with the keys of one route."""
@@ -286,10 +296,6 @@ def _entries(name: str, reply: Reply) -> set[str]:
     if name.startswith("list:") and not name.endswith((":created", ":active")):
         return {f"{phase} {count}" for phase, count in pairs}
     return {f"{member} at {float(score):.17g}" for member, score in pairs}
-
-
-def _tag_of(head: str) -> str:
-    return head.rpartition("{")[2].partition("}")[0]
 
 
 def faults_of(name: str, release: str) -> tuple[str, ...]:
