@@ -91,6 +91,10 @@ def test_the_tags_are_spread_evenly_and_never_change() -> None:
         ("redis://h/x", "number of a database"),
         ("redis+cluster://h/1", "no numbered databases"),
         ("redis://a,b/", "redis+cluster"),
+        ("redis+cluster://a,,b/", "has no name"),
+        ("redis+cluster://a,:7000/", "has no name"),
+        ("redis://%2Ftmp%2Fredis.sock", "redis://localhost:port"),
+        ("redis://me:pw@%2ftmp%2fredis.sock/0", "redis://localhost:port"),
         ("redis://h:0/", "from 1 to 65535"),
         ("redis://h:x/", "from 1 to 65535"),
         ("redis://h/?replicas=-1", "replicas"),
@@ -157,6 +161,16 @@ async def test_a_wrong_password_is_said_at_once(server: Server) -> None:
         await store.close()
     async with SessionManager.open(f"redis://guest:right@127.0.0.1:{server.port}/?prefix=acl"):
         pass
+
+
+async def test_a_database_that_is_not_there_is_said_at_once(url: str) -> None:
+    """As long as a server may be away would be too long."""
+    host = url.partition("://")[2].partition(",")[0].rstrip("/")
+    what = "is not allowed in cluster" if "cluster" in url else "no database of this number"
+    store = open_store(f"redis://{host}/99?timeout=3600")
+    with pytest.raises(Unavailable, match=what):
+        await store.open()
+    await store.close()
 
 
 async def test_a_url_of_the_other_kind_is_refused(server: Server, url: str) -> None:

@@ -85,6 +85,8 @@ def parse(scheme: str, netloc: str, path: str, given: Mapping[str, str]) -> Opti
     servers = tuple(_server(place) for place in places.split(","))
     if len(servers) > 1 and not cluster:
         raise _unfit("several servers are a cluster: write redis+cluster://host:port,host:port")
+    if len(servers) > 1 and any(not place.partition(":")[0] for place in places.split(",")):
+        raise _unfit("a server between two commas has no name: write host:port,host:port")
     return Options(
         servers=servers,
         cluster=cluster,
@@ -112,6 +114,8 @@ def _server(place: str) -> tuple[str, int]:
         host, colon, port = host.removeprefix("["), *rest.partition(":")[1:]
     else:
         host, colon, port = place.partition(":")
+    if "/" in unquote(host):
+        raise _unfit("sockets of one machine are not spoken through: write redis://localhost:port")
     if not colon:
         return host or "localhost", PORT
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
