@@ -9,9 +9,12 @@ from urllib.parse import unquote, urlencode
 import msgspec
 
 from sojourn.errors import InvalidQuery
+from sojourn.stores.postgres.hosts import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from sojourn.stores.postgres.hosts import Place
 
 SCHEMA = "sojourn"
 """The schema that holds the tables, unless another one is named."""
@@ -51,16 +54,25 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: int = POOL_SIZE
     application_name: str = "sojourn"
     tls: str = ""
+    found: Found = msgspec.field(default_factory=Found)
 
     def __repr__(self) -> str:
         return f"<Address {self.shown}>"
 
-    def arguments(self) -> dict[str, Any]:
-        """Return what `asyncpg.connect` takes; what is left out it finds in the environment."""
+    def places(self) -> Sequence[Place | None]:
+        """Return the hosts with their ports; `None` alone leaves them to the driver."""
+        return list(zip(self.hosts, self.ports, strict=True)) or [None]
+
+    def arguments(self, place: Place | None = None) -> dict[str, Any]:
+        """Return what `asyncpg.connect` takes; what is left out it finds in the environment.
+
+        `place` is the one host to go to; without it, all of them are named.
+        """
+        hosts, ports = (self.hosts, self.ports) if place is None else ((place[0],), (place[1],))
         found: dict[str, Any] = {
             "dsn": f"postgresql://?{self.tls}" if self.tls else None,
-            "host": list(self.hosts) or None,
-            "port": list(self.ports) or None,
+            "host": list(hosts) or None,
+            "port": list(ports) or None,
             "user": self.user,
             "password": self.password,
             "database": self.database,

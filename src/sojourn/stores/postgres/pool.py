@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import asyncpg
 
 from sojourn.errors import Closed, ReadOnly, SojournError, Unavailable
+from sojourn.stores.postgres.hosts import first_there
 from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passes
 from sojourn.timeouts import Timeouts
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sojourn.stores.postgres.address import Address
+    from sojourn.stores.postgres.hosts import Place
 
 T = TypeVar("T")
 Connection = Any
@@ -235,13 +237,22 @@ async def connect_calmly(address: Address) -> Connection:
 
 
 async def connect(address: Address, settings: str = SETTINGS) -> Connection:
-    """Return a new connection. Raises what the driver does; the caller limits the time.
+    """Return a new connection to the host that is the primary. Raises what the driver does.
 
     `settings` are said once it is there: among the first words, a pooler refuses them. Behind a
     transaction pooler they are left out, as they would be said to one connection of many.
     """
+
+    def make(place: Place | None) -> Awaitable[Connection]:
+        return _made(address, settings, place)
+
+    return await first_there(address.places(), address.found, make, address.timeout)
+
+
+async def _made(address: Address, settings: str, place: Place | None) -> Connection:
+    """Return a connection to one host, or to what the driver finds; the caller limits the time."""
     try:
-        connection = await asyncpg.connect(**address.arguments(), timeout=address.timeout)
+        connection = await asyncpg.connect(**address.arguments(place), timeout=address.timeout)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise Unavailable(address.shown, f"it can not be connected to: {error}") from error
     try:
