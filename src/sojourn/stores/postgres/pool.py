@@ -47,8 +47,10 @@ FRESH_SECONDS = 1.0
 LEAVING_SECONDS = 0.5
 """How long a connection in the making that nobody wants is waited for before it is given up."""
 
-SETTINGS = "SET jit = off"
-"""The statements are short, and compiling them takes longer than running them."""
+SETTINGS = "SET jit = off; SET default_transaction_isolation = 'read committed'"
+"""The statements are short, and compiling them takes longer than running them. What waited for a
+lock has to see what its holder did, whatever the server, the database or the role has as default.
+"""
 
 
 class _Attempt(NamedTuple):
@@ -136,7 +138,7 @@ class Pool:
         """
         if not self._address.pooler or connection.is_in_transaction():
             return await work(connection)
-        async with connection.transaction():
+        async with connection.transaction(isolation="read_committed"):  # see `SETTINGS`
             return await work(connection)
 
     async def _take(self) -> Connection:

@@ -1,0 +1,92 @@
+"""A PostgreSQL store keeps what it promises, whatever its database or its role has as default."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from tests.servers.pgbouncer import PgBouncer
+
+from sojourn import Event, SessionManager, open_store
+from sojourn.stores.postgres.schema import LOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.servers.postgres import PostgresServer
+
+DATABASE = "defaults"
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[Callable[[str, str], None]]:
+    """An empty database; called, it gives it a default for those who connect from now on."""
+
+    async def told(*statements: str) -> None:
+        db = await asyncpg.connect(postgres.url())
+        for statement in statements:
+            await db.execute(statement)
+        await db.close()
+
+    drop = f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"
+    asyncio.run(told(drop, f"CREATE DATABASE {DATABASE}"))
+    yield lambda name, value: asyncio.run(told(f"ALTER DATABASE {DATABASE} SET {name} = '{value}'"))
+    asyncio.run(told(drop))
+
+
+def url_of(server: PostgresServer | PgBouncer, **options: object) -> str:
+    """Return the URL of a store in the database with the defaults."""
+    return server.url(**options).replace("/postgres?", f"/{DATABASE}?")
+
+
+async def connected(postgres: PostgresServer) -> Any:
+    """Return a plain connection to that database."""
+    return await asyncpg.connect(postgres.url().replace("/postgres", f"/{DATABASE}"))
+
+
+async def until_some_wait(db: Any, number: int) -> None:
+    """Return once so many connections wait for an advisory lock."""
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    async with asyncio.timeout(60):
+        while await db.fetchval(query) < number:
+            pass
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("pooler", [False, True])
+def test_many_that_start_at_once_make_the_schema_once(
+    postgres: PostgresServer, database: Callable[[str, str], None], level: str, *, pooler: bool
+) -> None:
+    """Those that wait for the one that makes it have to see it once they go on."""
+    database("default_transaction_isolation", level)
+    if not pooler:
+        asyncio.run(start_together(postgres, url_of(postgres, schema="made", timeout=60)))
+        return
+    with PgBouncer(postgres, "transaction") as bouncer:
+        url = url_of(bouncer, schema="made", timeout=60, pooler="transaction")
+        asyncio.run(start_together(postgres, url))
+
+
+async def start_together(postgres: PostgresServer, url: str) -> None:
+    db = await connected(postgres)
+    stores = [open_store(url) for _ in range(3)]
+    async with db.transaction():
+        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK}, hashtext('made'))")
+        opening = [asyncio.ensure_future(store.open()) for store in stores]
+        await until_some_wait(db, len(stores))
+    await asyncio.gather(*opening)
+    await db.close()
+    await write_together(url)
+    for store in stores:
+        await store.close()
+
+
+async def write_together(url: str) -> None:
+    """Many who write the same session get through, as they do under the usual default."""
+    async with SessionManager.open(url) as here, SessionManager.open(url) as there:
+        await here.create(id="s")
+        several = [each.append("s", Event(kind="n")) for each in (here, there) for _ in range(10)]
+        await asyncio.gather(*several)
+        assert [event.seq for event in await here.events("s")] == list(range(1, 21))
