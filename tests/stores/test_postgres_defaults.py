@@ -10,7 +10,9 @@ import pytest
 from tests.servers.pgbouncer import PgBouncer
 
 from sojourn import Event, SessionManager, open_store
-from sojourn.stores.postgres.schema import LOCK
+from sojourn.stores.postgres.schema import LOCK, sql
+from sojourn.stores.postgres.writing import LAST
+from sojourn.transfer import copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,3 +92,71 @@ async def write_together(url: str) -> None:
         several = [each.append("s", Event(kind="n")) for each in (here, there) for _ in range(10)]
         await asyncio.gather(*several)
         assert [event.seq for event in await here.events("s")] == list(range(1, 21))
+
+
+# --- durable, and relaxed -----------------------------------------------------------------------
+
+SPY = """
+CREATE TABLE public.told(named text, setting text);
+CREATE FUNCTION public.tell() RETURNS trigger LANGUAGE plpgsql AS $body$ BEGIN
+    INSERT INTO public.told VALUES (TG_TABLE_NAME, current_setting('synchronous_commit'));
+    RETURN NULL;
+END $body$;
+"""
+"""Notes what each transaction is committed with."""
+
+WATCHED = ("apps", "documents", "events", "operations", "sessions", "tiers", "writers")
+
+
+@pytest.mark.parametrize("durability", ["durable", "relaxed"])
+@pytest.mark.parametrize("default", ["off", "local", "remote_write", "on", "remote_apply"])
+def test_every_write_is_acknowledged_as_it_was_asked_for(
+    postgres: PostgresServer, database: Callable[[str, str], None], default: str, durability: str
+) -> None:
+    database("synchronous_commit", default)
+    url = url_of(postgres, durability=durability)
+    found = asyncio.run(committed_with(postgres, url))
+    wanted = "off" if durability == "relaxed" else "on"
+    if (default, wanted) == ("remote_apply", "on"):
+        wanted = "remote_apply"  # which is more than is asked for
+    assert {name for name, _ in found} == set(WATCHED)
+    assert {setting for _, setting in found} == {wanted}, found
+
+
+async def committed_with(postgres: PostgresServer, url: str) -> set[tuple[str, str]]:
+    """Make all kinds of writes; return what each table was committed with."""
+    async with SessionManager.open(url) as sessions:
+        db = await connected(postgres)
+        await db.execute(SPY)
+        for table in WATCHED:
+            await db.execute(
+                f"""CREATE CONSTRAINT TRIGGER tell AFTER INSERT OR UPDATE ON sojourn.{table}
+                DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.tell()"""
+            )
+        session = await sessions.create(id="s", user="u", state={"user:x": 1, "app:y": 1})
+        session.state["n"] = 1
+        await sessions.save(session)  # alone
+        await asyncio.gather(*(sessions.append("s", Event(kind="n")) for _ in range(9)))
+        await sessions.documents("s").put("c", "k", b"x")
+        await put_elsewhere(url)
+        await sessions.delete("s")
+        await sessions.forget("u")
+        if "relaxed" not in url:  # what was written is told only once that is durable
+            await db.fetch(sql(LAST, open_store(url)._address), b"somebody")  # type: ignore[attr-defined]  # its own
+        found = {(name, value) for name, value in await db.fetch("SELECT * FROM public.told")}
+        await db.close()
+    return found
+
+
+async def put_elsewhere(url: str) -> None:
+    """Put sessions and what they share from another store."""
+    source, target = open_store("memory://"), open_store(url)
+    for store in (source, target):
+        await store.open()
+    sessions = SessionManager(source, app="other")
+    await sessions.create(id="s", user="u", state={"user:x": 1, "app:y": 1})
+    await sessions.documents().put("c", "k", b"x")
+    copied = await copy(source, target)
+    assert copied.put == 1
+    for store in (source, target):
+        await store.close()

@@ -272,7 +272,8 @@ class PostgresStore:
     async def restore_shared(self, restore: RestoreShared, /) -> None:
         """Put tiers and documents of an app."""
         self._lifetime.check()
-        put = self._pool.run(lambda db: sharing.restore(self._reader, db, restore))
+        relaxed = self._address.durability == "relaxed"
+        put = self._pool.run(lambda db: sharing.restore(self._reader, db, restore, relaxed=relaxed))
         await _final(put)
 
     def subscribe(self, app: str, id: str, /) -> Wakeup:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sojourn.stores.postgres import rows
+from sojourn.stores.postgres.durability import chosen
 
 if TYPE_CHECKING:
     from sojourn.stores.planning import Unit
@@ -55,12 +56,10 @@ shared AS (
     ON CONFLICT (app, owner, digest) DO UPDATE SET value = excluded.value)"""
 """One key, as most commits have: an array is dear to read, and dearer for the driver to write."""
 
-_DONE = """
-SELECT s.row, CASE WHEN $3 THEN set_config('synchronous_commit', 'off', true)
-        WHEN current_setting('synchronous_commit') = 'off'
-        THEN set_config('synchronous_commit', 'on', true) END,
-    (SELECT {s}.notify_1(ARRAY[s.row]) WHERE EXISTS (
-        SELECT FROM {s}.listeners AS l WHERE l.until > clock_timestamp()))
+_DONE = f"""
+SELECT s.row, {chosen("$3")},
+    (SELECT {{s}}.notify_1(ARRAY[s.row]) WHERE EXISTS (
+        SELECT FROM {{s}}.listeners AS l WHERE l.until > clock_timestamp()))
 FROM s"""
 
 _EVENT_FROM = 17

@@ -7,6 +7,8 @@ after a reply was lost, gets the same answer.
 
 from __future__ import annotations
 
+from sojourn.stores.postgres.durability import STATEMENTS
+
 KEPT = "1 hour"
 """How long the result of a removal is kept: retries come within seconds."""
 
@@ -59,23 +61,18 @@ BEGIN
 END $body$;
 """
 
-BEGIN_ONCE = """
-CREATE FUNCTION {s}.begin_once_1(named bytea, relaxed boolean, OUT fresh boolean, OUT result text)
+BEGIN_ONCE = f"""
+CREATE FUNCTION {{s}}.begin_once_1(named bytea, relaxed boolean, OUT fresh boolean, OUT result text)
 LANGUAGE plpgsql AS $body$
-BEGIN
-    IF relaxed THEN
-        PERFORM set_config('synchronous_commit', 'off', true);
-    ELSIF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
-    INSERT INTO {s}.operations(op, at) VALUES (named, clock_timestamp()) ON CONFLICT DO NOTHING;
+BEGIN{STATEMENTS}
+    INSERT INTO {{s}}.operations(op, at) VALUES (named, clock_timestamp()) ON CONFLICT DO NOTHING;
     fresh := FOUND;
     IF NOT fresh THEN
-        SELECT o.result INTO result FROM {s}.operations AS o WHERE o.op = named;
+        SELECT o.result INTO result FROM {{s}}.operations AS o WHERE o.op = named;
     END IF;
 END $body$;
-CREATE FUNCTION {s}.end_once_1(named bytea, outcome text) RETURNS text LANGUAGE sql AS $body$
-    UPDATE {s}.operations SET result = outcome WHERE op = named RETURNING result;
+CREATE FUNCTION {{s}}.end_once_1(named bytea, outcome text) RETURNS text LANGUAGE sql AS $body$
+    UPDATE {{s}}.operations SET result = outcome WHERE op = named RETURNING result;
 $body$;
 """
 """Around everything that must be done once: whoever comes with the same name gets its result."""

@@ -9,6 +9,7 @@ from sojourn.errors import InvalidCursor, TooLarge
 from sojourn.limits import DUMP_BYTES, MAX_STATE
 from sojourn.store import Shared, Tier
 from sojourn.stores.postgres import rows
+from sojourn.stores.postgres.durability import chosen
 from sojourn.stores.postgres.restoring import KEEP_DOCUMENT, REPLACE_DOCUMENT, document_values
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ _DOCUMENTS = f"""SELECT {rows.of("d", rows.DOCUMENT)}, d.body FROM (
         AND (o.collection, o.row) > ($2, $3) AND (o.expires_at IS NULL OR o.expires_at > $4)
         ORDER BY o.collection, o.row LIMIT $5) AS d
     WHERE d.before <= $6 ORDER BY d.collection, d.row"""
-_LOCK = """INSERT INTO {s}.apps(app, row) VALUES ($1, nextval('{s}.row_numbers'))
-    ON CONFLICT (app) DO UPDATE SET row = apps.row RETURNING row"""
+_LOCK = f"""INSERT INTO {{s}}.apps(app, row) VALUES ($1, nextval('{{s}}.row_numbers'))
+    ON CONFLICT (app) DO UPDATE SET row = apps.row RETURNING row, {chosen("$2")}"""
 _TIER = """INSERT INTO {s}.tiers(app, owner, digest, name, value)
     SELECT $1, $2, t.* FROM unnest($3::bytea[], $4::text[], $5::text[]) AS t ORDER BY 3
     ON CONFLICT DO NOTHING"""
@@ -91,10 +92,15 @@ async def _documents(
     return documents, f"d:{documents[-1].number}:{documents[-1].collection}"
 
 
-async def restore(reader: Reader, db: Connection, given: RestoreShared) -> None:
-    """Put tiers and documents; see `SupportsTransfer.restore_shared`."""
+async def restore(reader: Reader, db: Connection, given: RestoreShared, *, relaxed: bool) -> None:
+    """Put tiers and documents; see `SupportsTransfer.restore_shared`.
+
+    `relaxed` is what holds where nothing is asked for.
+    """
+    if given.durability is not None:
+        relaxed = given.durability == "relaxed"
     async with db.transaction():
-        (owner_row,) = await db.fetchrow(reader.sql(_LOCK), given.app)
+        owner_row, _ = await db.fetchrow(reader.sql(_LOCK), given.app, relaxed)
         for item in given.items:
             if isinstance(item, Tier):
                 await _restore_tier(reader, db, given, item)

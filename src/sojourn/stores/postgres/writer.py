@@ -208,7 +208,7 @@ class Writer:
         async def work(db: Connection) -> tuple[Plan, Sequence[Unit], _Applied]:
             async with db.transaction():
                 if tried:
-                    batch, moved, rows = await db.fetchrow(self._last, self._name)
+                    batch, moved, rows, _ = await db.fetchrow(self._last, self._name)
                     if batch in tried:
                         return *tried[batch], _Applied(set(moved), rows)
                 made = await self._read_and_plan(

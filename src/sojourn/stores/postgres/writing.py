@@ -9,6 +9,8 @@ each other.
 
 from __future__ import annotations
 
+from sojourn.stores.postgres.durability import STATEMENTS, chosen
+
 PARAMETERS: tuple[tuple[str, str], ...] = (
     ("writer", "bytea"),
     ("batch", "bigint"),
@@ -74,11 +76,6 @@ PARAMETERS: tuple[tuple[str, str], ...] = (
 _ROW = "coalesce({0}_row, rows[{0}_new])"
 
 _CHECK = """
-    IF relaxed THEN
-        PERFORM set_config('synchronous_commit', 'off', true);
-    ELSIF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
     UPDATE {s}.writers AS w SET batch = $2, at = clock_timestamp(), moved = NULL, rows = NULL
         WHERE w.writer = $1 AND w.batch < $2;
     IF NOT FOUND THEN
@@ -355,7 +352,9 @@ SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off"""
 """Plan each statement once, for few rows by index: planning costs more than running them, and a
 plan that was made while a table was empty would read all of it later."""
 
-_BODY = f"{_CHECK}{_CREATE}{_UPDATE}{_REST}{_EVENTS}{_TIERS}{_DOCUMENTS}{_COUNTS}{_FINISH}"
+_BODY = (
+    f"{STATEMENTS}{_CHECK}{_CREATE}{_UPDATE}{_REST}{_EVENTS}{_TIERS}{_DOCUMENTS}{_COUNTS}{_FINISH}"
+)
 
 NOTIFY = """
 CREATE FUNCTION {s}.notify_1(changed bigint[]) RETURNS void LANGUAGE plpgsql AS $body$
@@ -408,8 +407,9 @@ CALL = (
 )
 """How a batch is written."""
 
-LAST = """INSERT INTO {s}.writers AS w (writer, batch, at) VALUES ($1, 0, clock_timestamp())
+LAST = f"""INSERT INTO {{s}}.writers AS w (writer, batch, at) VALUES ($1, 0, clock_timestamp())
     ON CONFLICT (writer) DO UPDATE SET at = excluded.at
-    RETURNING w.batch, coalesce(w.moved, '{}'), coalesce(w.rows, '{}')"""
+    RETURNING w.batch, coalesce(w.moved, '{{}}'), coalesce(w.rows, '{{}}'), {chosen("false")}"""
 """What came of the last batch of a writer. It is an update, so it waits for the end of a call that
-is still under way on a connection that was lost, and none that comes late gets past it."""
+is still under way on a connection that was lost, and none that comes late gets past it. What it
+tells to be written is durable: it waits for that, too."""
