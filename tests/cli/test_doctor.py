@@ -9,6 +9,7 @@ import shlex
 import shutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 import apsw
 import pytest
@@ -202,6 +203,94 @@ def test_what_this_user_may_not_do_is_wrong(
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     found = list(findings.permissions(database))
     assert [one.verdict for one in found] == ["wrong", "wrong"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of a store, closed to others with all that is in it, where others can get."""
+    path = tmp_path / "a pp"
+
+    async def fill() -> None:
+        async with SessionManager.open(f"file://{quote(str(path))}") as sessions:
+            await sessions.create(id="s")
+
+    asyncio.run(fill())
+    for each in (path, *path.rglob("*")):
+        each.chmod(0o700 if each.is_dir() else 0o600)
+    tmp_path.chmod(0o755)
+    return path
+
+
+def folder_finding(folder: Path) -> findings.Finding:
+    """Return what is said of a folder; the other finding is of the one around it."""
+    found, around = findings.folder_permissions(folder)
+    assert (found.check, around.check, around.verdict) == ("permissions", "folder", "ok")
+    return found
+
+
+@pytest.mark.parametrize("mode", [0o704, 0o705, 0o751])
+def test_a_folder_that_lets_others_in_is_worth_a_look(folder: Path, mode: int) -> None:
+    """Also one that they can only pass through: they may know what is called how inside."""
+    assert folder_finding(folder).verdict == "ok"
+    folder.chmod(mode)
+    found = folder_finding(folder)
+    assert found.verdict == "warning"
+    assert shlex.split(found.step) == ["chmod", "-R", "o-rwx", str(folder)]
+    folder.parent.chmod(0o700)
+    assert folder_finding(folder).verdict == "ok"
+
+
+def test_what_is_open_inside_a_folder_is_found(folder: Path) -> None:
+    """However deep, unless a folder above it is closed; what can be changed is the worst."""
+    shard = next((folder / "apps").iterdir())
+    file = min(each for each in shard.iterdir() if each.is_file())
+    folder.chmod(0o701)
+    (folder / "apps").chmod(0o701)
+    for path, mode in ((shard, 0o701), (file, 0o606)):
+        assert (
+            folder_finding(folder).found == "drwx-----x: everybody on this machine can get into it"
+        )
+        path.chmod(mode)
+    found = folder_finding(folder)
+    inside = file.relative_to(folder)
+    assert (found.verdict, found.found) == (
+        "wrong",
+        f"drwx-----x: everybody on this machine can change {inside} inside",
+    )
+    file.chmod(0o604)
+    found = folder_finding(folder)
+    assert found.verdict == "warning"
+    assert found.found.endswith(f"can get into it, and read {inside} inside")
+    shard.chmod(0o707)
+    assert folder_finding(folder).verdict == "wrong"
+    folder.chmod(0o700)
+    assert folder_finding(folder).verdict == "ok"
+
+
+def test_a_folder_that_everybody_can_change_is_wrong(folder: Path, sojourn: Runner) -> None:
+    folder.chmod(0o703)
+    done = sojourn("doctor", f"file://{quote(str(folder))}", "--json")
+    assert (done.code, verdicts(done)["permissions"]) == (1, "wrong")
+    assert f"try: chmod -R o-rwx '{folder}'" in done.err
+
+
+def test_a_folder_is_not_looked_through_without_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link says nothing, and what is not looked at does not turn a warning into an all-clear."""
+    folder.chmod(0o755)
+    (folder / "a").symlink_to("nowhere")
+    for name in ("b", "c", "d"):
+        (folder / name).touch()
+        (folder / name).chmod(0o644)
+    found = folder_finding(folder)
+    assert found.found.endswith("can read it, and read b and 2 more inside")
+    monkeypatch.setattr(findings, "INSIDE_MOST", 2)
+    found = folder_finding(folder)
+    assert found.verdict == "warning"
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert next(findings.folder_permissions(folder)).verdict == "wrong"
+    assert next(findings.folder_permissions(folder / "none")).verdict == "wrong"
 
 
 def test_a_file_beside_of_another_user_is_found(

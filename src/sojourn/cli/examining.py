@@ -103,7 +103,7 @@ def _file_findings(path: Path) -> list[Finding]:
 def _folder_findings(folder: Path) -> list[Finding]:
     return [
         findings.folder_of_files(folder),
-        *findings.permissions(folder),
+        *findings.folder_permissions(folder),
         findings.space(folder),
     ]
 

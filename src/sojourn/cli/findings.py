@@ -36,6 +36,9 @@ DUE_MICROSECONDS = 600 * 1_000_000
 CONNECTIONS_MOST = 0.8
 """Part of a server's connections in use above which the next ones may be refused."""
 
+INSIDE_MOST = 100_000
+"""Files and folders of a store that are looked at for who may get at them: a second's work."""
+
 BESIDE = ("-wal", "-shm", "-gate")
 """What the files beside a SQLite file end with."""
 
@@ -139,6 +142,76 @@ def permissions(path: Path) -> Iterator[Finding]:
         yield Finding("permissions", "ok", mode)
     yield _folder(path.absolute().parent)
     yield from _beside(path, about)
+
+
+def folder_permissions(path: Path) -> Iterator[Finding]:
+    """Yield who may read and write the folder of a store, what is inside it, and its folder."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        yield troubled("permissions", error)
+        return
+    yield _folder_of_store(path, about.st_mode)
+    yield _folder(path.absolute().parent)
+
+
+def _folder_of_store(path: Path, bits: int) -> Finding:
+    """Return what others may do in the folder of a store.
+
+    Its own mode does not say it all: who may only pass through it (x) opens every path inside that
+    is open itself, and what is writable in there is, whatever the folder forbids.
+    """
+    mode = stat.filemode(bits)
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        step = "run this as the owner of the folder"
+        return Finding("permissions", "wrong", f"{mode}: not readable and writable here", step)
+    step = f"chmod -R o-rwx {quote(str(path))}"
+    if bits & stat.S_IWOTH:
+        reason = f"{mode}: everybody on this machine can change it"
+        return Finding("permissions", "wrong", reason, step)
+    if not bits & (stat.S_IROTH | stat.S_IXOTH) or _closed(path.absolute().parent):
+        return Finding("permissions", "ok", mode)
+    inside = [] if not bits & stat.S_IXOTH else list(_open_to_others(path))
+    changeable = [each for each, about in inside if about & stat.S_IWOTH]
+    if changeable:
+        reason = f"{mode}: everybody on this machine can change {_counted(changeable, path)}"
+        return Finding("permissions", "wrong", reason, step)
+    reading = "read" if bits & stat.S_IROTH else "get into"
+    reason = f"{mode}: everybody on this machine can {reading} it"
+    if inside:
+        reason += f", and read {_counted([each for each, _ in inside], path)}"
+    return Finding("permissions", "warning", reason, step)
+
+
+def _counted(paths: list[str], top: Path) -> str:
+    more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+    return f"{os.path.relpath(paths[0], top)}{more} inside"
+
+
+def _open_to_others(top: Path) -> Iterator[tuple[str, int]]:
+    """Yield the files and folders that others can read, list or change, and their modes."""
+    folders, seen = [str(top)], 0
+    while folders and seen < INSIDE_MOST:
+        try:
+            entries = sorted(os.scandir(folders.pop()), key=lambda entry: entry.name)
+        except OSError:  # it has just been removed; what is in use changes
+            continue
+        for entry in entries[: INSIDE_MOST - seen]:
+            seen += 1
+            mode = _mode_of(entry)
+            if mode & (stat.S_IROTH | stat.S_IWOTH):
+                yield entry.path, mode
+            if stat.S_ISDIR(mode) and mode & stat.S_IXOTH:
+                folders.append(entry.path)
+
+
+def _mode_of(entry: os.DirEntry[str]) -> int:
+    """Return the mode of what is in a folder; 0 for a link, whose own says nothing."""
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except OSError:  # it has just been removed
+        return 0
+    return 0 if stat.S_ISLNK(mode) else mode
 
 
 def _closed(folder: Path) -> bool:
