@@ -50,6 +50,10 @@ def test_json_is_printable_and_reads_back(value: object) -> None:
     assert text.isprintable()
     assert json.loads(text) == value
     assert json.loads(json_text(value, indent=2)) == value
+    plain = json_text(value, plain=True)
+    assert plain.isascii()
+    assert plain.isprintable()
+    assert json.loads(plain) == value
 
 
 @given(SHOWN, st.integers(0, 40), st.booleans())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -259,6 +260,21 @@ def test_a_terminal_without_unicode_gets_ascii(
     )
     assert done.code == 0
     assert "CREATED -SPAWN-> SPAWNING -ACTIVATE-> [ACTIVE]" in done.out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_reads_back_whatever_the_encoding(
+    database: Path, sojourn: Runner, encoding: str
+) -> None:
+    """It is ASCII where the stream is not UTF-8: such letters are no reason for it to be none."""
+    id = "é 多 \U0001f600"
+    assert sojourn("fork", "s-1", "--id", id, *HERE).code == 0
+    given = {"PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
+    done = piped(database.parent, "show", id, "--json", *HERE, **given)
+    assert json.loads(done.out)["id"] == id
+    assert (id in done.out) == (encoding == "utf-8")
+    done = piped(database.parent, "ls", "--json", "--all", *HERE, **given)
+    assert id in [json.loads(line)["id"] for line in done.out.splitlines()]
 
 
 def test_ctrl_c_while_it_works_is_130(

@@ -36,9 +36,12 @@ def _escaped(char: str) -> str:
     return f"\\u{number:04x}" if number <= _LAST_OF_PLANE else f"\\U{number:08x}"
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
-    """Return a JSON value as text that a terminal may have, and that reads back the same."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+def json_text(value: Any, *, indent: int | None = None, plain: bool = False) -> str:
+    """Return a JSON value as text that a terminal may have, and that reads back the same.
+
+    With `plain` it is ASCII: what else there is becomes an escape.
+    """
+    text = json.dumps(value, ensure_ascii=plain, allow_nan=False, indent=indent)
     if text.isprintable():
         return text
     return "".join(_in_json(text))

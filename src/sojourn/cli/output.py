@@ -7,6 +7,7 @@ JSON document, or where the number of results has no bound, one JSON value a lin
 from __future__ import annotations
 
 import asyncio
+import codecs
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -97,11 +98,19 @@ class Output:
 
     def document(self, value: Any) -> None:
         """Write one JSON document."""
-        self._write(json_text(value, indent=2))
+        self._write(json_text(value, indent=2, plain=self._plain_json))
 
     def record(self, value: Any) -> None:
         """Write one line of JSON, at once."""
-        self._write(json_text(value))
+        self._write(json_text(value, plain=self._plain_json))
+
+    @property
+    def _plain_json(self) -> bool:
+        """Whether JSON, which is UTF-8 for whoever reads it, is to be ASCII: it reads as both.
+
+        What another encoding has not, the stream would write as escapes that JSON does not know.
+        """
+        return codecs.lookup(self._out.encoding).name != "utf-8"
 
     def _write(self, text: str) -> None:
         self._stream.write(f"{text}\n")
