@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import apsw
@@ -25,6 +26,15 @@ def register(sessions):
         with pathlib.Path("ended").open("a") as file:
             file.write(f"{session.id} {reason}\\n")
     sessions.on_end(note)
+
+print("imported")
+
+def printing(sessions):
+    print("registered")
+
+    @sessions.on_end
+    async def archive(session, reason):
+        print("archived", session.id)
 
 async def failing(sessions):
     async def fail(session, reason):
@@ -95,6 +105,22 @@ def test_end_runs_the_hooks_that_are_named(database: Path, sojourn: Runner) -> N
     hooks = ("--hooks", "shop_hooks:register")
     assert sojourn("end", "agent-1", "--yes", "--reason", "r", *hooks, *HERE).code == 0
     assert (database.parent / "ended").read_text() == "agent-1 r\n"
+
+
+def test_what_hooks_print_goes_to_stderr(
+    database: Path, sojourn: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results on stdout are for the next program to read, JSON or not."""
+    monkeypatch.delitem(sys.modules, "shop_hooks", raising=False)
+    hooks = ("--hooks", "shop_hooks:printing")
+    done = sojourn("end", "agent-1", "--yes", "--json", *hooks, *HERE)
+    assert json.loads(done.out) == {"id": "agent-1", "ended": True}
+    assert done.err == "imported\nregistered\narchived agent-1\n"
+    done = sojourn("end", "s-1", "--yes", *hooks, *HERE)
+    assert (done.out, done.err) == ("ended s-1\n", "registered\narchived s-1\n")
+    done = sojourn("reap", "--json", *hooks, *HERE)
+    assert json.loads(done.out) == {"ended": 5, "failed": 0}
+    assert done.err.count("archived old-") == 5
 
 
 def test_a_hook_that_fails_leaves_the_session_ending(database: Path, sojourn: Runner) -> None:

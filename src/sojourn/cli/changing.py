@@ -14,7 +14,7 @@ import typer
 
 from sojourn.cli.call import Call
 from sojourn.cli.failures import ExitCode, Refusal, missing
-from sojourn.cli.hooks import register_hooks
+from sojourn.cli.hooks import printing_aside, register_hooks
 from sojourn.cli.options import App, Hooks, Id, Json, Url, Yes
 from sojourn.cli.shapes import session_facts
 from sojourn.errors import Corrupt
@@ -76,7 +76,8 @@ def end(
     if begin and (hooks or retain is not None):
         raise typer.BadParameter("--begin leaves the rest to others: no --hooks, no --retain")
     call = Call(context, url=url, app=app, json=json)
-    call.run(_end(call, id, reason, retain, begin=begin, hooks=hooks, yes=yes))
+    with printing_aside():
+        call.run(_end(call, id, reason, retain, begin=begin, hooks=hooks, yes=yes))
 
 
 async def _end(
@@ -176,7 +177,8 @@ def reap(
     The end hooks of an application are known to the application alone; name them with --hooks.
     """
     call = Call(context, url=url, app=app, json=json)
-    call.run(_reap(call, batch, hooks))
+    with printing_aside():
+        call.run(_reap(call, batch, hooks))
 
 
 async def _reap(call: Call, batch: int, hooks: str | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sojourn.cli.failures import ExitCode, Refusal
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from sojourn.manager import SessionManager
 
 FORM = "--hooks MODULE:FUNCTION, a function that takes the manager"
+
+
+def printing_aside() -> redirect_stdout[TextIO]:
+    """Have what hooks print go to stderr while this is entered: stdout is for results alone.
+
+    The output of a call that was made before writes where it did.
+    """
+    return redirect_stdout(sys.stderr)
 
 
 async def register_hooks(sessions: SessionManager, named: str | None) -> None:
