@@ -31,7 +31,7 @@ from sojourn.limits import CREATE_ATTEMPTS, MAX_EVENTS_PER_COMMIT, MAX_LABELS
 from sojourn.model import Event, Header
 from sojourn.names import check_name
 from sojourn.reading import check_labels
-from sojourn.session import Session, session_from
+from sojourn.session import Session, read_back
 from sojourn.state import merge
 from sojourn.store import Create, Deadlines, Fork, Query
 
@@ -368,7 +368,7 @@ class Creation:
             listed = await self._context.store.list(query)
             for record in listed.records:
                 if record.header.exclusive == (wanted.label,):
-                    return _of_user(session_from(record), wanted.user)
+                    return _of_user(read_back(record), wanted.user)
             if listed.corrupt:  # it may be the one: corrupt is not missing
                 raise listed.corrupt[0]
             if listed.position is None:
@@ -379,7 +379,7 @@ class Creation:
         """Return the reusable session that was used last, `None` without one."""
         query = self._wanted_query(wanted, limit=1, position=None)
         listed = await self._context.store.list(query)
-        return session_from(listed.records[0]) if listed.records else None
+        return read_back(listed.records[0]) if listed.records else None
 
     def _wanted_query(self, wanted: Wanted, *, limit: int, position: str | None) -> Query:
         query = self._reading.query(
@@ -409,7 +409,7 @@ class Creation:
             except SojournError as error:
                 raise taken from error
             return None
-        return session_from(record) if record.header.live else None
+        return read_back(record) if record.header.live else None
 
     async def fork(self, source: str, header: Header, *, at: int | None, given_id: bool) -> Session:
         """Copy a session. See `SessionManager.fork`."""

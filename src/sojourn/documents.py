@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sojourn.errors import InvalidQuery, NotFound, TooLarge, Unserializable
+from sojourn.errors import Corrupt, InvalidQuery, NotFound, TooLarge, Unserializable
 from sojourn.expiry import span_of
 from sojourn.limits import MAX_DOCUMENT, MAX_PAGE
 from sojourn.model import Document
 from sojourn.names import check_name, is_name
 from sojourn.session import Session
 from sojourn.store import Change, DocumentQuery, Drop, Put
-from sojourn.timestamps import LATEST, to_datetime
+from sojourn.timestamps import LATEST, NO_DATE, to_datetime
 
 if TYPE_CHECKING:
     from sojourn.context import Context
@@ -145,14 +145,17 @@ class Documents:
 
 
 def _document(found: StoredDocument) -> Document:
-    return Document(
-        collection=found.collection,
-        key=found.key,
-        content_type=found.content_type,
-        size=found.size,
-        seq=found.seq,
-        created_at=to_datetime(found.created_at),
-        updated_at=to_datetime(found.updated_at),
-        expires_at=None if found.expires_at is None else to_datetime(found.expires_at),
-        body=found.body,
-    )
+    try:
+        return Document(
+            collection=found.collection,
+            key=found.key,
+            content_type=found.content_type,
+            size=found.size,
+            seq=found.seq,
+            created_at=to_datetime(found.created_at),
+            updated_at=to_datetime(found.updated_at),
+            expires_at=None if found.expires_at is None else to_datetime(found.expires_at),
+            body=found.body,
+        )
+    except OverflowError:
+        raise Corrupt(f"document {found.key!r} of {found.collection!r}", NO_DATE) from None

@@ -8,12 +8,12 @@ import msgspec
 
 from sojourn import codec
 from sojourn.arguments import mapping_of
-from sojourn.errors import InvalidQuery, Unserializable
+from sojourn.errors import Corrupt, InvalidQuery, Unserializable
 from sojourn.model import DELETE, Deletion, Draft, Event
 from sojourn.names import check_name, check_word
 from sojourn.state import place, tier_of
 from sojourn.store import TierDelta
-from sojourn.timestamps import parse_instant, to_datetime
+from sojourn.timestamps import EARLIEST, LATEST, NO_DATE, parse_instant, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -185,22 +185,26 @@ def event_from(entry: Entry) -> Event:
 
 
 def events_from(entries: Sequence[Entry]) -> list[Event]:
-    """Return log entries as the events a caller reads."""
+    """Return log entries as the events a caller reads. Raises `Corrupt`, naming the event."""
     bodies = codec.decode_many(
         [entry.body for entry in entries], lambda index: f"event {entries[index].seq}"
     )
-    return [
-        Event(
-            kind=entry.kind,
-            author=entry.author,
-            body=body,
-            delta=_delta_of(entry) if entry.changes or entry.deleted else {},
-            id=entry.id,
-            at=to_datetime(entry.at),
-            seq=entry.seq,
-        )
-        for entry, body in zip(entries, bodies, strict=True)
-    ]
+    try:
+        return [
+            Event(
+                kind=entry.kind,
+                author=entry.author,
+                body=body,
+                delta=_delta_of(entry) if entry.changes or entry.deleted else {},
+                id=entry.id,
+                at=to_datetime(entry.at),
+                seq=entry.seq,
+            )
+            for entry, body in zip(entries, bodies, strict=True)
+        ]
+    except OverflowError:
+        seq = next(entry.seq for entry in entries if not EARLIEST <= entry.at <= LATEST)
+        raise Corrupt(f"event {seq}", NO_DATE) from None
 
 
 def _delta_of(entry: Entry) -> dict[str, Any]:

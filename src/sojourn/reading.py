@@ -10,14 +10,14 @@ import msgspec
 from sojourn import codec, cursors
 from sojourn.arguments import mapping_of, several
 from sojourn.commit import EARLIER
-from sojourn.errors import InvalidQuery, NotFound, NotOwner
+from sojourn.errors import Corrupt, InvalidQuery, NotFound, NotOwner
 from sojourn.events import events_from
 from sojourn.expiry import is_past, touch_is_due
 from sojourn.lifecycle import Phase
 from sojourn.limits import MAX_PAGE, MAX_SEQ
 from sojourn.model import Page
 from sojourn.names import check_name, is_name
-from sojourn.session import Session, check_session, session_from
+from sojourn.session import Session, check_session, read_back
 from sojourn.store import EventQuery, Get, Query, Touch
 from sojourn.timestamps import EARLIEST, LATEST, parse_instant
 
@@ -61,7 +61,7 @@ class Reading:
         record = await context.store.get(get)  # as `record`, but for a step: what there is most of
         if record is None:
             return None
-        session = session_from(record)
+        session = read_back(record)
         if touch:
             try:
                 await self.touch(session)
@@ -127,8 +127,13 @@ class Reading:
         query = msgspec.structs.replace(query, position=position)
         listed = await self._context.store.list(query)
         more = None if listed.position is None else cursors.issue(query, listed.position)
-        items = [session_from(record) for record in listed.records]
-        return Page(items, more, listed.corrupt)
+        items, corrupt = [], list(listed.corrupt)
+        for record in listed.records:
+            try:
+                items.append(read_back(record))
+            except Corrupt as error:  # it must not hide the others
+                corrupt.append(error)
+        return Page(items, more, tuple(corrupt))
 
     async def shared(self, user: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the user's tier and the app's, decoded."""

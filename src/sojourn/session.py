@@ -17,7 +17,7 @@ from sojourn.errors import Corrupt, InvalidQuery, Unbound
 from sojourn.events import events_from
 from sojourn.model import DELETE, Deletion, Encoded, Event, Header
 from sojourn.state import check_key, merge, tier_of
-from sojourn.timestamps import to_datetime
+from sojourn.timestamps import EARLIEST, LATEST, NO_DATE, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -540,6 +540,26 @@ def check_app(target: Session | str | None, app: str) -> None:
         raise InvalidQuery(
             "session", f"it is of app {target.app!r}, and this manager keeps {app!r}"
         )
+
+
+def read_back(record: Record) -> Session:
+    """Return the working copy of a record as `session_from` does.
+
+    Raises `Corrupt` where one of its times is no date: the copy could not tell it.
+    """
+    header = record.header
+    until = header.expires_at
+    try:
+        dated = (
+            EARLIEST <= header.created_at <= LATEST
+            and EARLIEST <= header.active_at <= LATEST
+            and (until is None or EARLIEST <= until <= LATEST)
+        )
+    except TypeError:  # damage left something that is no number
+        dated = False
+    if not dated:
+        raise Corrupt(f"session {header.id!r}", NO_DATE)
+    return session_from(record)
 
 
 def session_from(record: Record) -> Session:

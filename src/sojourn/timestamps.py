@@ -22,12 +22,18 @@ EARLIEST = -62_135_596_800 * MICROSECONDS
 LATEST = 253_402_300_800 * MICROSECONDS - 1
 """9999-12-31T23:59:59.999999Z, the last instant a `datetime` can hold."""
 
+NO_DATE = "one of its times is outside the years 1 to 9999"
+"""What is wrong with a record whose instant no `datetime` can hold."""
+
 PLAUSIBLE_SECONDS = 100_000_000_000
 """Numbers beyond this (the year 5138) are taken for milliseconds and refused, not guessed at."""
 
 
 def to_datetime(instant: int) -> datetime:
-    """Return `instant` (microseconds since the epoch) as an aware UTC datetime."""
+    """Return `instant` (microseconds since the epoch) as an aware UTC datetime.
+
+    Raises `OverflowError` outside the years 1 to 9999.
+    """
     if 0 <= instant < _NEAR:  # half the time of the exact way, and there are many to a page
         return datetime.fromtimestamp(instant / MICROSECONDS, UTC)
     return _EPOCH + timedelta(0, 0, instant)

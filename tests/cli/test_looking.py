@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Runner
 
+IMPOSSIBLE = 999_999_999_999_999_999
+"""Microseconds far behind the year 9999, and far before the year 1 where they are negative."""
+
 HERE = ("-u", "sqlite:///app.db", "--app", "shop")
 SESSION_KEYS = [
     "app", "id", "user", "lifecycle", "phase", "reason", "revision", "epoch", "events",
@@ -102,6 +105,39 @@ def test_a_damaged_record_does_not_hide_the_others(database: Path, sojourn: Runn
     assert "s-1 " in done.out
     assert "try: sojourn doctor" in done.err
     assert len(json.loads(sojourn("ls", "--json", *HERE).out)["corrupt"]) == 1
+
+
+def test_a_time_that_is_no_date_hides_nothing_else(database: Path, sojourn: Runner) -> None:
+    with apsw.Connection(str(database)) as db:
+        db.execute("UPDATE sessions SET active_at = ? WHERE id = 'agent-1'", (-IMPOSSIBLE,))
+    done = sojourn("ls", *HERE)
+    assert done.code == 1
+    assert "s-1 " in done.out
+    damage = "session 'agent-1' is corrupt: one of its times is outside the years 1 to 9999"
+    assert f"sojourn: {damage}\n" in done.err
+    assert len(json.loads(sojourn("ls", "--json", *HERE).out)["corrupt"]) == 1
+    done = sojourn("show", "agent-1", *HERE)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"sojourn: {damage}. try: sojourn doctor\n"
+
+
+@pytest.mark.parametrize(
+    ("statement", "key"),
+    [
+        ("UPDATE sessions SET holder = 'h', leased_until = ? WHERE id = 's-1'", "session 's-1'"),
+        ("UPDATE documents SET updated_at = ?", "document 'one' of 'notes'"),
+        ("UPDATE events SET at = ? WHERE seq = 11", "event 11"),
+    ],
+)
+def test_a_time_of_a_part_that_is_no_date_is_told(
+    database: Path, sojourn: Runner, statement: str, key: str
+) -> None:
+    with apsw.Connection(str(database)) as db:
+        db.execute(statement, (IMPOSSIBLE,))
+    for arguments in ((), ("--json",)):
+        done = sojourn("show", "s-1", *arguments, *HERE)
+        assert done.code == 1
+        assert f"{key} is corrupt: one of its times is outside" in done.err
 
 
 # --- show -----------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import pytest
 
 from sojourn import (
     Conflict,
+    Corrupt,
     Event,
     InvalidId,
     InvalidQuery,
@@ -22,6 +24,7 @@ from sojourn.testing.fakes import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from sojourn import Documents
 
@@ -377,6 +380,22 @@ async def test_a_copy_does_not_write_to_a_later_session_with_its_id(opened: Open
         with pytest.raises(NotFound):
             await sessions.documents(old).drop("c")
         assert await keys(sessions.documents("s1")) == []
+
+
+async def test_a_document_of_no_date_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+        documents = sessions.documents((await sessions.create(id="s1")).id)
+        await documents.put("c", "k", b"x")
+        await documents.put("c", "l", b"x")
+    with apsw.Connection(str(path)) as db:
+        db.execute("UPDATE documents SET updated_at = 999999999999999999 WHERE key = 'k'")
+    async with SessionManager.open(f"sqlite:///{path}") as sessions:
+        documents = sessions.documents("s1")
+        for call in (documents.get("c", "k"), documents.list("c")):
+            with pytest.raises(Corrupt, match="document 'k' of 'c' is corrupt: one of its times"):
+                await call
+        assert await documents.get("c", "l") is not None
 
 
 async def test_a_copy_that_is_not_saved_has_no_documents(opened: Opener) -> None:

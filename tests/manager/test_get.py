@@ -23,6 +23,8 @@ from sojourn import (
     Trigger,
     Unavailable,
 )
+from sojourn.model import Header, Record
+from sojourn.session import read_back
 from sojourn.testing.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -273,6 +275,9 @@ def damage(path: Path, statement: str) -> None:
         "labels = '{\"a\":1}'",
         "exclusive = 'x'",
         "phase = 'ASLEEP'",
+        "active_at = -99999999999999999",
+        "created_at = 999999999999999999",
+        "expires_at = 999999999999999999",
     ],
 )
 async def test_a_corrupt_record_is_not_missing(tmp_path: Path, column: str) -> None:
@@ -295,12 +300,22 @@ async def test_a_corrupt_record_is_not_missing(tmp_path: Path, column: str) -> N
 
 
 @pytest.mark.behaviour(27)
-async def test_a_corrupt_event_is_an_error_and_not_skipped(tmp_path: Path) -> None:
+def test_a_time_that_is_no_number_is_corrupt() -> None:
+    """As in a torn row of a file."""
+    torn: Any = None
+    header = Header(app="a", id="s1", epoch="e", created_at=0, active_at=torn)
+    with pytest.raises(Corrupt, match="'s1' is corrupt: one of its times"):
+        read_back(Record(header=header, state={}, user_state={}, app_state={}))
+
+
+@pytest.mark.behaviour(27)
+@pytest.mark.parametrize("column", ["body = '{'", "at = 999999999999999999"])
+async def test_a_corrupt_event_is_an_error_and_not_skipped(tmp_path: Path, column: str) -> None:
     """The window that holds it is `Corrupt` naming the event; other windows are read."""
     path = tmp_path / "s.db"
     async with SessionManager.open(f"sqlite:///{path}") as sessions:
         await sessions.create(id="s1", events=[Event(kind="x", body=n) for n in range(3)])
-    damage(path, "UPDATE events SET body = '{' WHERE seq = 2")
+    damage(path, f"UPDATE events SET {column} WHERE seq = 2")  # noqa: S608 - the test's own
     async with SessionManager.open(f"sqlite:///{path}") as sessions:
         for call in (sessions.events("s1"), sessions.get("s1", events=2)):
             with pytest.raises(Corrupt) as caught:

@@ -468,6 +468,9 @@ async def test_a_forged_position_is_refused_or_finds_nothing_foreign(
         "state = CAST(x'7b2261223a22ff227d' AS TEXT)",
         "labels = 'x'",
         "exclusive = '{'",
+        "active_at = -99999999999999999",
+        "created_at = -99999999999999999",
+        "expires_at = 999999999999999999",
     ],
 )
 async def test_a_corrupt_record_does_not_hide_the_others(tmp_path: Path, column: str) -> None:

@@ -18,6 +18,7 @@ from sojourn.cli.shapes import (
     event_facts,
     instant,
     lease_facts,
+    moment_of,
     session_facts,
     state_by_tier,
 )
@@ -374,7 +375,7 @@ class _Sheet:
             return
         self._output.heading(f"documents ({documents.total})")
         rows = [
-            (one.collection, one.key, one.content_type, str(one.size), self._stamp(one.updated_at))
+            (one.collection, one.key, one.content_type, str(one.size), self._changed(one))
             for one in documents.first
         ]
         if rows:
@@ -392,8 +393,9 @@ class _Sheet:
             self._output.table((SESSIONS[0], SESSIONS[1], Column("ACTIVE", least=10)), rows)
         self._rest(children)
 
-    def _stamp(self, at: int) -> str:
-        return stamp(to_datetime(at))
+    def _changed(self, document: StoredDocument) -> str:
+        name = f"document {document.key!r} of {document.collection!r}"
+        return stamp(moment_of(document.updated_at, name))
 
     def _rest(self, relatives: _Relatives[Any]) -> None:
         if relatives.total > len(relatives.first):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sojourn.errors import Corrupt
 from sojourn.expiry import is_past
 from sojourn.model import Deletion
 from sojourn.state import tier_of
-from sojourn.timestamps import to_datetime
+from sojourn.timestamps import NO_DATE, to_datetime
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -48,7 +49,7 @@ def lease_facts(session: Session, now: int) -> dict[str, Any]:
     """Return who may run a session at the instant `now`; `token` is the newest that was given."""
     header = session.header
     held = header.holder is not None and not is_past(header.leased_until, now)
-    until = instant(to_datetime(header.leased_until)) if held else None
+    until = instant(moment_of(header.leased_until, f"session {session.id!r}")) if held else None
     return {"held": held, "until": until, "token": header.fence}
 
 
@@ -78,16 +79,22 @@ def event_facts(event: Event) -> dict[str, Any]:
 
 def document_facts(document: StoredDocument) -> dict[str, Any]:
     """Return what is known of a document without its body. `size` is in bytes."""
+    name = f"document {document.key!r} of {document.collection!r}"
+    until = document.expires_at
     return {
         "collection": document.collection,
         "key": document.key,
         "content_type": document.content_type,
         "size": document.size,
-        "created_at": instant(to_datetime(document.created_at)),
-        "updated_at": instant(to_datetime(document.updated_at)),
-        "expires_at": _moment(document.expires_at),
+        "created_at": instant(moment_of(document.created_at, name)),
+        "updated_at": instant(moment_of(document.updated_at, name)),
+        "expires_at": None if until is None else instant(moment_of(until, name)),
     }
 
 
-def _moment(at: int | None) -> str | None:
-    return None if at is None else instant(to_datetime(at))
+def moment_of(at: int, key: str) -> datetime:
+    """Return an instant that is stored. Raises `Corrupt`, naming the record, if it is no date."""
+    try:
+        return to_datetime(at)
+    except OverflowError:
+        raise Corrupt(key, NO_DATE) from None
