@@ -132,11 +132,18 @@ def test_a_hook_that_fails_leaves_the_session_ending(database: Path, sojourn: Ru
 
 
 @pytest.mark.parametrize(
-    "named", ["shop_hooks", "no_such_module:f", "shop_hooks:none", "shop_hooks:nothing", ":"]
+    "named",
+    ["shop_hooks", "no_such_module:f", "shop_hooks:none", "shop_hooks:nothing", ":", "os:getcwd"],
 )
 def test_hooks_that_are_not_there_are_refused(database: Path, sojourn: Runner, named: str) -> None:
     assert sojourn("end", "s-1", "--yes", "--hooks", named, *HERE).code == 2
     assert phase_of(database, "s-1") is Phase.OPEN
+
+
+def test_a_function_that_does_not_say_what_it_takes_is_called(
+    database: Path, sojourn: Runner
+) -> None:
+    assert sojourn("end", "agent-1", "--yes", "--hooks", "builtins:type", *HERE).code == 0
 
 
 def test_delete_removes_and_runs_no_hooks(database: Path, sojourn: Runner) -> None:

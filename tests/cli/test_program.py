@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,8 +22,6 @@ from sojourn.cli.failures import ANSWERS, MEANINGS, ExitCode, answer, told
 from sojourn.cli.program import build
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Runner
 
 HERE = ("-u", "sqlite:///app.db", "--app", "shop")
@@ -102,6 +101,13 @@ def test_each_error_has_its_code_and_a_next_step(error: Exception, code: int) ->
         (("ls", "-u", "sqlite:///app.db?x=1"), 2),
         (("tail", "s-1", "--last", "1", "--after", "1", *HERE), 2),
         (("reap", "--batch", "0", *HERE), 2),
+        (("reap", "--batch", "99999999999999999999", *HERE), 2),
+        (("ls", "-u", "http://[::1"), 2),
+        (("show", "s-1", "-u", "postgresql://me:secret@[::1"), 2),
+        (("ls", "-u", "sqlite:///a%00.db"), 2),
+        (("ls", "-u", "file:///a%00b"), 2),
+        (("copy", "sqlite:///app.db", "sqlite://[x/a.db"), 2),
+        (("doctor", "redis://[x"), 2),
         (("end", "s-1", "--yes", "--retain", "0", *HERE), 2),
         (("end", "s-1", "--yes", "--retain", "inf", *HERE), 2),
         (("show", "\x1b]0;x\x07", *HERE), 3),
@@ -325,6 +331,22 @@ def test_an_end_of_another_reason_is_not_taken_for_that(
     with pytest.raises(SystemExit) as caught:
         sojourn("ls", "-u", "memory://")
     assert caught.value.code == 143
+
+
+@pytest.mark.parametrize("command", ["ls", "ls --json", "--version", "--help", "export -"])
+def test_a_full_disk_behind_stdout_is_told(database: Path, command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, *HERE, *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=database.parent,
+            env=surroundings(),
+            timeout=SECONDS,
+            check=False,
+        )
+    told = "sojourn: <stdout>: No space left on device. try: again, once there is space\n"
+    assert (done.returncode, done.stderr.decode()) == (5, told)
 
 
 @pytest.mark.parametrize("command", ["ls --json", "ls", "--version", "export all"])

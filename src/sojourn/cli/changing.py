@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from sojourn.session import Session
 
+BATCH_MOST = 100_000
+"""Sessions in one step of a sweep: what a process can well hold, and any store can count to."""
+
 Reason = Annotated[str, typer.Option(help="Why, for hooks and for the record.")]
 
 
@@ -166,7 +169,9 @@ async def _forget(call: Call, user: str, *, yes: bool) -> None:
 def reap(
     context: typer.Context,
     *,
-    batch: Annotated[int, typer.Option(min=1, help="Sessions in one step.")] = BATCH,
+    batch: Annotated[
+        int, typer.Option(min=1, max=BATCH_MOST, help="Sessions in one step.")
+    ] = BATCH,
     hooks: Hooks = None,
     json: Json = False,
     url: Url = None,

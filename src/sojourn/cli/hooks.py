@@ -27,13 +27,26 @@ def printing_aside() -> redirect_stdout[TextIO]:
 async def register_hooks(sessions: SessionManager, named: str | None) -> None:
     """Call the function named `MODULE:FUNCTION` with the manager; it may be a coroutine function.
 
-    The module is looked for in the current folder first. Raises `Refusal` when there is none.
+    The module is looked for in the current folder first. Raises `Refusal` when there is none,
+    or it does not take the manager.
     """
     if named is None:
         return
     made = _function(named)(sessions)
     if inspect.isawaitable(made):
         await made
+
+
+def _check_takes_one(function: Any, named: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C have none; calling it will tell
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        reason = f"--hooks: {named!r} can not be called with the manager: {error}"
+        raise Refusal(ExitCode.USAGE, reason, FORM) from None
 
 
 def _function(named: str) -> Any:
@@ -50,4 +63,5 @@ def _function(named: str) -> Any:
         raise Refusal(ExitCode.USAGE, f"--hooks: {error}", FORM) from error
     if not callable(found):
         raise Refusal(ExitCode.USAGE, f"--hooks: {named!r} can not be called", FORM)
+    _check_takes_one(found, named)
     return found

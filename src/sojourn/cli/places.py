@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from sojourn.cli.failures import ExitCode, Refusal
-from sojourn.errors import SojournError, Unavailable
+from sojourn.errors import InvalidQuery, SojournError, Unavailable
 from sojourn.settings import masked
 from sojourn.stores import open_store
 
@@ -29,12 +29,21 @@ FOLDER_SCHEME = "file"
 """The scheme of stores that are a folder of plain files."""
 
 
+def _parts(url: str) -> SplitResult:
+    """Return the parts of a URL. Raises `InvalidQuery` for one that can not be taken apart."""
+    try:
+        return urlsplit(url)
+    except ValueError:  # whose message may hold a password
+        reason = "it is malformed: a bracket or a character that no host has"
+        raise InvalidQuery("store URL", reason) from None
+
+
 def path_of(url: str) -> Path | None:
     """Return the file that is the store of a URL, `None` if it is none.
 
     Raises `InvalidQuery` for a URL that no store has.
     """
-    scheme = urlsplit(url).scheme
+    scheme = _parts(url).scheme
     if scheme != FILE_SCHEME:
         return None
     return Path(open_store(url).name.removeprefix(f"{FILE_SCHEME}:///"))
@@ -45,14 +54,14 @@ def folder_of(url: str) -> Path | None:
 
     Raises `InvalidQuery` for a URL that no store has.
     """
-    if urlsplit(url).scheme != FOLDER_SCHEME:
+    if _parts(url).scheme != FOLDER_SCHEME:
         return None
     return Path(open_store(url).name.removeprefix(f"{FOLDER_SCHEME}://"))
 
 
 def outlives_program(url: str) -> bool:
     """Return whether what a store of this URL keeps is there for the next program."""
-    return urlsplit(url).scheme != "memory"
+    return _parts(url).scheme != "memory"
 
 
 def is_served(url: str) -> bool:
@@ -62,7 +71,7 @@ def is_served(url: str) -> bool:
 
 async def is_there(url: str) -> bool:
     """Return whether the store of a server is there; what has no schema always is."""
-    if urlsplit(url).scheme not in SCHEMA_SCHEMES:
+    if _parts(url).scheme not in SCHEMA_SCHEMES:
         return True
     facts = await open_store(url).facts()  # type: ignore[attr-defined]  # it is PostgreSQL's
     return bool(facts.version)
@@ -101,7 +110,7 @@ async def check_served(url: str, *, version: bool) -> None:
     With `version` also if opening it would bring its schema to a newer version. Raises what opening
     would for a place that is not one of ours.
     """
-    if urlsplit(url).scheme not in SCHEMA_SCHEMES:
+    if _parts(url).scheme not in SCHEMA_SCHEMES:
         return
     store = open_store(url)
     from sojourn.stores.postgres.inspection import NEWEST_VERSION
@@ -157,7 +166,7 @@ async def throwaway(url: str) -> AsyncIterator[Callable[[], str]]:
     store of the URL is not touched. Raises `InvalidQuery` for a URL that no store has, `Refusal`
     for a kind of which there is no throw-away store.
     """
-    parts = urlsplit(url)
+    parts = _parts(url)
     store = open_store(url)
     path = path_of(url) or folder_of(url)
     if path is not None:

@@ -6,6 +6,7 @@ modules, in the order of the help.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -33,12 +34,16 @@ from sojourn.cli.call import Given
 from sojourn.cli.escaping import printable
 from sojourn.cli.failures import ExitCode, Unheard, answer, told
 from sojourn.cli.options import App, Url
+from sojourn.errors import StorageFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 COMMANDS = (looking, tailing, changing, transferring, examining, conforming, measuring)
 """The modules whose `register` adds commands."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where nothing more can be written."""
 
 UsageError: Any = typer.BadParameter.__bases__[0]
 """What typer raises for arguments that it does not understand; it has no public name there."""
@@ -175,6 +180,9 @@ def _terminate(_number: int, _frame: object) -> None:
 
 
 def _failed(error: Exception) -> ExitCode:
+    if isinstance(error, OSError) and error.errno in FULL:  # stores say of themselves what it was
+        error = StorageFull(error.filename or "<stdout>", error.strerror or str(error))
+        _drop_the_rest()
     code, step = answer(error)
     say(told(error), step)
     return code
@@ -190,9 +198,13 @@ def _misused(error: Any) -> ExitCode:
 
 
 def _unheard() -> ExitCode:
+    _drop_the_rest()
+    return ExitCode.UNHEARD
+
+
+def _drop_the_rest() -> None:
     """Stop writing: Python would fail once more when it flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.UNHEARD
 
 
 def say(reason: str, step: str) -> None:

@@ -106,6 +106,8 @@ class FilesystemStore:
         self.name = f"file://{given}"
         self._durability: Durability = durability
         self._disk = disk or Disk()
+        if "\0" in self._path:
+            raise InvalidQuery("path", "no folder's name has a null character in it")
         self._lifetime = Lifetime(self.name)
         self._shards: dict[str, Shard] = {}
         self._loading: dict[str, asyncio.Future[None]] = {}

@@ -161,6 +161,8 @@ _MEANINGS: tuple[tuple[type[Exception], type[Unavailable | Corrupt | Closed], st
 def check_path(path: str | os.PathLike[str]) -> str:
     """Return the path as text. Raises `InvalidQuery` for none, or one that is not a file's."""
     text = os.fspath(path)
+    if "\0" in text:
+        raise InvalidQuery("path", "no file's name has a null character in it")
     if not text or text.startswith((":", "file:")):
         raise InvalidQuery("path", "name a file; for a store in memory use memory://")
     return text
