@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -52,6 +53,7 @@ class Context:
         self.closed = False
         self._clock = clock
         self._latest = 0
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def durability(self, asked: Durability | None) -> Durability | None:
         """Return what a write waits for: what was asked of it, else what was asked of the manager.
@@ -74,6 +76,16 @@ class Context:
         if now > self._latest:  # noqa: PLR1730 - twice as fast as max(), in every verb
             self._latest = now
         return self._latest
+
+    def turn(self, id: str) -> asyncio.Lock:
+        """Return the lock under which those who got in each other's way here take turns.
+
+        One to a session, while anybody holds it. It orders nothing but this manager's own tries.
+        """
+        lock = self._turns.get(id)
+        if lock is None:
+            lock = self._turns[id] = asyncio.Lock()
+        return lock
 
     async def commit(self, change: Change, taken: Callable[[Committed], None]) -> Committed:
         """Commit, and hand the outcome to `taken` before anything else can happen.

@@ -54,7 +54,8 @@ class Checkpoints:
 
         Raises `CheckpointMissing` for an unknown parent; `NotFound` (or `Ended`) when the session
         is missing; `InvalidId` for a malformed id; `TooLarge` over `MAX_CHECKPOINT` bytes, or over
-        `MAX_METADATA` bytes of metadata; `Unserializable` for what is not bytes, or not JSON.
+        `MAX_METADATA` bytes of metadata; `Unserializable` for what is not bytes, or not JSON;
+        `Conflict` for one with a parent in a session that is never still for a moment.
         """
         return self._gateway.run(
             lambda sessions: self._of(sessions).save(
@@ -130,7 +131,8 @@ class Checkpoints:
 
         One that another came from is refused with `CheckpointInUse`, unless that goes as well, or
         `cut` says that its line may end there; to see that, all of them are looked at. A body is
-        removed with the last checkpoint that has it.
+        removed with the last checkpoint that has it. Raises `Conflict`, but not with `cut`, in a
+        session that is never still for a moment.
         """
         return self._gateway.run(
             lambda sessions: self._of(sessions).delete(checkpoint, *more, cut=cut)

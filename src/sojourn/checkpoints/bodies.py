@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from sojourn.checkpoints.place import SETTLE_ATTEMPTS
 from sojourn.errors import CheckpointMissing, Conflict, Corrupt
 from sojourn.store import Drop, Put
 
@@ -27,10 +28,6 @@ while others wait for the writer."""
 
 UPLOAD_STALE = 60 * 60 * 1_000_000
 """Microseconds after its last chunk at which an upload counts as abandoned. Its process died."""
-
-SETTLE_ATTEMPTS = 32
-"""Tries at a commit that expects a revision. Who keeps losing does without: a body is stored a
-second time, or removed later."""
 
 SWEEP_PAGE = 100
 """Pending bodies, or uses, looked at in one read of a sweep."""

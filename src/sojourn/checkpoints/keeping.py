@@ -11,7 +11,6 @@ from sojourn import codec
 from sojourn.checkpoints.bodies import (
     CHUNK_BYTES,
     PENDING,
-    SETTLE_ATTEMPTS,
     Bodies,
     Upload,
     chunk_put,
@@ -19,7 +18,7 @@ from sojourn.checkpoints.bodies import (
     new_name,
     use_put,
 )
-from sojourn.checkpoints.place import Seen
+from sojourn.checkpoints.place import SETTLE_ATTEMPTS, Seen
 from sojourn.checkpoints.record import (
     COLLECTION,
     INLINE_BYTES,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from sojourn.checkpoints.lines import Lines
     from sojourn.checkpoints.place import Place
     from sojourn.checkpoints.record import Name, Saved
     from sojourn.store import Committed, Durability, Put
@@ -49,7 +49,10 @@ Source: TypeAlias = "bytes | bytearray | memoryview | AsyncIterable[bytes]"
 
 
 class Wanted(NamedTuple):
-    """A checkpoint to save, but for its body. `given` says that the caller chose the id."""
+    """A checkpoint to save, but for its body. `given` says that the caller chose the id.
+
+    `parent` is what was asked for until it was looked for, then the name of what was found.
+    """
 
     id: str
     given: bool
@@ -87,9 +90,10 @@ class Known(NamedTuple):
 class Keeping:
     """The part that saves."""
 
-    def __init__(self, place: Place, bodies: Bodies) -> None:
+    def __init__(self, place: Place, bodies: Bodies, lines: Lines) -> None:
         self._place = place
         self._bodies = bodies
+        self._lines = lines
         self._known: Known | None = None
 
     async def save_next(self, wanted: Wanted, body: Source) -> Checkpoint | None:
@@ -106,11 +110,18 @@ class Keeping:
         if len(body) > INLINE_BYTES:
             return None
         try:
-            return await self._save_inline(
+            return await self._put_inline(
                 wanted._replace(parent=known.name), body, expect=known.seen
             )
         except Conflict:
             return None
+
+    async def _with_parent(self, wanted: Wanted) -> Wanted:
+        """Return what is wanted with the parent that is there; see `Lines.parent`."""
+        if wanted.parent is None:
+            return wanted
+        parent = await self._lines.parent(wanted.id, wanted.parent[0], given=wanted.given)
+        return wanted._replace(parent=parent)
 
     async def save(self, wanted: Wanted, body: Source) -> Checkpoint:
         """Save a checkpoint; see `Checkpoints.save`."""
@@ -140,9 +151,16 @@ class Keeping:
 
     # --- small ---------------------------------------------------------------------------------
 
-    async def _save_inline(
-        self, wanted: Wanted, body: bytes, *, expect: Seen | None = None
-    ) -> Checkpoint:
+    async def _save_inline(self, wanted: Wanted, body: bytes) -> Checkpoint:
+        if wanted.parent is None:
+            return await self._put_inline(wanted, body, expect=None)
+
+        async def save_at(seen: Seen) -> Checkpoint:
+            return await self._put_inline(await self._with_parent(wanted), body, expect=seen)
+
+        return await self._place.settled(save_at, first=self._place.known())
+
+    async def _put_inline(self, wanted: Wanted, body: bytes, *, expect: Seen | None) -> Checkpoint:
         old = await self._place.saved(wanted.id) if wanted.given else None
         content = Content(len(body), hashlib.sha256(body).hexdigest())
         facts = self._facts(wanted, content, None, old)
@@ -153,6 +171,7 @@ class Keeping:
 
     async def _upload(self, wanted: Wanted, chunks: AsyncIterator[bytes]) -> Checkpoint:
         """Store a body chunk by chunk, then its checkpoint; nothing of it shows before."""
+        await self._with_parent(wanted)  # refused before anything is stored, and once more after
         await self._bodies.sweep()
         upload = Upload(self._place, wanted.id)
         digest, size = hashlib.sha256(), 0
@@ -178,23 +197,28 @@ class Keeping:
         """Save a checkpoint so that its body is stored once; `None` if others kept getting ahead.
 
         Each try expects the revision at which it looked. `None` as well if there is no equal body
-        and this one is not at hand.
+        and this one is not at hand. What comes from another is saved in no other way: if others
+        kept getting ahead, `Conflict`.
         """
+        if wanted.parent is not None:
+            return await self._place.settled(lambda seen: self._share_at(seen, wanted, content))
         for _attempt in range(SETTLE_ATTEMPTS):
-            seen = await self._place.seen()
-            upload = content.upload
-            if upload is not None:
-                await upload.keep_fresh()
-                if upload.epoch != seen.epoch:
-                    raise NotFound(self._place.id, "the session was made anew during the upload")
-            shared = await self._bodies.holding(content.sha256)
-            if shared is None and content.chunk is None and upload is None:
-                return None
             try:
-                return await self._save_large(wanted, content, shared, seen)
+                return await self._share_at(await self._place.seen(), wanted, content)
             except Conflict:
                 continue
         return None
+
+    async def _share_at(self, seen: Seen, wanted: Wanted, content: Content) -> Checkpoint | None:
+        upload = content.upload
+        if upload is not None:
+            await upload.keep_fresh()
+            if upload.epoch != seen.epoch:
+                raise NotFound(self._place.id, "the session was made anew during the upload")
+        shared = await self._bodies.holding(content.sha256)
+        if shared is None and content.chunk is None and upload is None:
+            return None
+        return await self._save_large(await self._with_parent(wanted), content, shared, seen)
 
     async def _keep_own(self, wanted: Wanted, content: Content) -> Checkpoint:
         """Save a checkpoint with a body of its own, whoever else commits meanwhile."""

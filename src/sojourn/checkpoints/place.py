@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sojourn.checkpoints.record import (
     COLLECTION,
@@ -12,19 +12,25 @@ from sojourn.checkpoints.record import (
     is_whole,
     saved_in,
 )
-from sojourn.errors import NotFound
+from sojourn.errors import Conflict, NotFound
 from sojourn.names import is_name
 from sojourn.session import Session
 from sojourn.store import Change, DocumentQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sojourn.checkpoints.record import Saved
     from sojourn.context import Context
     from sojourn.model import StoredDocument
     from sojourn.reading import Reading
     from sojourn.store import Committed, Deadlines, Drop, Durability, Put
+
+T = TypeVar("T")
+
+SETTLE_ATTEMPTS = 32
+"""Tries at a commit that expects a revision. Who keeps losing does without where that does no harm
+(a body is stored a second time, or removed later), and else raises `Conflict`."""
 
 
 class Seen(NamedTuple):
@@ -56,6 +62,35 @@ class Place:
         if record is None or self._epoch not in (None, record.header.epoch):
             raise NotFound(str(self.id))
         return Seen(record.header.epoch, record.header.revision)
+
+    def known(self) -> Seen | None:
+        """Return the revision that the working copy has seen, if it knows of nobody else's commits.
+
+        It may have moved on: a commit that expects it says so.
+        """
+        session = self._session
+        if session is None or not session.revision or session.revision != session.header.revision:
+            return None
+        return Seen(session.epoch, session.revision)
+
+    async def settled(self, work: Callable[[Seen], Awaitable[T]], first: Seen | None = None) -> T:
+        """Return what `work` does: it looks, and commits only at the revision that it is given.
+
+        If others got ahead it is done again, from what it looks at on; from then on those of this
+        manager take turns, so that however many there are, each comes to its end. `first` is the
+        revision to try first, if one is known. Raises `Conflict` in a session that is never still.
+        """
+        try:
+            return await work(first or await self.seen())
+        except Conflict:
+            pass
+        async with self.context.turn(self.id):
+            for _attempt in range(SETTLE_ATTEMPTS - 1):
+                try:
+                    return await work(await self.seen())
+                except Conflict:
+                    continue
+            return await work(await self.seen())
 
     async def commit(
         self,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sojourn.checkpoints.bodies import SETTLE_ATTEMPTS, let_go
+from sojourn.checkpoints.bodies import let_go
 from sojourn.checkpoints.record import COLLECTION
-from sojourn.errors import CheckpointInUse, Conflict, SojournError
+from sojourn.errors import CheckpointInUse, SojournError
 from sojourn.limits import MAX_PAGE
 from sojourn.store import Drop
 
@@ -41,13 +41,20 @@ class Removal:
 
     async def delete(self, ids: Sequence[str], *, cut: bool) -> int:
         """Remove checkpoints; see `Checkpoints.delete`."""
+        if cut:
+            return await self._delete(ids, None)
+        # Nothing that came from them may be saved between the look and the commit.
+        return await self._place.settled(lambda seen: self._delete(ids, seen))
+
+    async def _delete(self, ids: Sequence[str], seen: Seen | None) -> int:
+        """Remove checkpoints: at the revision at which nothing came from them, if one is given."""
         found = [await self._place.saved(id) for id in dict.fromkeys(ids)]
         there = [saved for saved in found if saved is not None]
-        if there and not cut:
+        if there and seen is not None:
             await self._refuse_parents({saved.name for saved in there})
         if not there:
             await self._place.seen()  # the session itself may be what is missing
-        await self.remove(there)
+        await self.remove(there, expect=seen)
         return len(there)
 
     async def _refuse_parents(self, doomed: Collection[Name]) -> None:
@@ -80,18 +87,13 @@ class Removal:
         One that is saved anew meanwhile is not on its page any more, and must not go with it: the
         commit expects the revision at which they were looked at.
         """
-        attempt = 0
-        while True:
-            seen = await self._place.seen()
+
+        async def remove_page(seen: Seen) -> list[Saved]:
             page = await self._place.newest(REMOVED_AT_ONCE, before=before)
-            try:
-                await self.remove(page[room:], expect=seen)
-            except Conflict:
-                attempt += 1
-                if attempt == SETTLE_ATTEMPTS:
-                    raise
-            else:
-                return page
+            await self.remove(page[room:], expect=seen)
+            return page
+
+        return await self._place.settled(remove_page)
 
     async def remove(self, doomed: Sequence[Saved], *, expect: Seen | None = None) -> None:
         """Remove checkpoints in one commit, then the bodies that only they used."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sojourn.checkpoints.bodies import Bodies, ChunkMissing, inline_of
 from sojourn.checkpoints.keeping import Keeping, Wanted
+from sojourn.checkpoints.lines import Lines
 from sojourn.checkpoints.place import Place
 from sojourn.checkpoints.record import COLLECTION, Checkpoint, checkpoint_of, encode_metadata
 from sojourn.checkpoints.removal import Removal
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from sojourn.session import Session
     from sojourn.store import Durability
 
-LINEAGE_PAGE = 100
-"""Checkpoints read at a time on the way up a line: most came from the one saved just before."""
-
 MAKING_SECONDS = 300
 """A fork that is never finished, because its process died over it, is gone after so long."""
 
@@ -49,7 +47,8 @@ class Checkpoints:
         self._creation = creation
         self._place = Place(context, reading, session)
         self._bodies = Bodies(self._place)
-        self._keeping = Keeping(self._place, self._bodies)
+        self._lines = Lines(self._place)
+        self._keeping = Keeping(self._place, self._bodies, self._lines)
         self._removal = Removal(self._place, self._bodies)
 
     # --- saving --------------------------------------------------------------------------------
@@ -72,7 +71,8 @@ class Checkpoints:
 
         Raises `CheckpointMissing` for an unknown parent; `NotFound` (or `Ended`) when the session
         is missing; `InvalidId` for a malformed id; `TooLarge` over `MAX_CHECKPOINT` bytes, or over
-        `MAX_METADATA` bytes of metadata; `Unserializable` for what is not bytes, or not JSON.
+        `MAX_METADATA` bytes of metadata; `Unserializable` for what is not bytes, or not JSON;
+        `Conflict` for one with a parent in a session that is never still for a moment.
         """
         wanted = Wanted(
             id=self._context.ids.event_id() if id is None else check_name("checkpoint id", id),
@@ -86,23 +86,7 @@ class Checkpoints:
             saved = await self._keeping.save_next(wanted, body)
             if saved is not None:
                 return saved
-            found = await self._find_parent(wanted.id, wanted.parent[0], given=wanted.given)
-            wanted = wanted._replace(parent=found.name)
         return await self._keeping.save(wanted, body)
-
-    async def _find_parent(self, id: str, parent: str, *, given: bool) -> Saved:
-        """Refuse a parent that is not there, or that came from the very one that is saved anew."""
-        if parent == id:
-            raise InvalidQuery("parent", "a checkpoint does not come from itself")
-        found = await self._place.saved(parent)
-        if found is None:
-            await self._place.seen()  # the session itself may be what is missing
-            raise CheckpointMissing(self._place.id, parent)
-        if given and await self._place.saved(id) is not None:
-            line = await self._line(parent, expired=False)
-            if any(saved.id == id for saved in line):
-                raise InvalidQuery("parent", f"{parent!r} came from {id!r} itself")
-        return found
 
     # --- looking -------------------------------------------------------------------------------
 
@@ -179,30 +163,8 @@ class Checkpoints:
         If the last one names a parent, then the line was cut there: by `prune`, or by a `delete`
         that said so. Whoever was given that id since is another. Empty for an unknown checkpoint.
         """
-        line = await self._line(_id_of(checkpoint), expired=expired)
+        line = await self._lines.line(_id_of(checkpoint), expired=expired)
         return [checkpoint_of(self._place.id, saved) for saved in line]
-
-    async def _line(self, id: object, *, expired: bool) -> list[Saved]:
-        line: dict[str, Saved] = {}
-        near: dict[str, Saved] = {}
-        at = await self._place.saved(id, expired=expired)
-        while at is not None:
-            if at.id in line:
-                raise Corrupt(f"checkpoint {at.id!r}", "its line of parents leads back to it")
-            line[at.id] = at
-            parent = at.parent
-            if parent is None:
-                break
-            id = parent[0]
-            if id not in near:
-                page = await self._place.newest(
-                    LINEAGE_PAGE, before=at.document.number, expired=expired
-                )
-                near = {saved.id: saved for saved in page}
-            at = near.get(id) or await self._place.saved(id, expired=expired)
-            if at is not None and at.name != parent:
-                break
-        return [*line.values()]
 
     # --- forking -------------------------------------------------------------------------------
 
@@ -221,7 +183,7 @@ class Checkpoints:
         """
         header = self._creation.header(id=new_id, expiry=expiry)
         id = _id_of(checkpoint)
-        line = await self._line(id, expired=False)
+        line = await self._lines.line(id, expired=False)
         if not line:
             await self._place.seen()
             raise CheckpointMissing(self._place.id, str(id))
@@ -282,7 +244,8 @@ class Checkpoints:
 
         One that another came from is refused with `CheckpointInUse`, unless that goes as well, or
         `cut` says that its line may end there; to see that, all of them are looked at. A body is
-        removed with the last checkpoint that has it.
+        removed with the last checkpoint that has it. Raises `Conflict`, but not with `cut`, in a
+        session that is never still for a moment.
         """
         ids = [check_name("checkpoint id", _id_of(item)) for item in (checkpoint, *more)]
         return await self._removal.delete(ids, cut=cut)
