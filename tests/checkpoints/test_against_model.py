@@ -61,6 +61,7 @@ class Kept(NamedTuple):
     parent: str | None
     birth: int = 0
     parent_birth: int = 0
+    seq: int = 0
 
 
 class Model:
@@ -68,6 +69,7 @@ class Model:
 
     def __init__(self) -> None:
         self.kept: dict[str, Kept] = {}
+        self.seq = 0
 
     def line(self, id: str | None) -> Iterator[str]:
         while id in self.kept:
@@ -88,7 +90,7 @@ class Model:
         old = self.kept.pop(id, None)
         birth = next(numbers) if old is None else old.birth
         parent_birth = 0 if parent is None else self.kept[parent].birth
-        self.kept[id] = Kept(body, parent, birth, parent_birth)
+        self.kept[id] = Kept(body, parent, birth, parent_birth, self.seq)
         return None
 
     def delete(self, doomed: list[str], *, cut: bool) -> type[Exception] | None:
@@ -109,7 +111,9 @@ class Model:
     def fork(self, id: str) -> type[Exception] | None:
         if id not in self.kept:
             return CheckpointMissing
-        line, order = set(self.line(id)), list(self.kept)
+        self.seq = self.kept[id].seq
+        up = itertools.takewhile(lambda name: self.kept[name].seq <= self.seq, self.line(id))
+        line, order = set(up), list(self.kept)
         at = order.index(id)
         stay = [*order[:at], *(name for name in order[at + 1 :] if name in line), id]
         self.kept = {name: self.kept[name] for name in stay}
@@ -119,6 +123,7 @@ class Model:
 async def check(sessions: SessionManager, id: str, model: Model) -> None:
     """Compare all that can be read, and what is stored for it."""
     checkpoints = sessions.checkpoints(id)
+    assert (await sessions.require(id)).header.seq == model.seq
     assert await ids(checkpoints) == list(model.kept)[::-1]
     latest = await checkpoints.latest()
     assert (latest and latest.id) == (list(model.kept)[-1] if model.kept else None)
@@ -149,6 +154,7 @@ async def apply(sessions: SessionManager, id: str, model: Model, operation: Any)
             model.prune(keep)
             await checkpoints.prune(keep=keep)
         case ("append",):
+            model.seq += 1
             await sessions.append(id, Event(kind="step"))
         case ("fork", name):
             return await fork(checkpoints, id, model, name)

@@ -82,13 +82,12 @@ async def test_those_saved_later_at_the_same_event_do_not_come_along(
 
 
 async def test_an_ancestor_that_was_saved_anew_comes_along(opened: Opener) -> None:
-    """Even if that was later, in log and order: the line is whole, and the latest is right."""
+    """Even if that was later in the order: the line is whole, and the latest is right."""
     async with opened() as sessions:
-        session = await sessions.create(id="s")
+        await sessions.create(id="s")
         checkpoints = sessions.checkpoints("s")
         await checkpoints.save(b"first", id="root")
         await checkpoints.save(b"child", id="child", parent="root")
-        await sessions.append(session, Event(kind="step"))
         await checkpoints.save(b"later", id="later", parent="child")
         await checkpoints.save(b"anew", id="root")
         fork = await checkpoints.fork("child")
@@ -98,6 +97,33 @@ async def test_an_ancestor_that_was_saved_anew_comes_along(opened: Opener) -> No
         found = await there.latest()
         assert found is not None
         assert found.body == b"child"
+
+
+@pytest.mark.parametrize("size", [1, 40, 200])
+async def test_an_ancestor_that_was_saved_anew_down_the_log_stays_behind(
+    opened: Opener, small: None, size: int
+) -> None:
+    """Log and state are as the checkpoint was saved; its line ends before that ancestor."""
+    async with opened() as sessions:
+        session = await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        for turn, (name, parent) in enumerate(
+            [("oldest", None), ("root", "oldest"), ("child", "root")]
+        ):
+            await sessions.append(session, Event(kind="step", body=turn, delta={"turn": turn}))
+            await checkpoints.save(name.encode() * size, id=name, parent=parent)
+        await sessions.append(session, Event(kind="step", body=3, delta={"turn": 3}))
+        await checkpoints.save(b"anew", id="root", parent="oldest")
+        fork = await checkpoints.fork("child")
+        assert fork.state["turn"] == 2
+        assert [event.body for event in await sessions.events(fork.id)] == [0, 1, 2]
+        there = sessions.checkpoints(fork)
+        assert await ids(there) == ["child", "oldest"]
+        (last,) = await there.lineage("child")
+        assert (last.id, last.parent) == ("child", "root")  # so it shows that the line was cut
+        found = await there.latest()
+        assert found is not None
+        assert found.body == b"child" * size
 
 
 async def test_forking_from_what_is_not_there(opened: Opener) -> None:

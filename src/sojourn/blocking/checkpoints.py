@@ -117,8 +117,9 @@ class Checkpoints:
         """Copy the session as of a checkpoint, and return the copy, whose latest it is.
 
         As `SessionManager.fork` at the checkpoint's place in the log, without the checkpoints that
-        were saved after it; those that it came from come along. Raises `CheckpointMissing` for an
-        unknown one, `NotFound` for an unknown session, `AlreadyExists`.
+        were saved after it; those that it came from come along, up to one that was saved anew
+        further down the log. Raises `CheckpointMissing` for an unknown one, `NotFound` for an
+        unknown session, `AlreadyExists`.
         """
         return self._gateway.run(
             lambda sessions: self._of(sessions).fork(checkpoint, new_id=new_id, expiry=expiry)

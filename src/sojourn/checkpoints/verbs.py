@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from sojourn.checkpoints.bodies import Bodies, ChunkMissing, inline_of
@@ -178,8 +179,9 @@ class Checkpoints:
         """Copy the session as of a checkpoint, and return the copy, whose latest it is.
 
         As `SessionManager.fork` at the checkpoint's place in the log, without the checkpoints that
-        were saved after it; those that it came from come along. Raises `CheckpointMissing` for an
-        unknown one, `NotFound` for an unknown session, `AlreadyExists`.
+        were saved after it; those that it came from come along, up to one that was saved anew
+        further down the log. Raises `CheckpointMissing` for an unknown one, `NotFound` for an
+        unknown session, `AlreadyExists`.
         """
         header = self._creation.header(id=new_id, expiry=expiry)
         id = _id_of(checkpoint)
@@ -187,8 +189,9 @@ class Checkpoints:
         if not line:
             await self._place.seen()
             raise CheckpointMissing(self._place.id, str(id))
-        # One that was saved anew is further down the log than those that came from it.
-        at = max(saved.document.seq for saved in line)
+        at = line[0].document.seq
+        # One that was saved anew further down the log is of what the copy is without.
+        line = [*takewhile(lambda saved: saved.document.seq <= at, line)]
         making = Deadlines(idle=None, absolute_at=header.created_at + from_seconds(MAKING_SECONDS))
         session = await self._creation.fork(
             self._place.id, with_deadlines(header, making), at=at, given_id=new_id is not None
