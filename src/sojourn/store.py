@@ -440,6 +440,24 @@ class SupportsBackup(SupportsCheck, Protocol):
         """Write a consistent copy to `path`, which must not exist yet."""
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """A store that can say which one it is, beyond what errors call it."""
+
+    @property
+    def place(self) -> str:
+        """Where the data is: the same for every spelling of one place, never for two places.
+
+        Copies know their sources by it, and take away from the target what came from there. It
+        never holds a secret. A store that wraps another passes on `place_of` the store inside.
+        """
+
+
+def place_of(store: Store, /) -> str:
+    """Return where the data of a store is; its name, if it can not say more."""
+    return store.place if isinstance(store, Placed) else store.name
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A session exactly as it is kept, or one part of it.
 

@@ -376,7 +376,7 @@ STORE = ReferencePage(
             ("Renew", "SupportsCheck", "SupportsBackup", "SupportsTransfer", "Walk"),
         ),
         Listed("sojourn.store", ("Headers", "Dumped", "Snapshot", "Shared", "Tier")),
-        Listed("sojourn.store", ("Restore", "RestoreShared")),
+        Listed("sojourn.store", ("Restore", "RestoreShared", "Placed", "place_of")),
     ),
 )
 

@@ -12,10 +12,10 @@ import typer
 from sojourn.cli.call import Call, Given
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.options import Json, Url
-from sojourn.cli.places import folder_of, path_of
 from sojourn.errors import Corrupt, ForeignFile, NewerSchema, StorageFull, Unavailable
 from sojourn.names import check_name
 from sojourn.settings import masked
+from sojourn.store import place_of
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
@@ -162,7 +162,8 @@ async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: b
     from sojourn.transfer import copy as copy_sessions
 
     await call.check_there()
-    if _place(call.url) == _place(target):
+    places = [place_of(store) for store in (open_store(call.url), open_store(target))]
+    if places[0] == places[1]:
         reason = f"{masked(target)} is the store to copy from"
         raise Refusal(ExitCode.USAGE, reason, "another URL for DST")
     async with _opened(call.url) as ours, _opened(target) as theirs:
@@ -176,12 +177,6 @@ async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: b
     if copied.behind:
         reason = f"{copied.behind} sessions changed while they were compared"
         raise Refusal(ExitCode.FAILED, reason, "the same again, once SRC is quiet")
-
-
-def _place(url: str) -> Path | str:
-    """Return where the store of a URL is, the same for all its spellings."""
-    path = path_of(url) or folder_of(url)
-    return open_store(url).name if path is None else path.resolve()
 
 
 # --- what they share ---------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sojourn.store import (
     SupportsLease,
     SupportsTransfer,
     SupportsWatch,
+    place_of,
 )
 from sojourn.telemetry import sizes
 from sojourn.telemetry.fingerprint import Fingerprint
@@ -102,6 +103,11 @@ class ObservedStore:
     def wrapped(self) -> Store:
         """The store inside."""
         return self._store
+
+    @property
+    def place(self) -> str:
+        """Where the data of the store inside is."""
+        return place_of(self._store)
 
     # --- observing -----------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sojourn import store as contract
 from sojourn.errors import InvalidQuery, SojournError
-from sojourn.store import Store
+from sojourn.store import Store, place_of
 from sojourn.testing.faults import Call, Cancel, Cut, Delay, Fail, Lose, Repeat
 
 if TYPE_CHECKING:
@@ -134,6 +134,11 @@ class FaultyStore:
 
     def __repr__(self) -> str:
         return f"<FaultyStore around {self.name}>"
+
+    @property
+    def place(self) -> str:
+        """Where the data of the store inside is."""
+        return place_of(self.wrapped)
 
     # --- what goes wrong -----------------------------------------------------------------------
 

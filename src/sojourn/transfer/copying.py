@@ -15,7 +15,7 @@ import msgspec
 
 from sojourn.errors import AlreadyExists, Conflict, Corrupt, InvalidQuery, SojournError
 from sojourn.ports import RandomIds, SystemClock
-from sojourn.store import Delete, Walk
+from sojourn.store import Delete, Placed, Walk, place_of
 from sojourn.transfer import walking
 from sojourn.transfer.checksum import checksum, checksum_of
 from sojourn.transfer.journal import Journal, Note
@@ -71,16 +71,17 @@ async def copy(
     """Make the target have every session of the source, exactly; any kind of store to any other.
 
     Writers may go on in the source. Interrupted or finished, copy again: it goes on from what the
-    target has, brings what changed, and removes what it had put and the source has deleted. What
-    the target has of its own stays; where it is in the way (another session with that id, a session
-    that was written to in the target, a role that is taken) it stays too and is reported. Tiers and
+    target has, brings what changed, and removes what it had put and the source has deleted. A
+    source is known again by its place (`sojourn.store.Placed`). What the target has of its own, or
+    from elsewhere, stays; where it is in the way (another session with that id, a session that was
+    written to in the target, a role that is taken) it stays too and is reported. Tiers and
     documents of apps become what they are in the source, key by key of the source's tiers.
 
     `apps` chooses some. `final` says that no copy follows: what was noted down in the target for
     the next one is removed (else it expires after 30 days). Raises `InvalidId`, `InvalidQuery` for
     a store onto itself, `Unavailable` for trouble with a store or one without transfer.
     """
-    if source is target:
+    if source is target or (isinstance(source, Placed) and source.place == place_of(target)):
         raise InvalidQuery("target", "it is the source; give two stores")
     ours, theirs = walking.transferable(source), walking.transferable(target)
     work = _Copy(
@@ -166,7 +167,8 @@ class _Copy:
         )
 
     def _app(self, name: str) -> _App:
-        journal = Journal(self._target, self._source.name, name, clock=self._clock, ids=self._ids)
+        place = place_of(self._source)
+        journal = Journal(self._target, place, name, clock=self._clock, ids=self._ids)
         sharing = Sharing(
             self._source, self._target, name, journal, clock=self._clock, ids=self._ids
         )

@@ -47,7 +47,7 @@ class Journal:
     def __init__(
         self, target: TransferStore, source: str, app: str, *, clock: Clock, ids: IdSource
     ) -> None:
-        """`source` is the name of the source: copies from elsewhere have notes of their own."""
+        """`source` is the place of the source: copies from elsewhere have notes of their own."""
         self._target = target
         self._app = app
         self._collection = f"{OWN}copy {sha256(source.encode()).hexdigest()[:16]}"

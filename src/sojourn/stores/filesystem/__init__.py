@@ -33,6 +33,7 @@ from sojourn.stores.filesystem.log import Unread
 from sojourn.stores.filesystem.shard import Shard
 from sojourn.stores.filesystem.watch import Watchers
 from sojourn.stores.filesystem.writer import Writer
+from sojourn.stores.places import on_this_machine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -117,6 +118,11 @@ class FilesystemStore:
         self._batcher: Batcher[Operation, Any] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._keeper: Keeper | None = None
+
+    @property
+    def place(self) -> str:
+        """Which folder of which machine this is, whatever links lead there."""
+        return on_this_machine("file", self._path)
 
     # --- opening and closing -------------------------------------------------------------------
 

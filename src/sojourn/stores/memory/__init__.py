@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import threading
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakValueDictionary
@@ -50,6 +51,7 @@ class _Shared:
     """What the handles of one memory store share: the data, a lock, and who is waiting."""
 
     def __init__(self) -> None:
+        self.id = secrets.token_hex(16)
         self.vault = TransferVault()
         self.lock = threading.RLock()
         # In the order in which they came: a set's would differ from run to run.
@@ -99,6 +101,12 @@ class MemoryStore:
         self._state = "not open yet"
         self._held: _Shared | None = _shared_as(shared)
         self._shared = self._held if ready else None
+        self._place = f"{self.name}#{self._held.id}"
+
+    @property
+    def place(self) -> str:
+        """Which data this is: no other has it, of the same name in another process neither."""
+        return self._place
 
     @property
     def _open(self) -> _Shared:

@@ -82,6 +82,11 @@ class PostgresStore:
             self._writer.write, name=self.name, weigh=weight, patience=address.timeout / 4
         )
 
+    @property
+    def place(self) -> str:
+        """Which schema of which database this is."""
+        return self._address.place
+
     # --- opening and closing -------------------------------------------------------------------
 
     async def open(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode
@@ -9,6 +11,7 @@ from urllib.parse import unquote, urlencode
 import msgspec
 
 from sojourn.errors import InvalidQuery
+from sojourn.stores.places import on_servers
 from sojourn.stores.postgres.hosts import Found
 
 if TYPE_CHECKING:
@@ -58,6 +61,17 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Address {self.shown}>"
+
+    @property
+    def place(self) -> str:
+        """Which schema of which database this is, with what the environment adds to the address."""
+        known = os.environ.get
+        servers: list[tuple[str, int | str]] = list(zip(self.hosts, self.ports, strict=True))
+        servers = servers or [(known("PGHOST") or "localhost", known("PGPORT") or PORT)]
+        user = self.user or known("PGUSER") or getpass.getuser()  # whose name the database has
+        database = self.database or known("PGDATABASE") or user
+        service = f" of {name}" if (name := known("PGSERVICE")) else ""
+        return on_servers("postgresql", servers, f"{database}/{self.schema}{service}")
 
     def places(self) -> Sequence[Place | None]:
         """Return the hosts with their ports; `None` alone leaves them to the driver."""

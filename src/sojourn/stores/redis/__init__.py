@@ -96,6 +96,11 @@ class RedisStore:
         self._remover = Remover(self._tools, keys, self._lister, self._restorer)
         self._dispatch = Dispatch(self._tools)
 
+    @property
+    def place(self) -> str:
+        """Which keys of which servers this store has."""
+        return self._options.place
+
     # --- opening and closing -------------------------------------------------------------------
 
     async def open(self) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from sojourn.errors import InvalidQuery
+from sojourn.stores.places import on_servers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         scheme = "redis+cluster" if self.cluster else "rediss" if self.tls else "redis"
         places = ",".join(_shown(host, port) for host, port in self.servers)
         return f"{scheme}://{places}" + (f"/{self.database}" if self.database else "")
+
+    @property
+    def place(self) -> str:
+        """Which keys of which servers these are, in whichever order the servers were given."""
+        scheme = "redis+cluster" if self.cluster else "redis"
+        return on_servers(scheme, self.servers, f"{self.database}/{self.prefix}")
 
     def __repr__(self) -> str:
         return f"<Options of {self.name}>"

@@ -24,6 +24,7 @@ from sojourn.gate import Gate
 from sojourn.lifetime import Lifetime
 from sojourn.mounts import refuse_unsafe_place, whole_path
 from sojourn.operations import FindDue, Forget, Reap, weight
+from sojourn.stores.places import on_this_machine
 from sojourn.stores.sqlite import connection, maintenance, schema, writer
 from sojourn.stores.sqlite.dumping import Dumper, Reading
 from sojourn.stores.sqlite.reader import SHORT_BYTES, Reader
@@ -102,6 +103,11 @@ class SqliteStore:
         self._pool_readers = threading.local()
         self._opened_readers: list[Reader] = []
         self._watchers = Watchers(self._short_reader)
+
+    @property
+    def place(self) -> str:
+        """Which file of which machine this is, whatever links lead there."""
+        return on_this_machine("sqlite", self._path)
 
     # --- opening and closing -------------------------------------------------------------------
 
