@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.conftest import Runner
+    from tests.servers.redis import Server as RedisServer
 
 __all__ = ["sojourn"]
 
@@ -207,6 +208,18 @@ def test_a_copy_that_can_not_be_the_same_says_so(
 def test_a_store_is_not_copied_onto_itself(sojourn: Runner, source: None, tmp_path: Path) -> None:
     done = sojourn("copy", "sqlite:///from.db", f"sqlite:///{tmp_path}/from.db")
     assert done.code == 2
+
+
+def test_two_prefixes_of_one_redis_are_two_stores(
+    sojourn: Runner, source: None, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    first, second = (f"{redis_server.url}?prefix={tmp_path.name}-{n}" for n in (1, 2))
+    assert sojourn("copy", "sqlite:///from.db", first).code == 0
+    done = sojourn("copy", first, second)
+    assert (done.code, done.err) == (0, "")
+    assert f"put        {2 * SESSIONS}\n" in done.out
+    assert f"?prefix={tmp_path.name}-1" in sojourn("doctor", "--url", first).out
+    assert sojourn("copy", first, f"{first}&timeout=5").code == 2
 
 
 def test_a_damaged_store_ends_the_export_with_one(

@@ -202,3 +202,18 @@ def test_a_path_is_one_of_its_machine(
     assert here.endswith(f"://{HERE}{tmp_path}/data")
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
     assert place_of(store) != here
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://h", "redis://h:6379"),
+        ("redis://h/?prefix=sojourn", "redis://h:6379"),
+        ("redis://me:pw@h/?prefix=p", "redis://h:6379/?prefix=p"),
+        ("redis://h/2?prefix=a%26b", "redis://h:6379/2?prefix=a%26b"),
+    ],
+)
+def test_a_prefix_is_in_the_name_of_a_redis_store(url: str, name: str) -> None:
+    store = open_store(url)
+    assert store.name == name
+    assert open_store(name).name == name

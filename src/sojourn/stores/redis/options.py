@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 PORT = 6379
 """The port of a server whose URL names none."""
+
+PREFIX = "sojourn"
+"""What keys begin with, unless the URL says something else."""
 
 TIMEOUT = 10.0
 """Seconds for a call with all its attempts: longer than a cluster takes to replace a master."""
@@ -51,7 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     database: int = 0
     replicas: int = 0
     timeout: float = TIMEOUT
-    prefix: str = "sojourn"
+    prefix: str = PREFIX
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
@@ -66,7 +69,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """What errors call the store: where it is, without any secret."""
         scheme = "redis+cluster" if self.cluster else "rediss" if self.tls else "redis"
         places = ",".join(_shown(host, port) for host, port in self.servers)
-        return f"{scheme}://{places}" + (f"/{self.database}" if self.database else "")
+        shown = f"{scheme}://{places}" + (f"/{self.database}" if self.database else "")
+        if self.prefix == PREFIX:
+            return shown
+        return f"{shown}{'' if self.database else '/'}?prefix={quote(self.prefix, safe='')}"
 
     @property
     def place(self) -> str:
@@ -103,7 +109,7 @@ def parse(scheme: str, netloc: str, path: str, given: Mapping[str, str]) -> Opti
         database=_database(path, cluster=cluster),
         replicas=int(_number(given, "replicas", 0, MAX_REPLICAS)),
         timeout=_number(given, "timeout", TIMEOUT, MAX_TIMEOUT, whole=False),
-        prefix=_prefix(given.get("prefix", "sojourn")),
+        prefix=_prefix(given.get("prefix", PREFIX)),
         ca=given.get("ca"),
         certificate=given.get("certificate"),
         key=given.get("key"),
