@@ -61,6 +61,50 @@ def test_apps_are_chosen_before_or_behind_the_command(
     assert json.loads(done.out)["restored"] == 0
 
 
+def test_the_url_chooses_an_app_too(sojourn: Runner, source: None) -> None:
+    """That of the store to read from, or to import into; `--app` comes first."""
+    remark = "sojourn: only app 'shop', as the URL says\n"
+    url = "sqlite:///from.db?app=shop"
+    done = sojourn("export", "file", "--url", url, "--json")
+    assert (json.loads(done.out)["sessions"], done.err) == (SESSIONS, remark)
+    done = sojourn("copy", url, "sqlite:///copied.db", "--json")
+    assert (json.loads(done.out)["verified"], done.err) == (SESSIONS, remark)
+    assert sojourn("export", "all", *FROM).code == 0
+    done = sojourn("import", "all", "--url", "sqlite:///to.db?app=shop", "--json")
+    assert (json.loads(done.out)["restored"], done.err) == (SESSIONS, remark)
+    both = ("--app", "shop", "--app", "other")
+    done = sojourn("export", "both", "--url", url, *both, "--json")
+    assert (json.loads(done.out)["sessions"], done.err) == (2 * SESSIONS, "")
+
+
+def test_an_app_that_is_set_for_other_commands_leaves_no_other_out(
+    sojourn: Runner, source: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A backup without them would be missed when it is needed; it is said."""
+    monkeypatch.setenv("SOJOURN_APP", "shop")
+    done = sojourn("export", "a", *FROM, "--json")
+    assert json.loads(done.out)["sessions"] == 2 * SESSIONS
+    assert done.err == (
+        "sojourn: all apps, not only 'shop' of environment SOJOURN_APP. try: --app shop\n"
+    )
+    done = sojourn("export", "b", *FROM, "--app", "shop", "--json")
+    assert (json.loads(done.out)["sessions"], done.err) == (SESSIONS, "")
+    monkeypatch.delenv("SOJOURN_APP")
+    (tmp_path / "sojourn.toml").write_text('app = "shop"')
+    done = sojourn("copy", "sqlite:///from.db", "sqlite:///to.db", "--json")
+    assert json.loads(done.out)["verified"] == 2 * SESSIONS
+    assert "all apps, not only 'shop' of " in done.err
+
+
+def test_an_app_without_sessions_is_noted(sojourn: Runner, source: None) -> None:
+    typed = ("--app", "shop", "--app", "typo")
+    for arguments in (("export", "file", *FROM), ("copy", "sqlite:///from.db", "sqlite:///to.db")):
+        done = sojourn(*arguments, *typed)
+        assert (done.code, done.err) == (0, "sojourn: no sessions in app 'typo'\n")
+    done = sojourn("import", "file", *TO, "--app", "typo", "--app", "x")
+    assert (done.code, done.err) == (0, "sojourn: no sessions of 'typo', 'x' in the file\n")
+
+
 def test_streams_stand_for_files(source: None, tmp_path: Path) -> None:
     done = piped(tmp_path, "export", "-", *FROM)
     assert (done.code, done.err) == (0, "")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from sojourn.cli.call import Call, Given
+from sojourn.cli.call import Call
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.options import Json, Url
 from sojourn.errors import Corrupt, ForeignFile, NewerSchema, StorageFull, Unavailable
 from sojourn.names import check_name
-from sojourn.settings import masked
-from sojourn.store import place_of
+from sojourn.ports import SystemClock
+from sojourn.settings import OPTION_OF_URL, masked
+from sojourn.store import Query, place_of
 from sojourn.stores import open_store
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def export(
     if json and file == STREAM:
         raise typer.BadParameter("the export itself goes to stdout: no --json with -")
     call = Call(context, url=url, json=json)
-    call.run(_export(call, file, _chosen(context, app)))
+    call.run(_export(call, file, _chosen(call, app)))
 
 
 async def _export(call: Call, file: str, apps: Sequence[str] | None) -> None:
@@ -71,6 +73,7 @@ async def _export(call: Call, file: str, apps: Sequence[str] | None) -> None:
     async with _opened(call.url) as store:
         with _file_told(file), Bars(call.output) as bars:
             exported = await export_sessions(store, sink, apps=apps, progress=bars)
+        await _note_missing(call, store, apps)
     _tell(call, _export_facts(exported), quiet=file == STREAM)
     for error in exported.corrupt:
         call.output.note(str(error))
@@ -104,7 +107,7 @@ def import_(
     if file != STREAM and not Path(file).exists():
         raise Refusal(ExitCode.USAGE, f"there is no file {file}", "check the path")
     call = Call(context, url=url, json=json)
-    call.run(_import(call, file, _chosen(context, app), replace=replace))
+    call.run(_import(call, file, _chosen(call, app), replace=replace))
 
 
 async def _import(call: Call, file: str, apps: Sequence[str] | None, *, replace: bool) -> None:
@@ -123,6 +126,8 @@ async def _import(call: Call, file: str, apps: Sequence[str] | None, *, replace:
         lines.close()
     _tell(call, _import_facts(imported))
     _note_refusals(call, imported.refusals)
+    if apps and not (imported.restored or imported.unchanged or imported.refused):
+        call.output.note(f"no sessions of {', '.join(map(repr, apps))} in the file")
     if imported.refused:
         reason = f"{imported.refused} sessions were not imported"
         raise Refusal(ExitCode.CONFLICT, reason, "--replace for older revisions, else sojourn show")
@@ -155,7 +160,7 @@ def copy(
     brings what changed, and removes what was copied and SRC has deleted since.
     """
     call = Call(context, url=source, json=json)
-    call.run(_copy(call, target, _chosen(context, app), final=final))
+    call.run(_copy(call, target, _chosen(call, app), final=final))
 
 
 async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: bool) -> None:
@@ -169,6 +174,7 @@ async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: b
     async with _opened(call.url) as ours, _opened(target) as theirs:
         with Bars(call.output) as bars:
             copied = await copy_sessions(ours, theirs, apps=apps, final=final, progress=bars)
+        await _note_missing(call, ours, apps)
     _tell(call, _copy_facts(copied))
     _note_refusals(call, copied.refusals)
     if copied.different:
@@ -198,16 +204,32 @@ def _file_told(name: str) -> Iterator[None]:
         raise Refusal(ExitCode.UNAVAILABLE, str(error), "check the path") from error
 
 
-def _chosen(context: typer.Context, apps: Sequence[str] | None) -> Sequence[str] | None:
-    """Return the apps that were named, behind the command or before it; `None` for all.
+def _chosen(call: Call, apps: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the apps that were named, behind the command, before it or in the URL; `None` for all.
 
-    Raises `InvalidId`, before any store is opened.
+    What is set in the environment or a file chooses none, and a remark says so: it is there for
+    other commands, and a backup that lacks apps would be noticed when it is needed. Raises
+    `InvalidId` or `InvalidSetting`, before any store is opened.
     """
-    given = context.obj if isinstance(context.obj, Given) else Given()
-    chosen = apps or ([] if given.app is None else [given.app])
-    for app in chosen:
-        check_name("app", app)
-    return chosen or None
+    if apps:
+        for app in apps:
+            check_name("app", app)
+        return apps
+    app, source = call.app, call.settings.sources["app"]
+    if source.startswith(OPTION_OF_URL):
+        call.output.note(f"only app {app!r}, as the URL says")
+    elif source not in ("argument", "default"):
+        call.output.note(f"all apps, not only {app!r} of {source}. try: --app {quote(app)}")
+        return None
+    return None if source == "default" else [app]
+
+
+async def _note_missing(call: Call, store: Store, apps: Sequence[str] | None) -> None:
+    """Note which of the apps that were named have no session: the name may be mistyped."""
+    for app in apps or ():
+        found = await store.list(Query(app=app, now=SystemClock().now(), limit=1, expired=True))
+        if not found.records and not found.corrupt:
+            call.output.note(f"no sessions in app {app!r}")
 
 
 @asynccontextmanager
