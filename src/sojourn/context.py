@@ -103,7 +103,9 @@ class Context:
             if applied is not None:
                 taken(applied)
             raise
-        except Unavailable:
+        except Unavailable as error:
+            if error.denied:  # what was done by halves is remembered, and was not applied
+                raise
             took = loop.time() - begun
             patience = None if took < HANG_SECONDS else max(took / LOOK_SHARE, HANG_SECONDS)
             found = await self._applied_in(change, patience)

@@ -279,9 +279,9 @@ class Creation:
         except asyncio.CancelledError:
             await uninterrupted(self._take_if_created(create, stored))
             raise
-        except Unavailable:
+        except Unavailable as error:
             # Its reply may have been lost; then it is there, and there is no error.
-            if not await self._take_if_created(create, stored):
+            if error.denied or not await self._take_if_created(create, stored):
                 raise
             return
         stored(committed.header, committed.revision)
@@ -429,8 +429,8 @@ class Creation:
                 else:
                     raise
                 continue
-            except Unavailable:
-                if not await self._is_there(header):
+            except Unavailable as error:
+                if error.denied or not await self._is_there(header):
                     raise
             session = await self._reading.get(header.id, events=None, touch=False, expired=True)
             if session is None:

@@ -415,7 +415,12 @@ class WouldBlock(SojournError, RuntimeError):
 
 
 class Unavailable(SojournError):
-    """The storage is in trouble. The driver's error is the `__cause__`. Says nothing on absence."""
+    """The storage is in trouble. The driver's error is the `__cause__`. Says nothing on absence.
+
+    `denied` says that a right is missing: what was written may be there by halves.
+    """
+
+    denied: bool = False
 
     def __init__(self, store: str, reason: str) -> None:
         super().__init__(store, reason)

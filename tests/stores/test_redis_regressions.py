@@ -255,6 +255,26 @@ async def test_a_right_that_is_missing_is_said_before_anything_is_written(
     assert not list(server.raw("KEYS", "half:*"))
 
 
+@pytest.mark.parametrize("missing", ["zadd", "rpush"])
+async def test_a_right_that_is_taken_away_is_no_success(server: Server, missing: str) -> None:
+    """The session remembers the operation by the time at which the script is refused."""
+    rights = ("on", ">pw", "~taken:*", "&taken:*", *RIGHTS.split())
+    server.ask("ACL", "SETUSER", "taken", "reset", *rights)
+    place = f"redis://taken:pw@127.0.0.1:{server.port}/?prefix=taken"
+    async with SessionManager.open(place) as sessions:
+        session = await sessions.create(id=missing)
+        source = await sessions.create(id=f"{missing}-source")
+        server.ask("ACL", "SETUSER", "taken", f"-{missing}")
+        with pytest.raises(Unavailable, match="has not the rights") as caught:
+            await sessions.append(session, Event(kind="note"))
+        assert caught.value.denied
+        with pytest.raises(Unavailable, match="has not the rights"):
+            await sessions.create(id=f"{missing}-new", events=[Event(kind="note")])
+        server.ask("ACL", "SETUSER", "taken", "-zadd")
+        with pytest.raises(Unavailable, match="has not the rights"):
+            await sessions.fork(source.id, new_id=f"{missing}-fork")
+
+
 @pytest.mark.parametrize("places", [("~other:*", "&half:*"), ("~half:*", "&other:*")])
 async def test_a_user_of_other_keys_is_told_so(server: Server, places: tuple[str, str]) -> None:
     server.ask("ACL", "SETUSER", "half", "reset", "on", ">pw", *places, *RIGHTS.split())

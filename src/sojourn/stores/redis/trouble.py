@@ -97,9 +97,14 @@ def mapped(error: BaseException, store: str) -> Unavailable:
         return StorageFull(store, "the server's disk is full; nothing was written")
     for words, kind, meaning in _MEANINGS:
         if any(word in text for word in words):
-            return kind(store, meaning)
+            found = kind(store, meaning)
+            found.denied = words is _DENIED
+            return found
     return Unavailable(store, text or type(error).__name__)
 
+
+_DENIED = ("NOPERM", "can't run this command")
+"""Words of errors that say that the user lacks a right; a script says so in its own way."""
 
 _MEANINGS: tuple[tuple[tuple[str, ...], type[Unavailable], str], ...] = (
     (("OOM",), StorageFull, "the server's memory is full (maxmemory); nothing was written"),
@@ -110,7 +115,7 @@ _MEANINGS: tuple[tuple[tuple[str, ...], type[Unavailable], str], ...] = (
         "the server does not accept the user and password",
     ),
     (
-        ("NOPERM", "can't run this command"),
+        _DENIED,
         Unavailable,
         "the user has not the rights that are needed",
     ),
