@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from tests.servers.pgbouncer import PgBouncer
 
-from sojourn import Event, SessionManager, open_store
+from sojourn import Event, Reaper, SessionManager, open_store
 from sojourn.stores.postgres.schema import LOCK, sql
 from sojourn.stores.postgres.writing import LAST
 from sojourn.transfer import copy
@@ -40,7 +40,7 @@ def database(postgres: PostgresServer) -> Iterator[Callable[[str, str], None]]:
 
 def url_of(server: PostgresServer | PgBouncer, **options: object) -> str:
     """Return the URL of a store in the database with the defaults."""
-    return server.url(**options).replace("/postgres?", f"/{DATABASE}?")
+    return server.url(**options).replace("/postgres", f"/{DATABASE}")
 
 
 async def connected(postgres: PostgresServer) -> Any:
@@ -160,3 +160,91 @@ async def put_elsewhere(url: str) -> None:
     assert copied.put == 1
     for store in (source, target):
         await store.close()
+
+
+# --- functions of somebody else -----------------------------------------------------------------
+
+TRAPS = """
+CREATE FUNCTION public.trap() RETURNS int LANGUAGE plpgsql AS $body$ BEGIN
+    RAISE EXCEPTION 'trapped';
+END $body$;
+CREATE FUNCTION public.cardinality(int[]) RETURNS int LANGUAGE sql AS 'SELECT public.trap()';
+CREATE FUNCTION public.coalesce_of(bigint[], bigint[]) RETURNS bigint[]
+    LANGUAGE sql AS 'SELECT ARRAY[public.trap()::bigint]';
+CREATE OPERATOR public.|| (
+    LEFTARG = bigint[], RIGHTARG = bigint[], FUNCTION = public.coalesce_of);
+CREATE FUNCTION public.unnest(bigint[]) RETURNS SETOF bigint
+    LANGUAGE sql AS 'SELECT public.trap()::bigint';
+CREATE FUNCTION public.array_position(text[], text) RETURNS int
+    LANGUAGE sql AS 'SELECT public.trap()';
+CREATE FUNCTION public.to_timestamp(numeric) RETURNS timestamptz
+    LANGUAGE sql AS 'SELECT now() + make_interval(public.trap())';
+CREATE FUNCTION public.step(text[], text) RETURNS text[]
+    LANGUAGE sql AS 'SELECT ARRAY[public.trap()::text]';
+CREATE AGGREGATE public.array_agg(text) (SFUNC = public.step, STYPE = text[]);
+"""
+"""Each fits better than the server's own, which takes arrays of any type."""
+
+READS_TRAPPED = """
+DROP AGGREGATE public.array_agg(text);
+DROP FUNCTION public.unnest(bigint[]);
+"""
+"""Ends those that statements outside of functions meet."""
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_functions_of_somebody_else_are_never_called(
+    postgres: PostgresServer, database: Callable[[str, str], None], *, pooler: bool
+) -> None:
+    """Behind a transaction pooler that holds for what runs in functions."""
+
+    async def trap(*more: str) -> None:
+        db = await connected(postgres)
+        for statements in more:
+            await db.execute(statements)
+        await db.close()
+
+    asyncio.run(trap(TRAPS))
+    if not pooler:
+        database("search_path", "public, pg_catalog")
+        asyncio.run(exercised(url_of(postgres)))
+    else:
+        asyncio.run(trap("DROP AGGREGATE public.array_agg(text)", "DROP FUNCTION unnest(bigint[])"))
+        with PgBouncer(postgres, "transaction") as bouncer:
+            asyncio.run(exercised(url_of(bouncer, pooler="transaction")))
+    asyncio.run(look(postgres))
+
+
+async def exercised(url: str) -> None:
+    """Make all kinds of calls."""
+    async with SessionManager.open(url) as sessions:
+        for id in ("s", "t"):
+            await sessions.create(
+                id=id, user="u", labels={"l": id}, exclusive=("l",), state={"user:x": 1}
+            )
+        several = [sessions.append(id, Event(kind="n")) for id in ("s", "t") for _ in range(5)]
+        await asyncio.gather(*several)
+        await sessions.share({"user:x": None, "user:y": 2}, user="u")
+        await sessions.fork("s", new_id="copy")
+        assert len((await sessions.require("s", events=3)).events) == 3
+        assert len((await sessions.list(user="u", labels={"l": "s"})).items) == 2
+        await put_elsewhere(url)
+        assert await Reaper(sessions).sweep() == 0
+        assert await sessions.end("t")
+        assert await sessions.delete("s")
+        await sessions.forget("u")
+        assert await sessions.store.check() == []  # type: ignore[attr-defined]  # it can
+
+
+async def look(postgres: PostgresServer) -> None:
+    """Look into the views, and at what the functions say."""
+    db = await connected(postgres)
+    await db.fetch("SELECT * FROM sojourn.session_overview, sojourn.event_overview")
+    settings = await db.fetch(
+        """SELECT p.proname, p.proconfig FROM pg_catalog.pg_proc AS p
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'sojourn'"""
+    )
+    assert len(settings) > 5
+    for name, said in settings:
+        assert "search_path=pg_catalog, pg_temp" in (said or ()), name
+    await db.close()

@@ -47,7 +47,11 @@ FRESH_SECONDS = 1.0
 LEAVING_SECONDS = 0.5
 """How long a connection in the making that nobody wants is waited for before it is given up."""
 
-SETTINGS = "SET jit = off; SET default_transaction_isolation = 'read committed'"
+SEARCH_PATH = "SET search_path = pg_catalog, pg_temp"
+"""Look for functions and operators nowhere but among the server's own: what somebody else made in
+another schema could fit better, and would run with our rights. Our tables are named with theirs."""
+
+SETTINGS = f"SET jit = off; SET default_transaction_isolation = 'read committed'; {SEARCH_PATH}"
 """The statements are short, and compiling them takes longer than running them. What waited for a
 lock has to see what its holder did, whatever the server, the database or the role has as default.
 """

@@ -13,7 +13,7 @@ KEPT = "1 hour"
 """How long the result of a removal is kept: retries come within seconds."""
 
 REMOVE = """
-CREATE FUNCTION {s}.remove_1(doomed bigint[]) RETURNS bigint[] LANGUAGE plpgsql
+CREATE FUNCTION {s}.remove_1(doomed bigint[]) RETURNS bigint[] LANGUAGE plpgsql {path}
 SET enable_seqscan = off SET jit = off AS $body$
 DECLARE family bigint[]; more bigint[];
 BEGIN
@@ -63,7 +63,7 @@ END $body$;
 
 BEGIN_ONCE = f"""
 CREATE FUNCTION {{s}}.begin_once_1(named bytea, relaxed boolean, OUT fresh boolean, OUT result text)
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql {{path}} AS $body$
 BEGIN{STATEMENTS}
     INSERT INTO {{s}}.operations(op, at) VALUES (named, clock_timestamp()) ON CONFLICT DO NOTHING;
     fresh := FOUND;
@@ -71,7 +71,8 @@ BEGIN{STATEMENTS}
         SELECT o.result INTO result FROM {{s}}.operations AS o WHERE o.op = named;
     END IF;
 END $body$;
-CREATE FUNCTION {{s}}.end_once_1(named bytea, outcome text) RETURNS text LANGUAGE sql AS $body$
+CREATE FUNCTION {{s}}.end_once_1(named bytea, outcome text) RETURNS text
+LANGUAGE sql {{path}} AS $body$
     UPDATE {{s}}.operations SET result = outcome WHERE op = named RETURNING result;
 $body$;
 """
@@ -79,7 +80,8 @@ $body$;
 
 DELETE = """
 CREATE FUNCTION {s}.delete_1(named bytea, relaxed boolean, staged text, of_app text, of_id text,
-    is_epoch text, is_revision bigint, is_fence bigint) RETURNS text LANGUAGE plpgsql AS $body$
+    is_epoch text, is_revision bigint, is_fence bigint) RETURNS text
+LANGUAGE plpgsql {path} AS $body$
 DECLARE once record; found_row bigint;
 BEGIN
     once := {s}.begin_once_1(named, relaxed);
@@ -104,7 +106,7 @@ END $body$;
 
 FORGET = """
 CREATE FUNCTION {s}.forget_1(named bytea, relaxed boolean, staged text, of_app text, of_user text,
-    most int) RETURNS text LANGUAGE plpgsql AS $body$
+    most int) RETURNS text LANGUAGE plpgsql {path} AS $body$
 DECLARE once record; doomed bigint[]; more bigint[]; ours bigint;
 BEGIN
     once := {s}.begin_once_1(named, relaxed);
@@ -136,7 +138,7 @@ END $body$;
 
 DUE = """
 CREATE FUNCTION {s}.due_rows_1(of_app text, at_now bigint, most int) RETURNS bigint[]
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $body$
+LANGUAGE plpgsql {path} SET enable_seqscan = off SET jit = off AS $body$
 DECLARE late bigint[]; outdated bigint[];
 BEGIN
     LOOP
@@ -162,7 +164,7 @@ BEGIN
     RETURN coalesce(late, '{}');
 END $body$;
 CREATE FUNCTION {s}.tidy_1(of_app text, staged text, at_now bigint, most int) RETURNS void
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql {path} AS $body$
 DECLARE abandoned bigint[];
 BEGIN
     DELETE FROM {s}.documents WHERE row IN (
@@ -181,7 +183,7 @@ BEGIN
     DELETE FROM {s}.listeners WHERE until < clock_timestamp() - interval '1 hour';
 END $body$;
 CREATE FUNCTION {s}.due_1(of_app text, staged text, at_now bigint, most int)
-RETURNS SETOF {s}.sessions LANGUAGE plpgsql AS $body$
+RETURNS SETOF {s}.sessions LANGUAGE plpgsql {path} AS $body$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM {s}.tidy_1(of_app, staged, at_now, most);
@@ -189,7 +191,7 @@ BEGIN
         AS d(row, place) JOIN {s}.sessions AS s ON s.row = d.row ORDER BY d.place;
 END $body$;
 CREATE FUNCTION {s}.reap_1(named bytea, of_app text, staged text, at_now bigint, most int)
-RETURNS text LANGUAGE plpgsql AS $body$
+RETURNS text LANGUAGE plpgsql {path} AS $body$
 DECLARE once record; due bigint[]; locked bigint[]; ids json;
 BEGIN
     once := {s}.begin_once_1(named, true);

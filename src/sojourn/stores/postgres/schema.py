@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from sojourn.errors import Corrupt, ForeignFile, NewerSchema, Unavailable
+from sojourn.stores.postgres.pool import SEARCH_PATH
 from sojourn.stores.postgres.removing import FUNCTIONS
 from sojourn.stores.postgres.tables import TABLES
 from sojourn.stores.postgres.writing import NOTIFY, WRITE
@@ -44,7 +45,8 @@ def channel(address: Address) -> str:
 
 def sql(text: str, address: Address) -> str:
     """Return a statement with the names of this place filled in."""
-    return text.replace("{s}", f'"{address.schema}"').replace("{channel}", channel(address))
+    named = text.replace("{s}", f'"{address.schema}"').replace("{channel}", channel(address))
+    return named.replace("{path}", SEARCH_PATH)
 
 
 async def migrate(db: Connection, address: Address, migrations: Sequence[str] = MIGRATIONS) -> int:
@@ -57,6 +59,7 @@ async def migrate(db: Connection, address: Address, migrations: Sequence[str] = 
     if await version_of(db, address, migrations) == len(migrations):
         return 0
     async with db.transaction():
+        await db.execute(SEARCH_PATH.replace("SET", "SET LOCAL"))  # not said behind a pooler
         await db.execute(f"SELECT pg_advisory_xact_lock({LOCK}, hashtext($1))", address.schema)
         version = await version_of(db, address, migrations)
         if version == 0:

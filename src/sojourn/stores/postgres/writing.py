@@ -357,7 +357,7 @@ _BODY = (
 )
 
 NOTIFY = """
-CREATE FUNCTION {s}.notify_1(changed bigint[]) RETURNS void LANGUAGE plpgsql AS $body$
+CREATE FUNCTION {s}.notify_1(changed bigint[]) RETURNS void LANGUAGE plpgsql {path} AS $body$
 BEGIN
     PERFORM pg_notify('{channel}', string_agg(k.key, ' ')) FROM (
         SELECT substr(md5(s.app || chr(31) || s.id), 1, 16) AS key,
@@ -371,7 +371,7 @@ WRITE = (
     "CREATE FUNCTION {s}.write_1("
     + ", ".join(f"{name} {kind}" for name, kind in PARAMETERS)
     + ", OUT moved int[], OUT rows bigint[], OUT stale boolean) LANGUAGE plpgsql\n"
-    f"{PLANS} AS $body$\n"
+    f"{{path}} {PLANS} AS $body$\n"
     "#variable_conflict use_column\n"
     "DECLARE guards json; locking bigint[]; document_owner bigint;\n"
     f"BEGIN{_BODY}END $body$;\n"
