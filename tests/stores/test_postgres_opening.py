@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import socket
 from datetime import UTC, date, datetime
+from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from tests.servers.postgres import emptied
+from rich.console import Console
+from rich.pretty import pretty_repr
+from rich.traceback import Traceback
+from tests.servers.postgres import emptied, free_port
 from tests.servers.proxy import Proxy
 
 from sojourn import Event, Expiry, InvalidQuery, SessionManager, Unavailable, open_store
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
 
 SCHEMA = "opening"
+SECRET = "s3cret-pass"
 
 
 @pytest.fixture
@@ -79,6 +86,30 @@ async def test_all_of_the_place_may_come_from_the_environment(
     async with SessionManager.open(f"postgresql://?schema={SCHEMA}") as sessions:
         assert await sessions.count() == 0
         assert postgres.password not in f"{sessions.store!r} {sessions.store.name}"
+
+
+@pytest.mark.parametrize("trouble", ["refused", "nobody", "silent", "nonsense"])
+async def test_no_secret_is_in_a_traceback_with_locals(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Not as the standard library shows them, nor as rich does."""
+    if trouble == "nonsense":
+        monkeypatch.setenv("PGSSLMINPROTOCOLVERSION", "nonsense")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = {"nobody": free_port(), "silent": silent.getsockname()[1]}
+        port = ports.get(trouble, postgres.port)
+        store = open_store(f"postgresql://tester:{SECRET}@127.0.0.1:{port}/postgres?timeout=0.5")
+        assert SECRET not in pretty_repr(store._address)  # type: ignore[attr-defined]  # its own
+        with pytest.raises(Unavailable) as caught:
+            await store.open()
+    error = caught.value
+    told = "".join(TracebackException.from_exception(error, capture_locals=True).format())
+    pretty = Console(file=io.StringIO(), width=200)
+    found = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
+    pretty.print(found)
+    for text in (told, pretty.file.getvalue()):  # type: ignore[attr-defined]  # it is the buffer
+        assert "self = " in text
+        assert SECRET not in text
 
 
 # --- a server that is not well ------------------------------------------------------------------

@@ -62,6 +62,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"<Address {self.shown}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what pretty-printed tracebacks show: msgspec's own would show the password."""
+        return [("shown", self.shown)]
+
     @property
     def place(self) -> str:
         """Which schema of which database this is, with what the environment adds to the address."""

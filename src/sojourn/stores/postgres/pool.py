@@ -19,7 +19,7 @@ import asyncpg
 
 from sojourn.errors import Closed, ReadOnly, SojournError, Unavailable
 from sojourn.stores.postgres.hosts import first_there
-from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, mapped, passes
+from sojourn.stores.postgres.trouble import DRIVER_ERRORS, breaks, forget_frames, mapped, passes
 from sojourn.timeouts import Timeouts
 
 if TYPE_CHECKING:
@@ -260,7 +260,11 @@ async def _made(address: Address, settings: str, place: Place | None) -> Connect
     try:
         connection = await asyncpg.connect(**address.arguments(place), timeout=address.timeout)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
+        forget_frames(error)
         raise Unavailable(address.shown, f"it can not be connected to: {error}") from error
+    except BaseException as error:
+        forget_frames(error)
+        raise
     try:
         if address.pooler:
             await _check_primary(connection, address)

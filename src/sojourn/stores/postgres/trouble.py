@@ -63,6 +63,13 @@ def breaks(error: BaseException) -> bool:
     return not isinstance(error, asyncpg.PostgresError | SojournError) or isinstance(error, _BROKEN)
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Have an error not show where in the driver it came from: its frames hold the password."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def passes(error: BaseException) -> bool:
     """Return whether it makes sense to try again."""
     # A value that can not be sent is an `InterfaceError` too, and a `ValueError`.
