@@ -33,7 +33,7 @@ from sojourn.names import check_name
 from sojourn.reading import check_labels
 from sojourn.session import Session, read_back
 from sojourn.state import merge
-from sojourn.store import Create, Deadlines, Fork, Query
+from sojourn.store import Create, Deadlines, Delete, Fork, Query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -419,7 +419,7 @@ class Creation:
         for _attempt in range(CREATE_ATTEMPTS):
             fork = Fork(header=header, op=self._context.ids.operation(), source=source, at=at)
             try:
-                await self._context.store.fork(fork)
+                return await self._forked(fork)
             except AlreadyExists as error:
                 if not given_id:
                     header = msgspec.structs.replace(header, id=self._context.ids.session_id())
@@ -428,15 +428,33 @@ class Creation:
                     await self._free(header.id, error)
                 else:
                     raise
-                continue
+        raise AlreadyExists(header.id, f"{CREATE_ATTEMPTS} generated ids were taken")
+
+    async def _forked(self, fork: Fork) -> Session:
+        """Copy a session once, and return the copy; whoever is cancelled over it leaves none."""
+        header = fork.header
+        try:
+            try:
+                await self._context.store.fork(fork)
             except Unavailable as error:
                 if error.denied or not await self._is_there(header):
                     raise
             session = await self._reading.get(header.id, events=None, touch=False, expired=True)
-            if session is None:
-                raise NotFound(header.id, "the fork was removed at once")
-            return session
-        raise AlreadyExists(header.id, f"{CREATE_ATTEMPTS} generated ids were taken")
+        except asyncio.CancelledError:
+            # It may have been stored all the same, and nobody is left who knows of it.
+            with contextlib.suppress(SojournError):
+                await uninterrupted(self.discard(header))
+            raise
+        if session is None:
+            raise NotFound(header.id, "the fork was removed at once")
+        return session
+
+    async def discard(self, header: Header) -> None:
+        """Remove this very session, if it is there, without an end: nobody was ever handed it."""
+        now = self._context.now()
+        await self._context.store.delete(
+            Delete(app=header.app, id=header.id, now=now, epoch=header.epoch)
+        )
 
 
 def _of_user(session: Session, user: str | None) -> Session:

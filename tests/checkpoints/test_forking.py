@@ -10,7 +10,15 @@ import pytest
 from tests.checkpoints.contents import bodies, ids
 from tests.manager.watched_store import watched
 
-from sojourn import AlreadyExists, CheckpointMissing, Event, Expiry, NotFound, Unavailable
+from sojourn import (
+    AlreadyExists,
+    CheckpointMissing,
+    Event,
+    Expiry,
+    NotFound,
+    Reaper,
+    Unavailable,
+)
 from sojourn.checkpoints.verbs import MAKING_SECONDS
 from sojourn.testing import FakeClock
 
@@ -18,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from sojourn import SessionManager
+    from tests.manager.watched_store import When
+
+    from sojourn import Session, SessionManager
 
     Opener = Callable[..., AbstractAsyncContextManager[SessionManager]]
 
@@ -172,6 +182,54 @@ async def test_a_fork_that_fails_on_the_way_is_no_session(url: str) -> None:
         with pytest.raises(CheckpointMissing):
             await forking
         assert await sessions.count() == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("verb", ["fork", "get", "document", "documents", "commit", "delete"])
+async def test_a_fork_that_is_cancelled_leaves_no_copy(url: str, verb: str, when: When) -> None:
+    """Wherever it is, and none that a hook would be told of later."""
+    clock, told = FakeClock(), list[str]()
+    async with watched(url, clock=clock) as (sessions, store):
+
+        @sessions.on_end
+        async def hook(session: Session, _reason: str) -> None:
+            told.append(session.id)
+
+        await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        for name in ("a", "b"):
+            await checkpoints.save(b"", id=name)
+        gate = store.hold("fork" if verb == "delete" else verb, when)
+        forking = asyncio.create_task(checkpoints.fork("a"))
+        await gate.arrived.wait()
+        forking.cancel()
+        if verb == "delete":  # cancelled once more, while the copy is removed
+            gate = store.hold("delete", when)
+            await gate.arrived.wait()
+            forking.cancel()
+        gate.go()
+        with pytest.raises(asyncio.CancelledError):
+            await forking
+        assert [session.id for session in (await sessions.list()).items] == ["s"]
+        clock.advance(MAKING_SECONDS)
+        await Reaper(sessions).sweep()
+        assert told == []
+
+
+async def test_a_cancelled_fork_is_cancelled_whatever_the_store_says(url: str) -> None:
+    """That the copy could not be removed is not what its caller has to hear then."""
+    async with watched(url) as (sessions, store):
+        await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        await checkpoints.save(b"", id="a")
+        for verb in ("fork", "commit"):
+            gate = store.hold(verb, "after")
+            store.fail("delete", Unavailable("test", "trouble"))
+            forking = asyncio.create_task(checkpoints.fork("a"))
+            await gate.arrived.wait()
+            forking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await forking
 
 
 async def test_a_fork_whose_process_dies_on_the_way_is_gone_in_a_while(url: str) -> None:

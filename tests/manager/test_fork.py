@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.manager.watched_store import watched
 
 from sojourn import (
     DELETE,
@@ -26,6 +27,8 @@ from sojourn.testing.fakes import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
+
+    from tests.manager.watched_store import When
 
     Opener = Callable[..., AbstractAsyncContextManager[SessionManager]]
 
@@ -393,3 +396,25 @@ async def test_a_generated_id_that_is_taken_is_replaced(opened: Opener) -> None:
         assert fork.state["k"] == "source"
         for number in range(8):
             assert (await sessions.require(f"id{number}")).state["k"] == "other"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("verb", ["fork", "get"])
+async def test_a_fork_that_is_cancelled_leaves_no_copy(url: str, verb: str, when: When) -> None:
+    """Nobody would know of it; what was there under that id is another, and stays."""
+    async with watched(url) as (sessions, store):
+        await a_source(sessions)
+        await sessions.create(id="taken")
+        for given in (None, "f", "taken"):
+            gate = store.hold("fork" if given == "taken" else verb, when)
+            forking = asyncio.create_task(sessions.fork("s1", new_id=given))
+            if given == "taken" and when == "after":
+                with pytest.raises(AlreadyExists):
+                    await forking
+            else:
+                await gate.arrived.wait()
+                forking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await forking
+            there = {session.id for session in (await sessions.list()).items}
+            assert there == {"s1", "taken"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ from sojourn.checkpoints.record import COLLECTION, Checkpoint, checkpoint_of, en
 from sojourn.checkpoints.removal import Removal
 from sojourn.context import completed
 from sojourn.creation import with_deadlines
-from sojourn.errors import CheckpointMissing, Corrupt, InvalidQuery, TooLarge
+from sojourn.errors import CheckpointMissing, Corrupt, InvalidQuery, SojournError, TooLarge
 from sojourn.limits import MAX_DOCUMENT, MAX_PAGE
 from sojourn.names import check_name
-from sojourn.store import Deadlines, Delete, Drop, Put
+from sojourn.store import Deadlines, Drop, Put
 from sojourn.timestamps import from_seconds
 
 if TYPE_CHECKING:
@@ -200,7 +201,8 @@ class Checkpoints:
             there = Checkpoints(self._context, self._reading, self._creation, session)
             await there._trim(line, Deadlines(idle=header.idle, absolute_at=header.absolute_at))
         except BaseException:
-            await completed(self._discard(session))
+            with contextlib.suppress(SojournError):  # then it is gone by itself in a while
+                await completed(self._creation.discard(session.header))
             raise
         return session
 
@@ -231,12 +233,6 @@ class Checkpoints:
             )
             parts = [Drop(collection=COLLECTION, key=latest.id), again]
         await self._place.commit(parts, deadlines=deadlines)
-
-    async def _discard(self, session: Session) -> None:
-        now = self._context.now()
-        await self._context.store.delete(
-            Delete(app=session.app, id=session.id, now=now, epoch=session.epoch)
-        )
 
     # --- removing ------------------------------------------------------------------------------
 
