@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sojourn.checkpoints.bodies import CHUNKS, PENDING, USES
+from sojourn.checkpoints.bodies import CHUNKS, PENDING, STORED, USES
 from sojourn.checkpoints.record import COLLECTION
 
 if TYPE_CHECKING:
@@ -31,10 +31,15 @@ async def pending(sessions: SessionManager, id: str) -> list[str]:
     return [found.key for found in await sessions.documents(id).list(PENDING)]
 
 
+async def stored(sessions: SessionManager, id: str) -> set[str]:
+    """Return the names of the bodies that are stored, used or not."""
+    return {found.key for found in await sessions.documents(id).list(STORED)}
+
+
 async def is_clean(sessions: SessionManager, id: str) -> bool:
     """Return whether nothing at all of checkpoints is left in a session."""
     documents = sessions.documents(id)
-    listed = [await documents.list(name) for name in (COLLECTION, USES, PENDING)]
+    listed = [await documents.list(name) for name in (COLLECTION, USES, PENDING, STORED)]
     return not any(listed)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.checkpoints.contents import bodies, ids, pending, pieces
+from tests.checkpoints.contents import bodies, ids, pending, pieces, stored
 
 from sojourn import CheckpointInUse, CheckpointMissing, Event, InvalidQuery, SessionManager
 
@@ -153,6 +153,7 @@ async def apply(sessions: SessionManager, id: str, model: Model, operation: Any)
         case ("prune", keep):
             model.prune(keep)
             await checkpoints.prune(keep=keep)
+            assert await stored(sessions, id) == {*await bodies(sessions, id)}
         case ("append",):
             model.seq += 1
             await sessions.append(id, Event(kind="step"))

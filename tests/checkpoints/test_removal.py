@@ -6,13 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.checkpoints.contents import bodies, ids, is_clean
+from tests.checkpoints.contents import bodies, ids, is_clean, stored
 from tests.manager.watched_store import watched
 
 from sojourn import CheckpointInUse, Conflict, Ended, Event, SessionManager, Unavailable
+from sojourn.checkpoints.bodies import CHUNKS, PENDING, STORED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from sojourn import Checkpoints
@@ -143,6 +144,82 @@ async def test_a_body_that_could_not_be_removed_is_left_to_the_next_sweep(
         assert len(await bodies(sessions, "s")) == 1
         await checkpoints.prune(keep=1)
         assert await bodies(sessions, "s") == {}
+
+
+@pytest.mark.parametrize("size", [40, 200])
+@pytest.mark.parametrize("by", ["session", "checkpoint"])
+async def test_what_a_fork_has_of_bodies_that_are_used_later_is_pruned(
+    opened: Opener, small: None, monkeypatch: pytest.MonkeyPatch, size: int, by: str
+) -> None:
+    """Saved anew at a later place, a checkpoint is not in the fork, and its body has no use."""
+    monkeypatch.setattr("sojourn.checkpoints.bodies.REMOVED_AT_ONCE", 2)
+    async with opened() as sessions:
+        await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        for turn in range(5):
+            await checkpoints.save(bytes([turn]) * size, id=f"anew {turn}")
+        await checkpoints.save(b"k" * size, id="kept")
+        await sessions.append("s", Event(kind="step"))
+        for turn in range(5):
+            await checkpoints.save(bytes([turn]) * size, id=f"anew {turn}")
+        if by == "session":
+            fork = await sessions.fork("s", at=0)
+        else:
+            fork = await checkpoints.fork("kept")
+        there = sessions.checkpoints(fork)
+        assert await ids(there) == ["kept"]
+        before = await stored(sessions, fork.id)
+        assert len(before) == 6
+        await there.prune(keep=9)
+        left = await stored(sessions, fork.id)
+        assert left == {*await bodies(sessions, fork.id)}
+        assert len(left) == 1
+        for name in before - left:
+            assert await sessions.documents(fork.id).list(CHUNKS + name) == []
+        found = await there.get("kept")
+        assert found is not None
+        assert found.body == b"k" * size
+        await checkpoints.prune(keep=9)
+        for turn in range(5):
+            found = await checkpoints.get(f"anew {turn}")
+            assert found is not None
+            assert found.body == bytes([turn]) * size
+        await there.prune(keep=0)
+        assert await is_clean(sessions, fork.id)
+
+
+async def test_a_body_that_comes_into_use_while_pruning_stays(
+    url: str, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what is used and the look at what is pending it is in neither."""
+    async with watched(url) as (sessions, store):
+        await sessions.create(id="s")
+        checkpoints = sessions.checkpoints("s")
+        read, seen = store._store.documents, list[str]()
+        uploaded, go = asyncio.Event(), asyncio.Event()
+
+        async def source() -> AsyncIterator[bytes]:
+            yield b"x" * 200
+            uploaded.set()
+            await go.wait()
+
+        saving = asyncio.create_task(checkpoints.save(source(), id="a"))
+        await uploaded.wait()
+
+        async def overtaken(query: Any) -> Any:
+            seen.append(query.collection)
+            if query.collection == PENDING and STORED in seen:
+                go.set()
+                await saving
+            return await read(query)
+
+        monkeypatch.setattr(store._store, "documents", overtaken)
+        await checkpoints.prune(keep=1)
+        monkeypatch.undo()
+        assert saving.done()
+        found = await checkpoints.get("a")
+        assert found is not None
+        assert found.body == b"x" * 200
 
 
 async def test_a_session_that_is_ending_keeps_its_checkpoints(opened: Opener) -> None:

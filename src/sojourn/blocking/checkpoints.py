@@ -143,8 +143,9 @@ class Checkpoints:
         """Remove all but the `keep` that were saved last; return how many, and what that cut.
 
         Lines end at the oldest that is kept: `cut` names those kept whose parent is gone. Removes
-        as well what uploads left that were never completed. Raises `Conflict` in a session that is
-        never still for a moment; what was removed until then is.
+        as well what uploads left that were never completed, and bodies that a fork has without the
+        checkpoints that they are of. Raises `Conflict` in a session that is never still for a
+        moment; what was removed until then is.
         """
         return self._gateway.run(lambda sessions: self._of(sessions).prune(keep=keep))
 

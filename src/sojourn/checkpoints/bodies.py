@@ -5,6 +5,10 @@ beside it, by its hash, in the commit that saves the checkpoint. A body that per
 is being uploaded, or a checkpoint let go of it) is noted as pending. It is removed only by a commit
 that expects the revision at which nobody used it, and shared only by one that expects the revision
 at which somebody did: so a body that is used is there, whoever saves and deletes at once.
+
+That it is stored is noted once, with its first chunk, and not written again. A fork copies what was
+put up to its place in the log: chunks, and not what was noted of them later. By that note `prune`
+finds the bodies that are neither used nor pending.
 """
 
 from __future__ import annotations
@@ -14,13 +18,15 @@ from typing import TYPE_CHECKING
 
 from sojourn.checkpoints.place import SETTLE_ATTEMPTS
 from sojourn.errors import CheckpointMissing, Conflict, Corrupt
+from sojourn.limits import MAX_PAGE
 from sojourn.store import Drop, Put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sojourn.checkpoints.place import Place
+    from sojourn.checkpoints.place import Place, Seen
     from sojourn.checkpoints.record import Saved
+    from sojourn.model import StoredDocument
 
 CHUNK_BYTES = 1024 * 1024
 """Bytes of a body in one document: what a stream holds in memory, and what one commit of it writes
@@ -29,11 +35,15 @@ while others wait for the writer."""
 UPLOAD_STALE = 60 * 60 * 1_000_000
 """Microseconds after its last chunk at which an upload counts as abandoned. Its process died."""
 
+REMOVED_AT_ONCE = 100
+"""Bodies without a use removed in one commit: it holds the writer while it runs."""
+
 SWEEP_PAGE = 100
 """Pending bodies, or uses, looked at in one read of a sweep."""
 
 USES = "sojourn.checkpoint-uses"
 PENDING = "sojourn.checkpoint-pending"
+STORED = "sojourn.checkpoint-stored"
 CHUNKS = "sojourn.checkpoint-body."
 
 BYTES = "application/octet-stream"
@@ -98,9 +108,9 @@ class Bodies:
             if pending is None:
                 return  # it was removed, or came into use: the commit that did so says so
             digest = (pending.body or b"").decode()
-            parts = [Drop(collection=PENDING, key=name)]
+            parts: list[Put | Drop] = [Drop(collection=PENDING, key=name)]
             if not digest or not await self._used(digest, name):
-                parts.append(Drop(collection=CHUNKS + name))
+                parts += _removed(name)
             try:
                 await self._place.commit(parts, expect=seen)
             except Conflict:
@@ -133,6 +143,31 @@ class Bodies:
                     )
             after = found[-1].key
 
+    async def sweep_unnamed(self) -> None:
+        """Remove bodies that are neither used nor pending: what a fork copied without its use."""
+        while await self._place.settled(self._remove_unnamed) == REMOVED_AT_ONCE:
+            continue
+
+    async def _remove_unnamed(self, seen: Seen) -> int:
+        """Remove some of them, at the revision at which they are looked for; return how many."""
+        stored = [document.key async for document in self._all(STORED)]
+        if not stored:
+            return 0
+        named = {document.key.split(".")[1] async for document in self._all(USES)}
+        named |= {document.key async for document in self._all(PENDING)}
+        unnamed = [name for name in stored if name not in named][:REMOVED_AT_ONCE]
+        if unnamed:
+            parts = [part for name in unnamed for part in _removed(name)]
+            await self._place.commit(parts, expect=seen)
+        return len(unnamed)
+
+    async def _all(self, collection: str) -> AsyncIterator[StoredDocument]:
+        after: str | None = None
+        while found := await self._place.listing(collection, after=after, limit=MAX_PAGE):
+            for document in found:
+                yield document
+            after = found[-1].key
+
 
 def inline_of(saved: Saved) -> bytes:
     """Return a body that is kept with the facts. Raises `Corrupt` if it is not what was saved."""
@@ -160,7 +195,7 @@ class Upload:
     async def add(self, chunk: bytes) -> None:
         """Store the next chunk. Raises `NotFound` if the session was made anew meanwhile."""
         # Not waiting for the disk: the commit that saves the checkpoint takes these along.
-        await self._write([chunk_put(self.name, self.chunks, chunk)])
+        await self._write(chunk_puts(self.name, self.chunks, chunk))
         self.chunks += 1
 
     async def keep_fresh(self) -> None:
@@ -190,9 +225,17 @@ def chunk_key(number: int) -> str:
     return f"{number:08}"
 
 
-def chunk_put(name: str, number: int, chunk: bytes) -> Put:
-    """Return what puts a chunk of a body."""
-    return Put(collection=CHUNKS + name, key=chunk_key(number), body=chunk, content_type=BYTES)
+def chunk_puts(name: str, number: int, chunk: bytes) -> list[Put | Drop]:
+    """Return what puts a chunk of a body, and with the first one the note that it is stored."""
+    put = Put(collection=CHUNKS + name, key=chunk_key(number), body=chunk, content_type=BYTES)
+    if number:
+        return [put]
+    return [put, Put(collection=STORED, key=name, body=b"", content_type=BYTES)]
+
+
+def _removed(name: str) -> list[Put | Drop]:
+    """Return what removes the chunks of a body."""
+    return [Drop(collection=CHUNKS + name), Drop(collection=STORED, key=name)]
 
 
 def pending_put(name: str, digest: str) -> Put:

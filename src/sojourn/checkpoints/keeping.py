@@ -13,7 +13,7 @@ from sojourn.checkpoints.bodies import (
     PENDING,
     Bodies,
     Upload,
-    chunk_put,
+    chunk_puts,
     let_go,
     new_name,
     use_put,
@@ -240,7 +240,7 @@ class Keeping:
             use_put(content.sha256, name, wanted.id),
         ]
         if shared is None and content.chunk is not None:
-            parts.append(chunk_put(own, 0, content.chunk))
+            parts += chunk_puts(own, 0, content.chunk)
         elif shared is None:
             parts.append(Drop(collection=PENDING, key=own))
         epoch = None if upload is None else upload.epoch

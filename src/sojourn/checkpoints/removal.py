@@ -78,6 +78,7 @@ class Removal:
         with contextlib.suppress(SojournError):  # the next one sweeps what this one left
             await self._bodies.sweep_uses()
             await self._bodies.sweep()
+            await self._bodies.sweep_unnamed()
         cut = (name[0] for name, parent in kept.items() if parent and parent not in kept)
         return Pruned(removed=removed, cut=tuple(cut))
 
