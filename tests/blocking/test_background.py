@@ -558,6 +558,37 @@ def test_what_is_cut_short_is_reported_and_saves_nothing(
     assert jobs.stop(cancel=True) == []
 
 
+@pytest.mark.parametrize("how", ["stop", "with", "body"])
+def test_a_runner_that_is_left_too_late_is_stopped_all_the_same(
+    memory: SessionManager, how: str
+) -> None:
+    """No job begins behind the back of whoever ran out of time, and none is taken any more."""
+    failures, held, began = Failures(), Held(), list[int]()
+    jobs = Background(memory, workers=1, drain=None, on_error=failures)
+    jobs.__enter__()
+    running = jobs.submit(held)
+    waiting = jobs.submit(began.append, 1)
+    assert held.begun.wait(SECONDS)
+    with timeout(0):
+        if how == "body":  # what it raised is what matters
+            jobs.__exit__(Oops, Oops(), None)
+        else:
+            with pytest.raises(TimeoutError, match="no time"):
+                jobs.stop() if how == "stop" else jobs.__exit__(None, None, None)
+    assert (jobs.running, jobs.waiting) == (0, 0)
+    assert failures.kinds == [Closed, Closed]
+    for job in (running, waiting):
+        with pytest.raises(Closed):
+            job.result()
+    with pytest.raises(Closed):
+        jobs.submit(nothing)
+    held.go.set()
+    assert held.ended.wait(SECONDS)
+    assert began == []
+    with timeout(0):
+        assert jobs.stop() == []
+
+
 def test_dropping_many_jobs_tells_of_them_by_few_threads(memory: SessionManager) -> None:
     lock, most, telling, told = threading.Lock(), [0], [0], list[int]()
 

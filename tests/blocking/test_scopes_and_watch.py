@@ -235,6 +235,24 @@ def test_a_watch_that_ran_out_of_time_goes_on_where_it_was(sessions: SessionMana
     assert next(sessions.watch(s.id, after=last)).seq == 2
 
 
+def test_a_watch_that_is_closed_too_late_is_closed_all_the_same(sessions: SessionManager) -> None:
+    """Nothing of it is left; that it was late is told, if the body did not raise."""
+    s = sessions.create(events=[Event(kind="k")])
+    watches = sessions._gateway.bridge().sessions._watches
+    for late in (True, False):
+        watch = sessions.watch(s.id)
+        next(watch)
+        assert watches.watched == {s.id}
+        with timeout(0):
+            if late:
+                with pytest.raises(TimeoutError, match="no time"):
+                    watch.close()
+            else:
+                watch.__exit__(KeyError, KeyError(), None)
+        assert watches.watched == frozenset()
+        assert list(watch) == []
+
+
 def test_a_watch_that_nobody_holds_is_over(sessions: SessionManager) -> None:
     """Its subscription goes with it, and ending the session waits for nobody."""
     s = sessions.create(events=[Event(kind="k")])

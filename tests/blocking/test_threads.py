@@ -12,7 +12,7 @@ import pytest
 from tests.blocking.waiting import SECONDS, HeldStore, in_threads, joined
 
 from sojourn import Closed, Event, WouldBlock, current_session
-from sojourn.blocking import Reaper, SessionManager
+from sojourn.blocking import Reaper, SessionManager, timeout
 from sojourn.blocking.loop import Call, LoopThread
 
 if TYPE_CHECKING:
@@ -303,3 +303,21 @@ def test_something_that_tries_to_end_the_loop_does_not(sessions: SessionManager)
     with pytest.raises((SystemExit, Exception)):
         sessions.end(s.id)
     assert sessions.get(s.id, expired=True) is not None
+
+
+def test_a_reaper_that_is_left_too_late_is_stopped_all_the_same(sessions: SessionManager) -> None:
+    """It sweeps no more; that it was late is told, if the body did not raise."""
+    reaper = Reaper(sessions, interval=3600)
+    for how in ("stop", "with", "body"):
+        reaper.__enter__()
+        task = reaper._reaper._task
+        assert task is not None
+        with timeout(0):
+            if how == "body":
+                reaper.__exit__(KeyError, KeyError(), None)
+            else:
+                with pytest.raises(TimeoutError, match="no time"):
+                    reaper.stop() if how == "stop" else reaper.__exit__(None, None, None)
+        assert task.done()
+    reaper.stop()
+    assert reaper.sweep() == 0

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from sojourn import background as async_face
 from sojourn.background import DRAIN_SECONDS, QUEUE, WORKERS, name_of, waits_for_itself
+from sojourn.blocking.deadline import late_or_not
 from sojourn.blocking.hooks import in_thread
 from sojourn.blocking.manager import gateway_of
 from sojourn.errors import Closed, InvalidQuery
@@ -216,16 +217,22 @@ class Background:
         """Take no more jobs, let those that were accepted finish, and return those that did not.
 
         After `drain` seconds it waits no longer, nor with `cancel=True`, nor when it is interrupted
-        or out of time itself. What did not begin by then never will. A thread cannot be stopped: a
-        job that runs goes on by itself, what it changes in its session is not saved, and it keeps
-        no program from ending. Either is reported as failed, with `Closed`. Twice is fine.
+        or out of time itself (that raises `TimeoutError` once it is stopped). What did not begin by
+        then never will. A thread cannot be stopped: a job that runs goes on by itself, what it
+        changes in its session is not saved, and it keeps no program from ending. Either is reported
+        as failed, with `Closed`. Twice is fine.
         """
         self._not_from_a_job("stop")
 
         async def stop() -> list[Job[Any]]:
             return [self._face(job) for job in await self._runner.stop(cancel=cancel)]
 
-        return [] if self._runner.is_over else self._home.run(stop)
+        if self._runner.is_over:
+            return []
+        return late_or_not(
+            lambda: self._home.run(stop),
+            lambda: self._home.run(partial(self._runner.stop, cancel=True)),
+        )
 
     def _not_from_a_job(self, verb: str) -> None:
         if self._is_asked_by_a_job():
@@ -242,10 +249,10 @@ class Background:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let the accepted jobs finish; if the body raised, drop them."""
+        """Let the accepted jobs finish; if the body raised, or no time is left, drop them."""
         try:
             self.stop(cancel=error is not None)
-        except Closed:  # a fork's child leaves the body of its parent
+        except (Closed, TimeoutError):  # `Closed`: a fork's child leaves the body of its parent
             if error is None:
                 raise  # else what the body raised is what matters
 

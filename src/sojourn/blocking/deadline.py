@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from sojourn.errors import InvalidQuery
+from sojourn.errors import Closed, InvalidQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextvars import Context
+
+T = TypeVar("T")
 
 LONGEST_SECONDS = 4_000_000.0
 """Longest time that can be waited for, some 46 days: what a lock takes on every platform."""
@@ -52,6 +55,20 @@ def no_deadline() -> Iterator[None]:
         yield
     finally:
         _until.reset(token)
+
+
+def late_or_not(end: Callable[[], T], at_once: Callable[[], object]) -> T:
+    """Return what `end` does: something that has to be ended, whether there is time for it or not.
+
+    Who has none left, or runs out of it meanwhile, may have asked for nothing yet: then it is ended
+    by `at_once`, for as long as that takes, and the `TimeoutError` is raised once it is.
+    """
+    try:
+        return end()
+    except TimeoutError:
+        with no_deadline(), contextlib.suppress(Closed):  # then it has ended with the manager
+            at_once()
+        raise
 
 
 def without_deadline(context: Context) -> Context:

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from sojourn.blocking.deadline import late_or_not
 from sojourn.errors import Closed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
 
     from sojourn.blocking.gateway import Gateway
     from sojourn.manager import SessionManager
@@ -71,10 +73,10 @@ class Iteration(Iterator[T]):
             self._step = None
 
     def close(self) -> None:
-        """End it. Twice is fine."""
+        """End it, whether there is time left or not. Twice is fine."""
         self._over = True
         with contextlib.suppress(Closed):  # then it is closed with the manager
-            self._bridge.run(self._end)
+            late_or_not(lambda: self._bridge.run(self._end), lambda: self._bridge.run(self._end))
 
     async def _end(self, _sessions: SessionManager) -> None:
         step = self._step
@@ -89,5 +91,14 @@ class Iteration(Iterator[T]):
         """Close it at the end of a `with` statement."""
         return self
 
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except TimeoutError:
+            if error is None:
+                raise  # else what the body raised is what matters
