@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import io
 import json
+import shutil
 import socket
+import tempfile
 from datetime import UTC, date, datetime
+from pathlib import Path
 from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,7 @@ import pytest
 from rich.console import Console
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
-from tests.servers.postgres import emptied, free_port
+from tests.servers.postgres import PostgresServer, emptied, free_port
 from tests.servers.proxy import Proxy
 
 from sojourn import Event, Expiry, InvalidQuery, SessionManager, Unavailable, open_store
@@ -27,7 +30,9 @@ from sojourn.stores.postgres.pool import FIRST_PAUSE, LAST_PAUSE
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
-    from tests.servers.postgres import PostgresServer
+    from collections.abc import Iterator
+
+    from sojourn.stores.postgres.address import Address
 
 SCHEMA = "opening"
 SECRET = "s3cret-pass"
@@ -50,6 +55,7 @@ def test_every_option_is_taken_and_used() -> None:
         "host": "/run/pg",
         "pool_size": "7",
         "pooler": "transaction",
+        "port": "6000",
         "schema": "s",
         "sslmode": "require",
         "timeout": "2.5",
@@ -59,6 +65,7 @@ def test_every_option_is_taken_and_used() -> None:
     address = open_store(f"postgresql:///db?{query}")._address  # type: ignore[attr-defined]  # its own
     assert (address.durability, address.pool_size, address.pooler) == ("relaxed", 7, True)
     assert (address.schema, address.timeout, address.hosts) == ("s", 2.5, ("/run/pg",))
+    assert address.ports == (6000,)
     arguments = address.arguments()
     assert arguments["server_settings"] == {"application_name": "shop"}
     assert arguments["dsn"] == "postgresql://?sslmode=require"
@@ -70,6 +77,98 @@ def test_a_secret_is_no_option_and_is_not_repeated(name: str) -> None:
         open_store(f"postgresql://host/db?{name}=hush-hush")
     assert "known are: application_name, durability" in str(caught.value)
     assert "hush" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rest", "variable", "wanted"),
+    [
+        ("one,two:2/db", "", [("one", 5432), ("two", 2)]),
+        ("one,two:2/db", "7", [("one", 7), ("two", 2)]),
+        ("one,two:2/db", "7,8", [("one", 7), ("two", 2)]),
+        ("one,two:2/db?port=9", "7", [("one", 9), ("two", 9)]),
+        ("one,two:2/db?port=,9", "", [("one", 5432), ("two", 9)]),
+        ("one:1,two:2/db", "7,8,9", [("one", 1), ("two", 2)]),
+        ("%2Fs:3,[::1]:4/db", "", [("/s", 3), ("::1", 4)]),
+        ("/db?host=/s:3,/run", "7", [("/s", 3), ("/run", 7)]),
+        ("/db?host=/a:b/c", "", [("/a:b/c", 5432)]),
+        ("/db", "7", [None]),
+    ],
+)
+def test_a_port_is_that_of_the_option_of_the_host_or_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, rest: str, variable: str, wanted: list[Any]
+) -> None:
+    monkeypatch.setenv("PGPORT", variable)
+    monkeypatch.delenv("PGHOST", raising=False)
+    assert address_of(f"postgresql://{rest}").places() == wanted
+
+
+@pytest.mark.parametrize(
+    ("rest", "variable", "reason"),
+    [
+        ("one,two/db?port=1,2,3", "", "the option 'port' takes a port from 1"),
+        ("one/db?port=0", "", "the option 'port' takes a port from 1"),
+        ("/db?port=x", "", "the option 'port' takes a port from 1"),
+        ("one/db", "70000", "the variable PGPORT takes a port from 1"),
+        ("one,two/db", "1,2,3", "the variable PGPORT takes a port from 1"),
+        ("/db?host=/tmp:70000", "", "write host, host:port"),
+        ("one:x/db", "", "write host, host:port"),
+    ],
+)
+def test_what_is_no_port_is_refused(
+    monkeypatch: pytest.MonkeyPatch, rest: str, variable: str, reason: str
+) -> None:
+    monkeypatch.setenv("PGPORT", variable)
+    with pytest.raises(InvalidQuery, match=reason):
+        open_store(f"postgresql://{rest}")
+
+
+def test_hosts_of_the_environment_are_asked_one_by_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGHOST", "one,/s")
+    monkeypatch.setenv("PGPORT", "1,2")
+    assert address_of("postgresql:///db").places() == [("one", 1), ("/s", 2)]
+    assert open_store("postgresql://[::1]:4,[::2]/db?port=5").name == (
+        "postgresql://[::1]:5,[::2]:5/db"
+    )
+
+
+def address_of(url: str) -> Address:
+    """Return the place that a URL names."""
+    return open_store(url)._address  # type: ignore[attr-defined,no-any-return]  # its own
+
+
+@pytest.fixture
+def socketed() -> Iterator[PostgresServer]:
+    """A server with a socket, in a folder that everybody may look into."""
+    folder = Path(tempfile.mkdtemp(prefix="sojourn-socket-"))
+    folder.chmod(0o777)
+    server = PostgresServer(settings={"unix_socket_directories": str(folder)})
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+async def test_a_socket_with_a_port_of_its_own_is_found(
+    socketed: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, port = socketed._settings["unix_socket_directories"], socketed.port
+    login = f"postgresql://tester:{socketed.password}@"
+    for url in (
+        f"{login}/postgres?host={folder}:{port}",
+        f"{login}/postgres?host={folder}&port={port}",
+        f"{login}{folder.replace('/', '%2F')}:{port}/postgres",
+    ):
+        await opened(url)
+    monkeypatch.setenv("PGPORT", str(port))
+    await opened(f"{login}/postgres?host={folder}")
+    await opened(f"{login}127.0.0.1/postgres")
+    monkeypatch.delenv("PGPORT")
+    monkeypatch.setenv("PGHOST", folder)
+    await opened(f"{login}/postgres?port={port}")
 
 
 async def test_all_of_the_place_may_come_from_the_environment(

@@ -131,6 +131,7 @@ _POSTGRES = (
     "host",
     "pool_size",
     "pooler",
+    "port",
     "schema",
     "sslcert",
     "sslkey",

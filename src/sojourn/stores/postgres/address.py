@@ -37,6 +37,9 @@ MAX_POOL_SIZE = 100
 PORT = 5432
 """Where a server listens if nothing else is said."""
 
+_SOCKET = re.compile(r"(/.*):([0-9]+)")
+"""A folder with a server's socket, and the port that is in the socket's name."""
+
 _TLS = ("sslcert", "sslkey", "sslmode", "sslrootcert")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
@@ -70,8 +73,9 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def place(self) -> str:
         """Which schema of which database this is, with what the environment adds to the address."""
         known = os.environ.get
-        servers: list[tuple[str, int | str]] = list(zip(self.hosts, self.ports, strict=True))
-        servers = servers or [(known("PGHOST") or "localhost", known("PGPORT") or PORT)]
+        servers: list[tuple[str, int | str]] = list(zip(self.hosts, self.ports, strict=False))
+        port = self.ports[0] if self.ports else known("PGPORT") or PORT
+        servers = servers or [(known("PGHOST") or "localhost", port)]
         user = self.user or known("PGUSER") or getpass.getuser()  # whose name the database has
         database = self.database or known("PGDATABASE") or user
         service = f" of {name}" if (name := known("PGSERVICE")) else ""
@@ -79,7 +83,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     def places(self) -> Sequence[Place | None]:
         """Return the hosts with their ports; `None` alone leaves them to the driver."""
-        return list(zip(self.hosts, self.ports, strict=True)) or [None]
+        return list(zip(self.hosts, self.ports, strict=False)) or [None]
 
     def arguments(self, place: Place | None = None) -> dict[str, Any]:
         """Return what `asyncpg.connect` takes; what is left out it finds in the environment.
@@ -108,13 +112,13 @@ def parse(netloc: str, path: str, options: Mapping[str, str]) -> Address:
     """Return the address in the parts of a URL. Raises `InvalidQuery` for what makes no sense."""
     login, _, places = netloc.rpartition("@")
     user, _, password = login.partition(":")
-    hosts, ports = _hosts(options["host"] or "," if "host" in options else unquote(places))
+    hosts, ports = _places(_named(unquote(places), options), options.get("port", ""))
     schema = options.get("schema", SCHEMA)
     if not _NAME.fullmatch(schema):
         raise _refused("schema", "letters, digits and underscores, at most 48, no digit first")
     database = path.removeprefix("/") or None
-    where = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
-    shown = f"postgresql://{where}/{database or ''}"
+    where = [_shown(host, port) for host, port in zip(hosts or ("",), ports, strict=False)]
+    shown = f"postgresql://{','.join(where)}/{database or ''}"
     return Address(
         shown=shown if schema == SCHEMA else f"{shown}?schema={schema}",
         hosts=hosts,
@@ -132,23 +136,64 @@ def parse(netloc: str, path: str, options: Mapping[str, str]) -> Address:
     )
 
 
-def _hosts(places: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return hosts and ports of a list like `a:1,[::1]:2`; a path is a folder with a socket."""
-    hosts: list[str] = []
-    ports: list[int] = []
-    for place in places.split(",") if places else ():
-        if place.startswith("/"):
-            host, port = place, ""
-        elif place.startswith("["):
-            host, _, port = place[1:].partition("]")
-            port = port.removeprefix(":")
-        else:
-            host, _, port = place.partition(":")
-        if not host or (port and not port.isdecimal()) or int(port or 1) not in range(1, 65536):
-            raise _refused("host", "write host, host:port or [address]:port, with commas between")
-        hosts.append(host)
-        ports.append(int(port or PORT))
-    return tuple(hosts), tuple(ports)
+def _named(places: str, options: Mapping[str, str]) -> str:
+    """Return the hosts that are named; one in the environment is left to the driver."""
+    if "host" in options:
+        return options["host"] or ","  # which is refused
+    usual = os.environ.get("PGHOST", "")
+    return places or (usual if "," in usual else "")  # to ask several is ours, see `hosts`
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("/") else f"{host}:{port}"
+
+
+def _places(named: str, ports: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return hosts and ports of a list like `a:1,[::1]:2`, and of the option `port`.
+
+    As in the server's own clients: the option goes before what is written at a host, `PGPORT` is
+    for a host without one. Without any host, those that the driver finds take the option's.
+    """
+    hosts = [_host(place) for place in named.split(",")] if named else []
+    if not hosts:
+        return (), tuple(int(port) for port in _ports("the option 'port'", ports, 1) if port)
+    said = _ports("the option 'port'", ports, len(hosts))
+    written = [port for _, port in hosts]
+    found = [first or second for first, second in zip(said, written, strict=True)]
+    if not all(found):
+        usual = _ports("the variable PGPORT", os.environ.get("PGPORT", ""), len(hosts))
+        found = [first or second or str(PORT) for first, second in zip(found, usual, strict=True)]
+    return tuple(host for host, _ in hosts), tuple(map(int, found))
+
+
+def _host(place: str) -> tuple[str, str]:
+    """Return a host and the port that is written at it; a path is a folder with a socket."""
+    if place.startswith("/"):
+        path = _SOCKET.fullmatch(place)
+        host, port = path.groups("") if path else (place, "")
+    elif place.startswith("["):
+        host, _, port = place[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        host, _, port = place.partition(":")
+    if not host or not _is_port(port):
+        raise _refused("host", "write host, host:port or [address]:port, with commas between")
+    return host, port
+
+
+def _ports(what: str, text: str, hosts: int) -> list[str]:
+    """Return one port for each host, given one for all or one for each; empty is none."""
+    ports = text.split(",")
+    ports = ports * hosts if len(ports) == 1 else ports
+    if len(ports) != hosts or not all(map(_is_port, ports)):
+        wanted = "takes a port from 1 to 65535, or one for each host with commas between"
+        raise InvalidQuery("store URL", f"{what} {wanted}")
+    return ports
+
+
+def _is_port(text: str) -> bool:
+    """Return whether a text is a port, or empty."""
+    return not text or (text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65_536)  # noqa: PLR2004 - the ports that there are
 
 
 def _pooler(text: str) -> bool:
