@@ -276,7 +276,7 @@ def test_a_damaged_store_ends_the_export_with_one(
     done = sojourn("export", "file", *FROM)
     assert done.code == 1
     assert "session 'shop-001'" in done.err
-    assert "1 sessions can not be read" in done.err
+    assert "1 sessions or things that they share can not be read" in done.err
 
 
 def test_progress_is_shown_on_a_terminal(source: None, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ async def _export(call: Call, file: str, apps: Sequence[str] | None) -> None:
     for error in exported.corrupt:
         call.output.note(str(error))
     if exported.corrupt_count:
-        reason = f"{exported.corrupt_count} sessions can not be read and are not in the export"
+        things = "sessions or things that they share can not be read and are not in the export"
+        reason = f"{exported.corrupt_count} {things}"
         raise Refusal(ExitCode.FAILED, reason, "sojourn doctor")
 
 

@@ -1,22 +1,60 @@
-"""Checks of what a file holds: what no caller could have stored is refused.
+"""Checks of what is moved: what no caller could have stored is refused.
 
-A checksum tells damage, not intent. What passes here could have been written through a manager.
+A checksum tells damage of a file, not what was damaged before, nor intent. What passes here could
+have been written through a manager.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sojourn import codec
-from sojourn.errors import Corrupt
+from sojourn.errors import Corrupt, InvalidId, TooLarge, Unserializable
 from sojourn.lifecycle import FIRST
-from sojourn.limits import MAX_DEPTH, MAX_DOCUMENT, MAX_LABELS, MAX_STATE, MAX_STATE_KEY, MAX_VALUE
+from sojourn.limits import (
+    MAX_DEPTH,
+    MAX_DOCUMENT,
+    MAX_LABELS,
+    MAX_NAME,
+    MAX_STATE,
+    MAX_STATE_KEY,
+    MAX_VALUE,
+)
 from sojourn.names import check_name
 from sojourn.restoring import check, tier_weight
+from sojourn.store import Tier
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from sojourn.model import Encoded, Entry, StoredDocument
-    from sojourn.store import Snapshot, Tier
+    from sojourn.store import Snapshot
+
+WRONG = (Corrupt, InvalidId, TooLarge, Unserializable, UnicodeDecodeError, RecursionError)
+"""What the checks raise: the last two for values that are no text, or nested without an end."""
+
+
+@contextmanager
+def damage_of(thing: str) -> Iterator[None]:
+    """Raise what a check raises as `Corrupt`, naming the thing that was checked."""
+    try:
+        yield
+    except WRONG as error:
+        if isinstance(error, Corrupt) and error.key == thing:
+            raise
+        raise Corrupt(thing, str(error)) from error
+
+
+def check_shared(app: str, item: Tier | StoredDocument) -> None:
+    """Raise `Corrupt`, naming it, if what the sessions of an app share could not be put."""
+    if isinstance(item, Tier):
+        thing = f"the tier of app {app!r}" if item.user is None else f"the tier of {item.user!r}"
+        with damage_of(thing):
+            check_tier(app, item)
+        return
+    with damage_of(f"document {item.key!r} of {item.collection!r}"):
+        check_document(item, app)
 
 
 def check_snapshot(snapshot: Snapshot) -> None:
@@ -44,19 +82,34 @@ def check_snapshot(snapshot: Snapshot) -> None:
 def check_part(part: Snapshot) -> None:
     """Raise `InvalidId` or `Corrupt`, naming what is wrong with events or documents of a part."""
     check(part)
-    for entry in part.entries:
-        _check_event(entry)
+    if part.entries:
+        _check_events(part.entries)
     for document in part.documents:
         check_document(document)
 
 
-def _check_event(entry: Entry) -> None:
-    check_name("event id", entry.id)
-    check_name("event kind", entry.kind)
-    if entry.author is not None:
-        check_name("event author", entry.author)
-    where = f"event {entry.seq}"
-    _check_value(entry.body, where)
+def _check_events(entries: Sequence[Entry]) -> None:
+    """Check all together what is the same for all: there are many, and most of them are fit."""
+    ids = [entry.id for entry in entries]
+    if "" in ids or max(map(len, ids)) > MAX_NAME or not "".join(ids).isalnum():
+        for id in ids:
+            check_name("event id", id)
+    for kind in {entry.kind for entry in entries}:
+        check_name("event kind", kind)
+    for author in {entry.author for entry in entries}:
+        if author is not None:
+            check_name("event author", author)
+    bodies = [entry.body for entry in entries]
+    values = codec.decode_many(bodies, lambda index: f"event {entries[index].seq}")
+    if not _is_small("".join(bodies)):
+        for entry, value in zip(entries, values, strict=True):
+            _check_size(entry.body, value, f"event {entry.seq}")
+    for entry in entries:
+        if entry.changes is not None or entry.deleted is not None:
+            _check_delta(entry, f"event {entry.seq}")
+
+
+def _check_delta(entry: Entry, where: str) -> None:
     if entry.changes is not None:
         _check_value(entry.changes, where)
         codec.decode_object(entry.changes, where)
@@ -95,9 +148,16 @@ def _check_state(state: Encoded) -> None:
 
 def _check_value(text: str, where: str) -> None:
     """Refuse a value that no caller could have given: too long, too deep, numbers too large."""
+    _check_size(text, codec.decode(text, where), where)
+
+
+def _check_size(text: str, value: object, where: str) -> None:
     if len(text) > MAX_VALUE:
         raise Corrupt(where, f"it is {len(text)} characters long")
-    if text.count("[") + text.count("{") > MAX_DEPTH:
-        codec.encode(codec.decode(text, where), where)
-    else:
-        codec.decode(text, where)
+    if not _is_small(text):
+        codec.encode(value, where)
+
+
+def _is_small(text: str) -> bool:
+    """Return whether nothing in a text can be too long, or too deep."""
+    return len(text) <= MAX_VALUE and text.count("[") + text.count("{") <= MAX_DEPTH

@@ -13,6 +13,7 @@ from sojourn.ports import SystemClock
 from sojourn.store import Tier
 from sojourn.timestamps import to_datetime
 from sojourn.transfer import records, walking
+from sojourn.transfer.checking import check_part, check_shared, check_snapshot, damage_of
 from sojourn.transfer.files import Sink, in_thread
 from sojourn.transfer.lines import sealed
 from sojourn.transfer.putting import REPORTED
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
     """What an export wrote. `bytes` are those of its lines, before they were compressed.
 
-    `tiers` and `documents` are what apps and users share. `corrupt_count` sessions could not be
-    read back and are not in it; `corrupt` are the errors of the first ones.
+    `tiers` and `documents` are what apps and users share. `corrupt_count` sessions, tiers and
+    documents could not be read back and are not in it; `corrupt` are the errors of the first ones.
     """
 
     sessions: int
@@ -116,13 +117,16 @@ class _Export:
     async def _export_shared(self, app: str) -> None:
         async for items in walking.shared(self._store, app, self._clock):
             for item in items:
+                try:
+                    check_shared(app, item)
+                    await self._write(records.from_shared(app, item))
+                except Corrupt as error:
+                    self._note(error)
+                    continue
                 if isinstance(item, Tier):
                     self._tiers += 1
-                    await self._write(records.from_tier(app, item))
                 else:
                     self._documents += 1
-                    document = records.from_document(item)
-                    await self._write(records.AppDocument(app=app, document=document))
 
     async def _export_sessions(self, app: str) -> None:
         async for page in walking.dumps(self._store, app, self._clock):
@@ -135,6 +139,8 @@ class _Export:
     async def _export_session(self, snapshot: Snapshot) -> None:
         try:
             if snapshot.last:
+                with damage_of(f"session {snapshot.header.id!r}"):
+                    check_snapshot(snapshot)
                 await self._write(records.from_snapshot(snapshot))
                 self._sessions += 1
             else:
@@ -147,6 +153,8 @@ class _Export:
         parts = self._store.parts(header.app, header.id, self._clock.now())
         async with aclosing(parts):
             async for part in parts:
+                with damage_of(f"session {header.id!r}"):
+                    (check_part if part.part else check_snapshot)(part)
                 await self._write(records.from_snapshot(part))
                 self._sessions += part.last
 

@@ -6,21 +6,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sojourn.errors import (
-    Corrupt,
-    ForeignFile,
-    InvalidId,
-    NewerSchema,
-    SojournError,
-    TooLarge,
-    Unserializable,
-)
+from sojourn.errors import Corrupt, ForeignFile, NewerSchema, SojournError
 from sojourn.limits import DUMP_BYTES
 from sojourn.ports import RandomIds, SystemClock
 from sojourn.restoring import item_weight, weight
 from sojourn.store import RestoreShared, Snapshot
 from sojourn.transfer import records, walking
-from sojourn.transfer.checking import check_document, check_part, check_snapshot, check_tier
+from sojourn.transfer.checking import (
+    WRONG,
+    check_document,
+    check_part,
+    check_snapshot,
+    check_tier,
+)
 from sojourn.transfer.files import Source, in_thread
 from sojourn.transfer.lines import broken, opened
 from sojourn.transfer.putting import TOGETHER, Putter, Refusal, Refusals
@@ -36,10 +34,6 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1024 * 1024
 """Bytes of lines that are read at a time, beyond the first."""
-
-
-WRONG = (Corrupt, InvalidId, TooLarge, Unserializable)
-"""What is raised for a line that holds what no session can have."""
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 """The version of the format: a reader of a lower one refuses the file."""
 
+_NO_DATE = "one of its times is outside the years 1 to 9999"
 _NOTHING = msgspec.Raw(b"")
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -187,7 +188,7 @@ def from_snapshot(snapshot: Snapshot) -> SessionRecord | PartRecord:
     header = snapshot.header
     try:
         events = list(map(_from_entry, snapshot.entries))
-        documents = list(map(from_document, snapshot.documents))
+        documents = list(map(_from_document, snapshot.documents))
         if snapshot.part:
             return PartRecord(
                 app=header.app,
@@ -199,8 +200,7 @@ def from_snapshot(snapshot: Snapshot) -> SessionRecord | PartRecord:
             )
         return _from_header(snapshot, events, documents)
     except OverflowError as error:
-        reason = "one of its times is outside the years 1 to 9999"
-        raise Corrupt(f"session {header.id!r}", reason) from error
+        raise Corrupt(f"session {header.id!r}", _NO_DATE) from error
 
 
 def _from_header(
@@ -251,8 +251,7 @@ def _from_entry(entry: Entry) -> EventRecord:
     )
 
 
-def from_document(document: StoredDocument) -> DocumentRecord:
-    """Return the record of a document. Raises `OverflowError` for a time that is no date."""
+def _from_document(document: StoredDocument) -> DocumentRecord:
     body = document.body or b""
     text = _text(body)
     return DocumentRecord(
@@ -268,9 +267,14 @@ def from_document(document: StoredDocument) -> DocumentRecord:
     )
 
 
-def from_tier(app: str, tier: Tier) -> TierRecord:
-    """Return the record of a tier."""
-    return TierRecord(app=app, user=tier.user, state=_on_one_line(tier.state))
+def from_shared(app: str, item: Tier | StoredDocument) -> TierRecord | AppDocument:
+    """Return the record of what an app's sessions share. Raises `Corrupt` as `from_snapshot`."""
+    if isinstance(item, Tier):
+        return TierRecord(app=app, user=item.user, state=_on_one_line(item.state))
+    try:
+        return AppDocument(app=app, document=_from_document(item))
+    except OverflowError as error:
+        raise Corrupt(f"document {item.key!r} of {item.collection!r}", _NO_DATE) from error
 
 
 def _date(instant: int | None) -> datetime | None:
