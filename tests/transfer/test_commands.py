@@ -279,6 +279,20 @@ def test_a_damaged_store_ends_the_export_with_one(
     assert "1 sessions or things that they share can not be read" in done.err
 
 
+def test_a_damaged_tier_ends_the_copy_with_four(
+    sojourn: Runner, source: None, tmp_path: Path
+) -> None:
+    import apsw
+
+    with apsw.Connection(str(tmp_path / "from.db")) as db:
+        db.execute("UPDATE tiers SET value = '1e999' WHERE app = 'shop' AND owner LIKE '%u-1'")
+    done = sojourn("copy", "sqlite:///from.db", "sqlite:///to.db")
+    assert done.code == 4
+    assert "different  1\n" in done.out
+    assert "app 'shop': the tier of 'u-1' is corrupt" in done.err
+    assert "1 sessions or things that they share are not the same" in done.err
+
+
 def test_progress_is_shown_on_a_terminal(source: None, tmp_path: Path) -> None:
     shown = in_terminals(tmp_path, "export", "{columns}.gz", *FROM)
     for columns, done in shown.items():

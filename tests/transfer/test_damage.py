@@ -10,7 +10,10 @@ import pytest
 from tests.transfer.contents import CLOCK, FOREVER, ids_of, opened
 
 from sojourn import Event, SessionManager
-from sojourn.transfer import export_sessions, import_sessions
+from sojourn.errors import Corrupt
+from sojourn.stores.memory import MemoryStore
+from sojourn.transfer import copy, export_sessions, import_sessions
+from sojourn.transfer.walking import OWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +78,36 @@ async def test_an_export_leaves_out_what_could_not_be_imported(what: str, path: 
         assert await ids_of(target, "shop") == whole
         text = str(exported.corrupt[0])
         assert text.startswith("session 'bad'") or "tier of" in text or "document 'k'" in text
+
+
+@pytest.mark.parametrize("what", [what for what in SHARED if "time" not in what])
+async def test_a_copy_leaves_out_and_reports_what_is_damaged(what: str, path: Path) -> None:
+    url = f"sqlite:///{path}"
+    await damaged(url, path, SHARED[what])
+    async with opened(url) as source, opened("memory://") as target:
+        for _ in range(2):
+            outcome = await copy(source, target, clock=CLOCK)
+            assert (outcome.verified, outcome.different, outcome.complete) == (2, 1, False)
+            (refusal,) = outcome.refusals
+            assert (refusal.app, refusal.id, type(refusal.error)) == ("shop", "", Corrupt)
+            assert "tier of" in str(refusal.error) or "document 'k'" in str(refusal.error)
+        items = (await target.shared("shop", CLOCK.now(), None)).items
+        assert sum(not getattr(item, "collection", "").startswith(OWN) for item in items) == 2
+
+
+async def test_a_damaged_tier_of_the_target_becomes_that_of_the_source(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    source = MemoryStore()
+    state = {"user:n": 1, "app:n": 1}
+    await SessionManager(source, app="shop", clock=CLOCK).create(id="s", user="u", state=state)
+    async with opened(url) as target:
+        assert (await copy(source, target, clock=CLOCK)).shared == 2
+    with apsw.Connection(str(path)) as db:
+        db.execute("UPDATE tiers SET value = '1e999'")
+    async with opened(url) as target:
+        outcome = await copy(source, target, clock=CLOCK)
+        assert (outcome.shared, outcome.complete) == (2, True)
+        assert bytes((await target.tiers("shop", "u")).user_state["n"]) == b"1"
 
 
 async def test_a_large_session_is_checked_part_by_part(path: Path) -> None:

@@ -179,7 +179,8 @@ async def _copy(call: Call, target: str, apps: Sequence[str] | None, *, final: b
     _tell(call, _copy_facts(copied))
     _note_refusals(call, copied.refusals)
     if copied.different:
-        reason = f"{copied.different} sessions are not the same in {masked(target)}"
+        things = "sessions or things that they share are not the same in"
+        reason = f"{copied.different} {things} {masked(target)}"
         raise Refusal(ExitCode.CONFLICT, reason, "sojourn show ID --url of both")
     if copied.behind:
         reason = f"{copied.behind} sessions changed while they were compared"

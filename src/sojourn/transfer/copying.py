@@ -39,8 +39,9 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
 
     `verified` sessions are the same on both sides, by checksum; `behind` ones changed while they
     were compared, so the next copy brings them; `different` ones are not the same, nor can they
-    become so: each is among `refusals` (the first of them) with its reason. `put` and `removed`
-    count what was written, `shared` the tiers and documents of apps that were.
+    become so, nor are shared things that are damaged in the source: each is among `refusals` (the
+    first of them) with its reason, shared ones without an id. `put` and `removed` count what was
+    written, `shared` the tiers and documents of apps that were.
     """
 
     put: int
@@ -178,7 +179,7 @@ class _Copy:
 
     async def _bring_app(self, app: _App) -> None:
         """Put what the target lacks, told by the headers."""
-        self._shared += await app.sharing.bring()
+        self._shared += (await app.sharing.bring()).put
         async for page in walking.headers(self._source, app.name, self._clock):
             theirs = await self._headers(self._target, app, [h.id for h in page.headers])
             wanted = [ours.id for ours in page.headers if _is_behind(theirs.get(ours.id), ours)]
@@ -276,7 +277,10 @@ class _Copy:
     async def _verify_app(self, app: _App) -> None:
         """Compare both sides whole; put again what differs; say what still does."""
         await self._prune(app)
-        self._shared += await app.sharing.bring()
+        shared = await app.sharing.bring()
+        self._shared += shared.put
+        for damage in shared.damages:
+            self._differs(app, "", damage)
         unequal: list[str] = []
         async for page in walking.headers(self._source, app.name, self._clock):
             for error in page.corrupt:

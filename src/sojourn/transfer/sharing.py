@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sojourn import codec
+from sojourn.errors import Corrupt
 from sojourn.store import Change, DocumentQuery, Drop, RestoreShared, Tier
 from sojourn.transfer import walking
+from sojourn.transfer.checking import check_shared
 from sojourn.transfer.checksum import document_facts
 from sojourn.transfer.journal import Note
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sojourn.model import Encoded, StoredDocument
     from sojourn.ports import Clock, IdSource
     from sojourn.transfer.journal import Journal
     from sojourn.transfer.walking import TransferStore
+
+
+class Brought(NamedTuple):
+    """What came of a look at all that is shared: how much was put, and what can not be."""
+
+    put: int
+    damages: list[Corrupt]
 
 
 class Sharing:
@@ -38,11 +49,13 @@ class Sharing:
         self._clock = clock
         self._ids = ids
 
-    async def bring(self) -> int:
-        """Put what is not the same in the target; return how many things that were."""
+    async def bring(self) -> Brought:
+        """Put what is not the same in the target, but for what is damaged in the source."""
         put = 0
+        damages: list[Corrupt] = []
         async for items in walking.shared(self._source, self._app, self._clock):
-            wanted = [item for item in items if not await self._is_there(item)]
+            whole = self._whole(items, damages)
+            wanted = [item for item in whole if not await self._is_there(item)]
             if not wanted:
                 continue
             note = Note(
@@ -55,11 +68,27 @@ class Sharing:
             restore = RestoreShared(app=self._app, items=tuple(wanted), replace=True)
             await self._target.restore_shared(restore)
             put += len(wanted)
-        return put
+        return Brought(put, damages)
+
+    def _whole(
+        self, items: Iterable[Tier | StoredDocument], damages: list[Corrupt]
+    ) -> list[Tier | StoredDocument]:
+        """Return what is fit to be put; note the damage of the rest."""
+        whole: list[Tier | StoredDocument] = []
+        for item in items:
+            try:
+                check_shared(self._app, item)
+                whole.append(item)
+            except Corrupt as error:
+                damages.append(error)
+        return whole
 
     async def _is_there(self, item: Tier | StoredDocument) -> bool:
         if isinstance(item, Tier):
-            return _same(item.state, await self._tier(self._target, item.user))
+            try:
+                return _same(item.state, await self._tier(self._target, item.user))
+            except Corrupt:
+                return False  # what can not be read there is replaced
         found = await self._document(self._target, item.collection, item.key)
         return found is not None and document_facts(found) == document_facts(item)
 
