@@ -505,6 +505,45 @@ async def test_a_session_whose_parts_break_off_is_refused_and_reported() -> None
 # ------------------------------------------------------------------------------------------- places
 
 
+class OneWay(io.BytesIO):
+    """A stream that can only be read on, like a socket's."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation("tell")
+
+
+async def test_a_compressed_export_is_seen_by_its_first_bytes(tmp_path: Path) -> None:
+    plain = await exported()
+    packed = gzip.compress(plain)
+    (tmp_path / "packed").write_bytes(packed)
+    (tmp_path / "plain.gz").write_bytes(plain)
+    streams: list[Any] = [io.BytesIO(packed), io.BufferedReader(io.BytesIO(packed))]
+    for place in (*streams, tmp_path / "packed", tmp_path / "plain.gz", OneWay(plain)):
+        async with opened(EMPTY) as store:
+            assert (await put(store, place)).restored > 0
+    assert not any(stream.closed for stream in streams)
+    async with opened(EMPTY) as store:
+        with pytest.raises(ForeignFile, match="compressed: give it through zcat"):
+            await put(store, OneWay(packed))
+
+
+def test_a_compressed_export_comes_through_a_pipe(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    from tests.cli.terminals import surroundings
+
+    packed = gzip.compress(asyncio.run(exported()))
+    command = [sys.executable, "-m", "sojourn", "--url", "sqlite:///to.db", "import", "-"]
+    done = subprocess.run(
+        command, input=packed, cwd=tmp_path, env=surroundings(), check=False, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 async def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
     path = tmp_path / "taken"
     path.write_text("precious")

@@ -1,7 +1,7 @@
-"""Where an export is written to and read from: a file, compressed if its name says so, or a stream.
+"""Where an export is written to and read from: a file or a stream, plain or compressed.
 
-A file appears under its name only once it is whole and on the disk. Everything here blocks: call it
-in a thread.
+What is written is compressed if its name says so, what is read if it begins so. A file appears
+under its name only once it is whole and on the disk. Everything here blocks: call it in a thread.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gzip
+import io
 import os
 import tempfile
 import zlib
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Place: TypeAlias = str | os.PathLike[str] | IO[bytes]
-"""A path, compressed with gzip if it ends in `.gz`, or an open binary stream."""
+"""A path, written compressed with gzip if it ends in `.gz`, or an open binary stream."""
+
+GZIP = b"\x1f\x8b"
+"""What begins everything that gzip has compressed."""
 
 T = TypeVar("T")
 
@@ -155,13 +159,15 @@ class Source:
             self._in = place
 
     def begin(self) -> None:
-        """Open. Raises `Unavailable`."""
-        if self._path is None:
-            return
+        """Open, and look whether it is compressed. Raises `Unavailable`."""
         with trouble_told(self.name):
-            self._in = self._file = self._path.open("rb")
-            if self._path.suffix == ".gz":
-                self._in = gzip.GzipFile(fileobj=self._file, mode="rb")
+            if self._path is not None:
+                self._in = self._file = self._path.open("rb")
+            assert not isinstance(self._in, gzip.GzipFile | None)  # it is begun once
+            start = _start_of(self._in)
+            named = self._path is not None and self._path.suffix == ".gz"
+            if start == GZIP or (named and not start.startswith(b"{")):  # else it was unpacked
+                self._in = gzip.GzipFile(fileobj=self._in, mode="rb")
 
     def line(self, number: int) -> bytes:
         """Return the next line, empty behind the last. Raises `Corrupt`, naming it."""
@@ -182,8 +188,24 @@ class Source:
 
     def close(self) -> None:
         """Close what was opened here. Twice is fine."""
-        if self._file is None or self._in is None:
-            return
-        for file in (self._in, self._file):  # gzip leaves open what it was given
+        if isinstance(self._in, gzip.GzipFile):  # which leaves open what it was given
             with suppress(OSError):
-                file.close()
+                self._in.close()
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+
+
+def _start_of(stream: IO[bytes]) -> bytes:
+    """Return the first two bytes of a stream without taking them; nothing if it can not be done."""
+    if isinstance(stream, io.BufferedReader):
+        return stream.peek(len(GZIP))[: len(GZIP)]
+    try:
+        if not stream.seekable():
+            return b""
+        here = stream.tell()
+    except (OSError, AttributeError):  # it only goes forward
+        return b""
+    start = stream.read(len(GZIP))
+    stream.seek(here)
+    return start

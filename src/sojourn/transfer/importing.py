@@ -19,7 +19,7 @@ from sojourn.transfer.checking import (
     check_snapshot,
     check_tier,
 )
-from sojourn.transfer.files import Source, in_thread
+from sojourn.transfer.files import GZIP, Source, in_thread
 from sojourn.transfer.lines import broken, opened
 from sojourn.transfer.putting import TOGETHER, Putter, Refusal, Refusals
 
@@ -142,6 +142,8 @@ class Lines:
         await in_thread(self._source.begin)
         line = await in_thread(self._source.line, 1)
         self._number = 1
+        if line.startswith(GZIP):  # a stream that can not be looked into beforehand
+            raise ForeignFile(self.name, "it is compressed: give it through zcat, or as a file")
         try:
             version = _Versioned.of(line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
