@@ -47,6 +47,16 @@ class Refused(Exception):
         self.kind = kind
 
 
+def _whole(drafts: list[Draft], state: Json) -> list[Draft]:
+    """Return the events that are stored, the last one with `state`."""
+    whole = [draft for draft in drafts if not draft.partial]
+    if state and not whole:
+        raise Refused("InvalidQuery")
+    if state:
+        whole[-1].delta |= state
+    return whole
+
+
 def text(value: Any) -> str:
     """Return what tells JSON values apart: `1`, `1.0`, `True` and `-0.0` all differ."""
     return json.dumps(value, sort_keys=True)
@@ -647,9 +657,13 @@ class App:
         strict: bool = False,
         lease: Grant | None = None,
         expected: list[int] | None = None,
+        state: Json | None = None,
     ) -> list[Entry]:
-        """Append events with their deltas; with `expected`, in place of those at the end."""
-        whole = [draft for draft in drafts if not draft.partial]
+        """Append events with their deltas; with `expected`, in place of those at the end.
+
+        `state` belongs to the last one that is stored.
+        """
+        whole = _whole(drafts, state or {})
         if not whole and expected is None:
             return []
         copy = target if isinstance(target, Copy) else None

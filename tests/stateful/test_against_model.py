@@ -668,9 +668,8 @@ class Machine(RuleBasedStateMachine):
         strict = strict and not by_id
         now = self.now(plain=held.plain)
         manager = self.manager(plain=held.plain)
-        whole = [deepcopy(draft) for draft in log if not draft.partial]
-        if whole:
-            whole[-1].delta |= state
+        drafted = deepcopy(log)
+        whole = [draft for draft in drafted if not draft.partial]
         target = held.session.id if by_id else held.session
 
         def real() -> Coroutine[Any, Any, Event]:
@@ -687,7 +686,12 @@ class Machine(RuleBasedStateMachine):
         done = self.both(
             real,
             lambda: self.app.append(
-                held.copy.id if by_id else held.copy, whole, now, strict=strict, lease=theirs
+                held.copy.id if by_id else held.copy,
+                drafted,
+                now,
+                strict=strict,
+                lease=theirs,
+                state=state,
             ),
         )
         if done is not None and whole and not log[-1].partial:
