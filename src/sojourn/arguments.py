@@ -15,10 +15,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def at_least_one(name: str, number: object) -> int:
-    """Return a number if it is a whole one from 1. Raises `InvalidQuery`."""
-    if type(number) is not int or number < 1:
-        raise InvalidQuery(name, f"give a whole number from 1, not {number!r}")
+def at_least_one(name: str, number: object, most: int | None = None) -> int:
+    """Return a number if it is a whole one from 1 up to `most`. Raises `InvalidQuery`."""
+    if type(number) is not int or number < 1 or (most is not None and number > most):
+        upto = "" if most is None else f" to {most}"
+        raise InvalidQuery(name, f"give a whole number from 1{upto}, not {number!r}")
     return number
 
 

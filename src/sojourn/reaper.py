@@ -23,6 +23,9 @@ BATCH = 256
 """Sessions in one step: writers wait no longer than it takes to remove so many, some hundredths of
 a second, and a durable step costs one sync."""
 
+MAX_BATCH = 100_000
+"""Most sessions in one step: what a process can well hold, and any store can count to."""
+
 CONCURRENCY = 10
 """Sessions whose hooks run at the same time."""
 
@@ -47,12 +50,13 @@ class Reaper:
         """Sweep `batch` sessions in a step, the hooks of up to `concurrency` of them at a time.
 
         `interval` is the time between two sweeps, in seconds. Raises `InvalidQuery` for one of
-        these that is not positive, and for a number of sessions that is not whole.
+        these that is not positive, for a number of sessions that is not whole, and for a batch
+        of more than 100,000.
         """
         if not is_number(interval) or not interval > 0:
             raise InvalidQuery("interval", f"give seconds above 0, not {interval!r}")
         self._sessions = sessions
-        self._batch = at_least_one("batch", batch)
+        self._batch = at_least_one("batch", batch, MAX_BATCH)
         self._concurrency = at_least_one("concurrency", concurrency)
         self._interval = interval
         self._task: asyncio.Task[None] | None = None

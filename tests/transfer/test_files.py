@@ -502,6 +502,25 @@ async def test_a_session_whose_parts_break_off_is_refused_and_reported() -> None
         assert await ids_of(store, "shop") == ["behind"]
 
 
+@pytest.mark.parametrize("parts", [0, 1, 2])
+async def test_a_session_of_another_app_whose_parts_break_off_is_passed_over(parts: int) -> None:
+    large = session_line(app="other", id="large", more=True)
+    some = [
+        {"record": "part", "app": "other", "id": "large", "part": number, "more": True}
+        for number in range(1, parts + 1)
+    ]
+    whole = session_line(app="other", id="whole", more=True)
+    last = {"record": "part", "app": "other", "id": "whole", "part": 1}
+    source = forged(whole, last, large, *some, session_line(id="behind"))
+    text = source.getvalue().splitlines(keepends=True)
+    end = sealed(End(sessions=2, tiers=0, documents=0), len(text))
+    async with opened(EMPTY) as store:
+        imported = await put(store, io.BytesIO(b"".join([*text[:-1], end])), apps=["shop"])
+        assert (imported.restored, imported.refused) == (1, 0)
+        assert await ids_of(store, "shop") == ["behind"]
+        assert await ids_of(store, "other") == []
+
+
 # ------------------------------------------------------------------------------------------- places
 
 

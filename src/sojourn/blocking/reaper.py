@@ -35,7 +35,8 @@ class Reaper:
         """Sweep `batch` sessions in a step, the hooks of up to `concurrency` of them at a time.
 
         `interval` is the time between two sweeps, in seconds. Raises `InvalidQuery` for one of
-        these that is not positive, and for a number of sessions that is not whole.
+        these that is not positive, for a number of sessions that is not whole, and for a batch
+        of more than 100,000.
         """
         self._gateway = gateway_of(sessions)
         self._make = partial(

@@ -19,15 +19,12 @@ from sojourn.cli.options import App, Hooks, Id, Json, Url, Yes
 from sojourn.cli.shapes import session_facts
 from sojourn.errors import Corrupt
 from sojourn.lifecycle import END_OF, OVER
-from sojourn.reaper import BATCH, Reaper
+from sojourn.reaper import BATCH, MAX_BATCH, Reaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sojourn.session import Session
-
-BATCH_MOST = 100_000
-"""Sessions in one step of a sweep: what a process can well hold, and any store can count to."""
 
 Reason = Annotated[str, typer.Option(help="Why, for hooks and for the record.")]
 
@@ -170,7 +167,7 @@ def reap(
     context: typer.Context,
     *,
     batch: Annotated[
-        int, typer.Option(min=1, max=BATCH_MOST, help="Sessions in one step.")
+        int, typer.Option(min=1, max=MAX_BATCH, help="Sessions in one step.")
     ] = BATCH,
     hooks: Hooks = None,
     json: Json = False,

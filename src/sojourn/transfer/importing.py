@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -253,6 +253,14 @@ class _Large:
         self.outcome: str | SojournError = "partial"
 
 
+class _Skipped(NamedTuple):
+    """A session of an app that was not chosen, and whether parts of it are still to come."""
+
+    app: str
+    id: str
+    more: bool
+
+
 class _Import:
     """One import under way."""
 
@@ -267,7 +275,7 @@ class _Import:
         self._waiting: list[tuple[int, Snapshot]] = []
         self._size = 0
         self._large: _Large | None = None
-        self._skipped: tuple[str, str] | None = None
+        self._skipped: _Skipped | None = None
         self._outcomes = {"restored": 0, "unchanged": 0}
         self._refusals = Refusals()
         self._tiers = 0
@@ -335,16 +343,16 @@ class _Import:
 
     def _read_session(self, record: records.SessionRecord) -> Snapshot | None:
         self._seen += 1
-        self._skipped = None
         if not self._wanted(record.app):
-            self._skipped = (record.app, record.id)
+            self._skipped = _Skipped(record.app, record.id, record.more)
             return None
         snapshot = records.to_snapshot(record)
         check_snapshot(snapshot)
         return snapshot
 
     def _read_part(self, record: records.PartRecord) -> Snapshot | None:
-        if self._skipped == (record.app, record.id):
+        if self._skipped is not None and self._skipped[:2] == (record.app, record.id):
+            self._skipped = self._skipped._replace(more=record.more)
             return None
         large = self._large
         if large is None or (large.header.app, large.header.id) != (record.app, record.id):
@@ -390,6 +398,9 @@ class _Import:
 
     def _give_up_large(self) -> None:
         """Note a session whose parts broke off: it could not be read when it was exported."""
+        skipped, self._skipped = self._skipped, None
+        if skipped is not None and skipped.more:
+            self._broken_off += 1
         large, self._large = self._large, None
         if large is not None:
             self._broken_off += 1
