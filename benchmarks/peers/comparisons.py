@@ -108,6 +108,8 @@ class Comparison:
 
 SOJOURN = "Sojourn"
 FLOOR = "raw floor"
+AWAITED_FLOOR = "raw floor, awaited"
+"""The floor for who may not hold up the event loop while a disk is synced."""
 ADK_SQLITE = "ADK SqliteSessionService"
 ADK_DATABASE = "ADK DatabaseSessionService"
 ADK_MEMORY = "ADK InMemorySessionService"
@@ -241,6 +243,7 @@ def append(sizes: Sizes) -> Comparison:
         "before, which they keep; as shipped they use a rollback journal.",
         [
             *_raw("append", keywords),
+            _awaited("append", keywords),
             *_adk("append", keywords, shipped=True),
         ],
         [Target(SOJOURN, ADK_SQLITE, 10), Target(SOJOURN, ADK_DATABASE, 20)],
@@ -336,6 +339,7 @@ def chat(sizes: Sizes) -> Comparison:
         f"{ALIKE} {_FACES}",
         [
             *_raw("chat", keywords),
+            _awaited("chat", keywords),
             Contestant(_PLAIN, "peers.ours.chat_events", keywords),
             Contestant(SQLITE_SESSION, "peers.openai_agents.chat", keywords, needs=OPENAI),
         ],
@@ -386,6 +390,7 @@ def checkpoints(sizes: Sizes) -> Comparison:
         "the body when it saves and when it loads.",
         [
             *_raw("checkpoints", keywords),
+            _awaited("checkpoints", keywords),
             Contestant(SYNC_SAVER, f"{saver}.sync_sqlite", keywords, needs=LANGGRAPH),
             Contestant(ASYNC_SAVER, f"{saver}.async_sqlite", keywords, needs=LANGGRAPH),
         ],
@@ -417,6 +422,11 @@ def _raw(work: str, keywords: dict[str, Any]) -> list[Contestant]:
         Contestant(SOJOURN, f"peers.ours.{work}", keywords),
         Contestant(FLOOR, f"peers.floor.{work}", keywords),
     ]
+
+
+def _awaited(work: str, keywords: dict[str, Any]) -> Contestant:
+    """Return the floor in a thread that is awaited."""
+    return Contestant(AWAITED_FLOOR, f"peers.awaited_floor.{work}", keywords)
 
 
 def _adk(work: str, keywords: dict[str, Any], *, shipped: bool = False) -> list[Contestant]:

@@ -37,13 +37,18 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
 
-def _opened(path: str) -> apsw.Connection:
+def opened(path: str) -> apsw.Connection:
     """Return an empty file in WAL mode that is synced at every commit."""
     db = apsw.Connection(path, statementcachesize=64)
     for pragma in ("journal_mode=WAL", "synchronous=FULL"):
         db.execute(f"PRAGMA {pragma}").fetchall()
     db.execute(_SCHEMA)
     return db
+
+
+def reopened(path: str) -> apsw.Connection:
+    """Return a second connection to such a file, to read with."""
+    return apsw.Connection(path, statementcachesize=64)
 
 
 def _text(value: object) -> str:
@@ -58,7 +63,8 @@ def _state(number: int) -> str:
     return _text({**material.STATE, "turn": number})
 
 
-def _make(db: apsw.Connection, sessions: int) -> None:
+def make(db: apsw.Connection, sessions: int) -> None:
+    """Make so many sessions."""
     rows = [(number, f"user-{number}", _state(0)) for number in range(sessions)]
     db.executemany("INSERT INTO sessions VALUES (?, ?, ?)", rows)
 
@@ -70,7 +76,8 @@ def _commit(db: apsw.Connection, *statements: tuple[str, list[tuple[Any, ...]]])
     db.execute("COMMIT")
 
 
-def _append(db: apsw.Connection, sessions: range, number: int) -> None:
+def append_to(db: apsw.Connection, sessions: range, number: int) -> None:
+    """Append an event to each of the sessions, with changes of state, in one transaction."""
     last = _text({"last": number})
     _commit(
         db,
@@ -82,19 +89,19 @@ def _append(db: apsw.Connection, sessions: range, number: int) -> None:
 
 def append(path: str, *, count: int, warm: int) -> Sample:
     """Append to one session, a transaction each."""
-    db = _opened(path)
-    _make(db, 1)
-    measured = in_turn(lambda number: _append(db, range(1), number), count=count, warm=warm)
+    db = opened(path)
+    make(db, 1)
+    measured = in_turn(lambda number: append_to(db, range(1), number), count=count, warm=warm)
     assert db.execute("SELECT count(*) FROM events").get == count + warm
     return measured
 
 
 def callers(path: str, *, callers: int, each: int, warm: int) -> Sample:
     """Append to many sessions, a transaction for each round of them."""
-    db = _opened(path)
-    _make(db, callers)
+    db = opened(path)
+    make(db, callers)
     sessions = range(callers)
-    measured = in_turn(lambda number: _append(db, sessions, number), count=each, warm=warm)
+    measured = in_turn(lambda number: append_to(db, sessions, number), count=each, warm=warm)
     assert db.execute("SELECT count(*) FROM events").get == callers * (each + warm)
     # Everybody in a transaction waits for all of it, as with Sojourn; the count is of appends.
     return {**measured, "operations": callers * each}
@@ -102,8 +109,8 @@ def callers(path: str, *, callers: int, each: int, warm: int) -> Sample:
 
 def tail(path: str, *, events: int, window: int, count: int, warm: int) -> Sample:
     """Read and decode the last events of a log."""
-    db = _opened(path)
-    _make(db, 1)
+    db = opened(path)
+    make(db, 1)
     _commit(db, (_EVENT, [(0, number + 1, _event(number)) for number in range(events)]))
 
     def step(_number: int) -> None:
@@ -133,13 +140,13 @@ def memory(*, events: int, sessions: int, each: int) -> Sample:
 
 def chat(path: str, *, window: int, count: int, warm: int) -> Sample:
     """Insert two messages in a transaction, then read and decode the last ones."""
-    db = _opened(path)
+    db = opened(path)
     return in_turn(lambda number: _chat(db, 0, number, window), count=count, warm=warm)
 
 
 def chats(path: str, *, callers: int, window: int, each: int, warm: int) -> Sample:
     """Do so in many chats in turn; all insert in one transaction, then each reads."""
-    db = _opened(path)
+    db = opened(path)
 
     def step(number: int) -> None:
         bodies = [_text(message) for message in material.turn(number)]
@@ -150,20 +157,26 @@ def chats(path: str, *, callers: int, window: int, each: int, warm: int) -> Samp
         ]
         _commit(db, (_EVENT, rows))
         for session in range(callers):
-            _load(db, session, number, window)
+            load_chat(db, session, number, window)
 
     measured = in_turn(step, count=each, warm=warm)
     return {**measured, "operations": callers * each}
 
 
 def _chat(db: apsw.Connection, session: int, number: int, window: int) -> None:
+    add_turn(db, session, number)
+    load_chat(db, session, number, window)
+
+
+def add_turn(db: apsw.Connection, session: int, number: int) -> None:
+    """Insert two messages in a transaction."""
     bodies = [_text(message) for message in material.turn(number)]
     rows = [(session, 2 * number + place, body) for place, body in enumerate(bodies, 1)]
     _commit(db, (_EVENT, rows))
-    _load(db, session, number, window)
 
 
-def _load(db: apsw.Connection, session: int, number: int, window: int) -> None:
+def load_chat(db: apsw.Connection, session: int, number: int, window: int) -> None:
+    """Read and decode the last messages."""
     found = [_value(body) for (body,) in db.execute(_LAST, (session, window))]
     assert len(found) == min(window, 2 * number + 2)
     assert found[0] == material.turn(number)[1]
@@ -171,18 +184,33 @@ def _load(db: apsw.Connection, session: int, number: int, window: int) -> None:
 
 def checkpoints(path: str, *, count: int, warm: int) -> Sample:
     """Insert a blob with its parent and metadata, then read and decode the latest."""
-    db = _opened(path)
-    wanted = [material.checkpoint(number) for number in range(warm + count)]
+    db = opened(path)
+    wanted = wanted_checkpoints(warm + count)
 
     def step(number: int) -> None:
-        row = (0, number + 1, number, _text(material.METADATA), _pack(wanted[number]))
-        db.execute(_CHECKPOINT, row)
-        found: list[Any] = db.execute(_LATEST, (0,)).fetchall()
-        body, metadata = found[0]
-        assert _value(metadata) == material.METADATA
-        assert _unpack(body) == wanted[number]
+        save_checkpoint(db, number, wanted[number])
+        load_checkpoint(db, wanted[number])
 
     return in_turn(step, count=count, warm=warm)
+
+
+def wanted_checkpoints(count: int) -> list[dict[str, Any]]:
+    """Return so many values to save."""
+    return [material.checkpoint(number) for number in range(count)]
+
+
+def save_checkpoint(db: apsw.Connection, number: int, value: dict[str, Any]) -> None:
+    """Insert a blob with its parent and metadata."""
+    row = (0, number + 1, number, _text(material.METADATA), _pack(value))
+    db.execute(_CHECKPOINT, row)
+
+
+def load_checkpoint(db: apsw.Connection, wanted: dict[str, Any]) -> None:
+    """Read and decode the latest one, which has to be this."""
+    found: list[Any] = db.execute(_LATEST, (0,)).fetchall()
+    body, metadata = found[0]
+    assert _value(metadata) == material.METADATA
+    assert _unpack(body) == wanted
 
 
 def checkpoints_in_memory(*, count: int, warm: int) -> Sample:

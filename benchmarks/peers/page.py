@@ -51,7 +51,9 @@ rounds; the other numbers are medians too. Latencies are those of one operation;
 at once they contain the waiting.
 
 The raw floor is the least work that keeps the same data: plain statements on one connection, or
-plain dicts and lists, without checks, other writers or an event loop. The objects of events and
+plain dicts and lists, without checks, other writers or an event loop. Awaited, it is done in a
+thread that an event loop waits for, as a sync of the disk has to be: the least that an async caller
+can pay, and what it reaches is what any async session layer could. The objects of events and
 checkpoints are made before the clock starts, everybody's; what is stored is encoded within it. CPU
 is that of all threads of the process. The resident set includes imports, and what was made before
 the clock started.
