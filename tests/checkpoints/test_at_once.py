@@ -168,6 +168,29 @@ async def test_many_who_save_at_once_all_come_to_their_end(
         assert len(sessions.checkpoints("s")._place.context._turns) == 0
 
 
+@pytest.mark.parametrize("by", ["id", "session"])
+@pytest.mark.parametrize("given", [True, False])
+async def test_who_goes_on_saving_does_not_keep_another_from_it(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, by: str, given: bool
+) -> None:
+    """A new save waits for one that has lost a try, however quick it would be."""
+    monkeypatch.setattr("sojourn.checkpoints.place.SETTLE_ATTEMPTS", 2)
+    async with opened() as sessions:
+        session = await sessions.create(id="s")
+
+        async def save(who: str) -> None:
+            checkpoints = sessions.checkpoints(session if by == "session" else "s")
+            parent = None
+            for number in range(20):
+                id = f"{who}{number}" if given else None
+                parent = await checkpoints.save(who.encode(), id=id, parent=parent)
+            assert parent is not None
+            assert len(await checkpoints.lineage(parent.id)) == 20
+
+        await asyncio.gather(*map(save, "abc"))
+        assert len(await ids(sessions.checkpoints("s"))) == 60
+
+
 @sizes
 async def test_in_a_session_that_is_never_still_a_line_is_not_touched(
     url: str, small: None, size: int

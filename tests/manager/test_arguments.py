@@ -129,7 +129,9 @@ CALLS: dict[str, Wrong] = {
     "Reaper(interval)": Wrong(
         lambda m, _, v: Reaper(m, interval=v), "interval", [None, "60", 0, -1, float("nan"), True]
     ),
-    "Reaper(batch)": Wrong(lambda m, _, v: Reaper(m, batch=v), "batch", ["x", None, 0, 1.5, 100_001]),
+    "Reaper(batch)": Wrong(
+        lambda m, _, v: Reaper(m, batch=v), "batch", ["x", None, 0, 1.5, 100_001]
+    ),
     "Reaper(concurrency)": Wrong(
         lambda m, _, v: Reaper(m, concurrency=v), "concurrency", ["x", None, 0, 1.5]
     ),

@@ -11,7 +11,7 @@ from sojourn import SessionManager, open_store
 from sojourn.context import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from sojourn.store import Store
 
@@ -45,6 +45,10 @@ class WatchedStore:
         self._store = store
         self._gates: dict[str, Gate] = {}
         self._failures: dict[str, tuple[When, Exception]] = {}
+        # Set, and not looked up when asked for: from Python 3.12 on a protocol sees nothing else.
+        for verb in set(dir(store)) - set(dir(self)):
+            if inspect.iscoroutinefunction(getattr(store, verb)):
+                setattr(self, verb, self._passed(verb))
 
     @property
     def verbs(self) -> list[str]:
@@ -64,12 +68,14 @@ class WatchedStore:
         """Fail the next call of a verb, before the store sees it or after the store has done it."""
         self._failures[verb] = (when, error)
 
-    def __getattr__(self, verb: str) -> Any:
-        found = getattr(self._store, verb)
-        if not inspect.iscoroutinefunction(found):
-            return found
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def _passed(self, verb: str) -> Callable[..., Any]:
+        """Return what passes calls of a verb on."""
 
         async def call(*arguments: Any) -> Any:
+            found = getattr(self._store, verb)
             self.calls.append((verb, arguments))
             gate = self._gates.pop(verb, None)
             when, error = self._failures.pop(verb, ("before", None))

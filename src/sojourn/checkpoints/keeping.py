@@ -105,9 +105,9 @@ class Keeping:
         known = self._known
         if known is None or not known.alone or wanted.given or wanted.parent is None:
             return None
-        if known.name[0] != wanted.parent[0] or not isinstance(body, bytes):
+        if known.name[0] != wanted.parent[0] or self._place.is_crowded:
             return None
-        if len(body) > INLINE_BYTES:
+        if not isinstance(body, bytes) or len(body) > INLINE_BYTES:
             return None
         try:
             return await self._put_inline(

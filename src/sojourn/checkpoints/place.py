@@ -73,17 +73,24 @@ class Place:
             return None
         return Seen(session.epoch, session.revision)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether somebody here has lost a try and is at it: who goes ahead makes them lose on."""
+        return self.context.turn(self.id).locked()
+
     async def settled(self, work: Callable[[Seen], Awaitable[T]], first: Seen | None = None) -> T:
         """Return what `work` does: it looks, and commits only at the revision that it is given.
 
         If others got ahead it is done again, from what it looks at on; from then on those of this
-        manager take turns, so that however many there are, each comes to its end. `first` is the
-        revision to try first, if one is known. Raises `Conflict` in a session that is never still.
+        manager take turns, and whoever comes meanwhile waits for them, so that however many there
+        are, each comes to its end. `first` is the revision to try first, if one is known. Raises
+        `Conflict` in a session that is never still.
         """
-        try:
-            return await work(first or await self.seen())
-        except Conflict:
-            pass
+        if not self.is_crowded:
+            try:
+                return await work(first or await self.seen())
+            except Conflict:
+                pass
         async with self.context.turn(self.id):
             for _attempt in range(SETTLE_ATTEMPTS - 1):
                 try:

@@ -166,9 +166,7 @@ async def _forget(call: Call, user: str, *, yes: bool) -> None:
 def reap(
     context: typer.Context,
     *,
-    batch: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH, help="Sessions in one step.")
-    ] = BATCH,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Sessions in one step.")] = BATCH,
     hooks: Hooks = None,
     json: Json = False,
     url: Url = None,
