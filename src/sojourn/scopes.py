@@ -12,6 +12,7 @@ import contextlib
 from collections import Counter
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
@@ -21,7 +22,7 @@ from sojourn.names import check_name
 from sojourn.session import Session, check_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
     from contextlib import AbstractAsyncContextManager
     from contextvars import Token
 
@@ -43,6 +44,7 @@ class Scope:
     __slots__ = (
         "__weakref__",
         "_around",
+        "_keep",
         "_keeper",
         "_left",
         "_token",
@@ -68,6 +70,7 @@ class Scope:
         self.owner = scopes
         """The scopes of its manager."""
         self._left = False
+        self._keep: Callable[[], Coroutine[object, object, None]] | None = None
         self._keeper: asyncio.Future[None] | None = None
         self._token: Token[Scope | None] | None = None
         # Weakly: work that starts further work, over and over, must not keep all that went before.
@@ -99,15 +102,27 @@ class Scope:
         """
         return self.owner.resume(carry(self.session), save_on_error=save_on_error, end=False)
 
-    def begin(self, keeper: asyncio.Future[None] | None) -> None:
-        """Make the session ambient; `keeper` is what keeps it in use meanwhile."""
-        self._keeper = keeper
+    def begin(self, keep: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Make the session ambient; `keep` keeps it in use at the pace of its idle time."""
+        self._keep = keep
+        self._keep_pace()
+        self.session.idle_moved += (self._keep_pace,)
         self._token = _current.set(self)
+
+    def _keep_pace(self) -> None:
+        """Keep the session in use anew: it has another idle time now, or has one at all."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+        if self._keep is not None and self.session.header.idle is not None:
+            self._keeper = asyncio.ensure_future(self._keep())
 
     def leave(self) -> None:
         """Be over, for all code that was started inside as well."""
         if self._keeper is not None:
             self._keeper.cancel()
+        told = self.session.idle_moved
+        self.session.idle_moved = tuple(tell for tell in told if tell != self._keep_pace)
         self._left = True
         token, self._token = self._token, None  # it holds on to what was ambient before
         if _current.get() is self and token is not None:
@@ -265,8 +280,7 @@ class Scopes:
         scope = Scope(self._context.ids.epoch(), session, self, ends=ends, outer=outer)
         self._live[session.id] += 1
         session.scopes += 1
-        idle = session.header.idle
-        scope.begin(None if idle is None else asyncio.ensure_future(self._keep(session)))
+        scope.begin(partial(self._keep, session))
         return scope
 
     def _leave(self, scope: Scope) -> bool:
@@ -296,7 +310,7 @@ class Scopes:
         await completed(end())
 
     async def _keep(self, session: Session) -> None:
-        """Touch the session while the scope lives."""
+        """Touch the session while the scope lives, or until it has another idle time."""
         while (idle := session.header.idle) is not None:
             await asyncio.sleep(max(idle / 1_000_000 / TOUCHES, TOUCH_SECONDS))
             # Gone, not saved yet, or trouble with the store: the next touch may work again.

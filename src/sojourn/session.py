@@ -359,6 +359,7 @@ class Session:
         "_stored",
         "doubtful",
         "events",
+        "idle_moved",
         "scopes",
         "state",
     )
@@ -374,6 +375,8 @@ class Session:
         """The window of its log that was asked for when it was loaded; empty if none was."""
         self.scopes = 0
         """Live scopes that work on this copy."""
+        self.idle_moved: tuple[Callable[[], None], ...] = ()
+        """What is called when its idle time is another one: those scopes keep pace with it."""
         self.doubtful: Doubtful | None = None
         """A commit of this copy of which nobody could say whether it was applied."""
 
@@ -468,8 +471,11 @@ class Session:
         return self.state.modified
 
     def _take(self, header: Header) -> None:
-        self._header = header
+        before, self._header = self._header, header
         self.state.belongs_to(header)
+        if self.idle_moved and header.idle != before.idle:
+            for tell in self.idle_moved:
+                tell()
 
     def committed(self, header: Header, revision: int) -> None:
         """Take over the outcome of a commit made through this copy.

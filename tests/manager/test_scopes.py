@@ -413,6 +413,27 @@ async def test_a_live_scope_keeps_its_session_from_the_reapers_of_others(
         assert await Reaper(others).sweep() == 1
 
 
+@pytest.mark.parametrize("before", [None, 3600.0])
+async def test_a_scope_keeps_pace_with_the_idle_time_that_its_session_gets(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, before: float | None
+) -> None:
+    """The session had none when the scope began, or a long one: it is kept in use all the same."""
+    clock = FakeClock()
+    idle = 0.03  # from the save on the scope touches every 10 ms
+    async with opened(clock=clock) as sessions, opened(clock=clock) as others:
+        await sessions.create(id="s1", expiry=Expiry(idle=before))
+        touches = await touches_of(sessions, monkeypatch)
+        async with sessions.scope("s1") as copy:
+            await sessions.save(copy, expiry=Expiry(idle=idle))
+            for _ in range(4):
+                clock.advance(idle * 0.9)
+                async with asyncio.timeout(30):  # else it would wait for ever
+                    await touches.get()
+                assert await Reaper(others).sweep() == 0
+        clock.advance(idle)
+        assert await Reaper(others).sweep() == 1
+
+
 @pytest.mark.behaviour(55)
 async def test_a_scope_survives_a_touch_that_fails(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
