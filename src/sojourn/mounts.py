@@ -1,7 +1,8 @@
-"""Where a file is, and where it may sit: on a disk of this machine, as locks do not hold across."""
+"""Where a file is, whether it is still there, and where it may sit: on a disk of this machine."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,52 @@ NETWORK_FILESYSTEMS = frozenset(
 )  # fmt: skip
 """Where locks or shared memory fail across machines: two writers would damage what is kept."""
 
+LOST = "it was removed, moved or replaced while it was open; close the store and open it again"
+"""What is wrong with a file that nobody else would find: a write to it would be stored nowhere."""
+
 _MOUNTS = Path("/proc/self/mountinfo")
+
+
+class Whereabouts:
+    """Which file a path leads to, to see when it leads there no more.
+
+    An open file has its number to itself, also once it was removed: no other one is taken for it.
+    """
+
+    __slots__ = ("_found", "_path")
+
+    def __init__(self, path: str, file: int | None = None) -> None:
+        """Note which file it is: the open one, or the one that is there.
+
+        Where none is, somebody keeps it in another way than in files, and it is never lost.
+        """
+        self._path = path
+        self._found: tuple[int, int] | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self._found = _number_of(path if file is None else file)
+
+    def is_lost(self) -> bool:
+        """Return whether another file is there by now, or none; `False` where nobody can say."""
+        try:
+            return self._found is not None and _number_of(self._path) not in (None, self._found)
+        except FileNotFoundError:
+            return True
+
+
+def _number_of(file: str | int) -> tuple[int, int] | None:
+    """Return what tells a file from all others, `None` if the system does not say.
+
+    Raises `FileNotFoundError` where no file is.
+    """
+    try:
+        found = os.stat(file)  # noqa: PTH116 - for an open file, too
+    except NotADirectoryError as error:
+        raise FileNotFoundError(*error.args) from error
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def whole_path(path: str) -> str:

@@ -23,7 +23,7 @@ from sojourn.errors import Closed, InvalidQuery, Unavailable
 from sojourn.exiting import off_loop
 from sojourn.gate import Gate
 from sojourn.lifetime import Lifetime
-from sojourn.mounts import refuse_unsafe_place, whole_path
+from sojourn.mounts import Whereabouts, refuse_unsafe_place, whole_path
 from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.filesystem import folder, maintenance, readable, writer
 from sojourn.stores.filesystem.disk import Disk, mapped
@@ -158,6 +158,7 @@ class FilesystemStore:
             durability=self._durability,
             shard=self._shard,
             moved=self._moved,
+            where=Whereabouts(os.path.join(os.path.realpath(self._path), folder.GATE)),
         )
         self._batcher = Batcher(self._writer.write, name=self.name, weigh=weight)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sojourn reader")

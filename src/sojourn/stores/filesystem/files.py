@@ -11,6 +11,7 @@ import msgspec
 
 from sojourn.errors import Corrupt
 from sojourn.model import StoredDocument
+from sojourn.mounts import Whereabouts
 from sojourn.stores.filesystem import effects
 from sojourn.stores.filesystem.frames import HEAD_BYTES, Reader, salt_of
 from sojourn.stores.filesystem.log import Unread
@@ -46,6 +47,7 @@ class DataFile:
         self.file = file
         self.salt = salt
         self._disk = disk
+        self._where = Whereabouts(path, file)
         self._close = weakref.finalize(self, os.close, file)
         self._close.atexit = False  # threads may still read and write then
 
@@ -63,6 +65,10 @@ class DataFile:
         except BaseException:
             os.close(file)
             raise
+
+    def is_lost(self) -> bool:
+        """Return whether nobody finds it any more under its name."""
+        return self._where.is_lost()
 
     def reader(self) -> Reader:
         """Return a reader of its frames."""

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sojourn.errors import Corrupt, NewerSchema, SojournError, TooLarge, Unavailable
+from sojourn.mounts import LOST
 from sojourn.stores.filesystem import effects, snapshots
 from sojourn.stores.filesystem.deciding import Noted
 from sojourn.stores.filesystem.disk import FULL, mapped
@@ -279,7 +280,8 @@ class Shard:
     def settle(self) -> None:
         """Read everything that is there, and cut off what a crash has left half-written.
 
-        What is whole but was never published becomes so, once it is on the disk for sure.
+        What is whole but was never published becomes so, once it is on the disk for sure. Raises
+        `Unavailable`, now and from now on, if these are no longer the files that others find.
         """
         if self._replica is None:
             if not self.is_there():
@@ -292,6 +294,9 @@ class Shard:
         replica, head = self._replica, self._head
         with self.lock:
             self._read_all(replica)
+        if replica.journal.is_lost():
+            self.poison = Unavailable(replica.journal.path, LOST)
+            raise self.poison
         if head.synced < replica.position:
             self._disk.sync(replica.journal.file)
             head.synced = replica.position

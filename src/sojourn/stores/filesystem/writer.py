@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sojourn.errors import SojournError, Unavailable
 from sojourn.exiting import off_loop
+from sojourn.mounts import LOST
 from sojourn.operations import app_of, durability_of
 from sojourn.stores.filesystem.deciding import ALONE, Deciding
 from sojourn.stores.filesystem.disk import mapped
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sojourn.gate import Gate
+    from sojourn.mounts import Whereabouts
     from sojourn.operations import Operation, Outcome
     from sojourn.store import Durability
     from sojourn.stores.filesystem.shard import Shard
@@ -68,14 +70,19 @@ class Writer:
         durability: Durability,
         shard: Callable[[str], Shard],
         moved: Callable[[Shard], None],
+        where: Whereabouts,
     ) -> None:
-        """`shard` finds the shard of an app; `moved` hears in the loop of one that was written."""
+        """`shard` finds the shard of an app; `moved` hears in the loop of one that was written.
+
+        `where` tells whether the gate is still the one that others take.
+        """
         self._gate = gate
         self._name = name
         self._loop = loop
         self._durability: Durability = durability
         self._shard = shard
         self._moved = moved
+        self._where = where
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._untold: Callable[[], None] | None = None
         self._stopping = threading.Event()
@@ -149,7 +156,7 @@ class Writer:
             try:
                 self._take_turn()
                 if job.claim():
-                    tell = job.run()
+                    tell = self._failing(job) if self._where.is_lost() else job.run()
             except OSError as error:  # of the gate: the kernel has no lock to give
                 reason = Unavailable(self._name, f"its gate can not be locked: {error.strerror}")
                 reason.__cause__ = error
@@ -161,6 +168,10 @@ class Writer:
                 self._untold = partial(self._report, job, tell)
             del job, tell  # waiting must not keep the last batch alive
         self._tell()
+
+    def _failing(self, job: _Job) -> Callable[[], None]:
+        """Return how to tell of a job that is not begun: the gate keeps nobody out any more."""
+        return partial(job.failed, Unavailable(self._name, f"its gate is gone: {LOST}"))
 
     def _next_job(self) -> _Job | None:
         """Return what is to be done next; nobody waits to be told while this thread waits."""

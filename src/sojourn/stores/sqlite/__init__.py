@@ -22,7 +22,7 @@ from sojourn.errors import Closed, InvalidQuery, ReadOnly, Unavailable
 from sojourn.exiting import off_loop
 from sojourn.gate import Gate
 from sojourn.lifetime import Lifetime
-from sojourn.mounts import refuse_unsafe_place, whole_path
+from sojourn.mounts import Whereabouts, refuse_unsafe_place, whole_path
 from sojourn.operations import FindDue, Forget, Reap, weight
 from sojourn.stores.places import on_this_machine
 from sojourn.stores.sqlite import connection, maintenance, schema, writer
@@ -147,6 +147,7 @@ class SqliteStore:
             loop=loop,
             durability=self._durability,
             changed=self._watchers.wake,
+            where=Whereabouts(self._path),
         )
         self._batcher = Batcher(self._writer.write, name=self.name, weigh=weight)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sojourn reader")

@@ -13,6 +13,7 @@ import apsw
 from sojourn.doorbell import Doorbell
 from sojourn.errors import SojournError, Unavailable
 from sojourn.exiting import off_loop
+from sojourn.mounts import LOST
 from sojourn.operations import durability_of
 from sojourn.stores.sqlite import connection, tally
 from sojourn.stores.sqlite.batch import Batch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sojourn.gate import Gate
+    from sojourn.mounts import Whereabouts
     from sojourn.operations import Operation, Outcome
     from sojourn.store import Durability
 
@@ -80,8 +82,12 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         durability: Durability,
         changed: Callable[[set[tuple[str, str]]], None],
+        where: Whereabouts,
     ) -> None:
-        """`changed` is called in the loop with the sessions that a batch changed."""
+        """`changed` is called in the loop with the sessions that a batch changed.
+
+        `where` tells whether the file is still the one that others find.
+        """
         self.poison: Unavailable | None = None
         self._db = db
         self._gate = gate
@@ -90,6 +96,7 @@ class Writer:
         self._doorbell = Doorbell(loop)
         self._durability = durability
         self._changed = changed
+        self._where = where
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._outstanding: dict[_Job, None] = {}
         self._watch: asyncio.TimerHandle | None = None
@@ -216,6 +223,8 @@ class Writer:
         """Write a job whose turn has come, unless it was given up."""
         if not job.claim():
             return None, set()
+        if self.poison is None and self._where.is_lost():
+            self.poison = Unavailable(self._name, LOST)
         if self.poison is not None:
             return [self.poison] * len(job.operations), set()
         outcomes, changed = self._transact(job.operations)
