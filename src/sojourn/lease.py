@@ -137,7 +137,10 @@ async def _let_go(context: Context, store: SupportsLease, grant: Acquire) -> Non
 async def hold(
     context: Context, reading: Reading, id: str, *, ttl: float, wait: float, renew: bool
 ) -> AsyncIterator[Lease]:
-    """Hold a lease for the span of a body. See `SessionManager.lease`."""
+    """Hold a lease for the span of a body. See `SessionManager.lease`.
+
+    What the body raised, or that it was cancelled, is what matters, even if the release fails.
+    """
     record = await reading.record(id)
     if record is None:
         raise NotFound(str(id))
@@ -147,8 +150,13 @@ async def hold(
     keeper = asyncio.ensure_future(lease.keep()) if renew else None
     try:
         yield lease
-    finally:
-        await completed(_stop(keeper, lease))
+    except BaseException as error:
+        try:
+            await completed(_stop(keeper, lease))
+        except SojournError as trouble:
+            error.add_note(f"and its lease was not released: {trouble}")
+        raise
+    await completed(_stop(keeper, lease))
 
 
 async def _stop(keeper: asyncio.Future[None] | None, lease: Lease) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,10 +20,12 @@ from sojourn import (
     Unavailable,
 )
 from sojourn.limits import LEASE_MAX_SECONDS
+from sojourn.stores import open_store
+from sojourn.testing import FaultyStore
 from sojourn.testing.fakes import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -424,6 +427,54 @@ async def test_fencing_holds_across_processes(tmp_path: Path, killed: bool) -> N
                 assert output.decode().split() == ["LeaseLost", str(token)]
             assert await sessions.events("s1") == []
             await sessions.append("s1", Event(kind="mine"), lease=lease)
+
+
+# --------------------------------------------------------------------------- a release that fails
+
+
+@asynccontextmanager
+async def faulty(url: str) -> AsyncIterator[tuple[FaultyStore, SessionManager]]:
+    """Yield a store that goes wrong when it is told to, and a manager on it."""
+    store = FaultyStore(open_store(url))
+    await store.open()
+    try:
+        yield store, SessionManager(store)
+    finally:
+        store.heal()
+        await store.close()
+
+
+async def test_what_the_body_raised_is_raised_though_the_release_fails(url: str) -> None:
+    """A note says that the lease was not released. One whose body was fine says it itself."""
+    async with faulty(url) as (store, sessions):
+
+        async def hold(id: str, *, raising: bool) -> None:
+            await sessions.create(id=id)
+            async with sessions.lease(id, renew=False):
+                store.fail("renew", times=None)
+                if raising:
+                    raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError) as raised:
+            await hold("s1", raising=True)
+        assert "its lease was not released" in raised.value.__notes__[0]
+        with pytest.raises(Unavailable):
+            await hold("s2", raising=False)
+
+
+async def test_a_body_that_is_cancelled_is_cancelled_though_the_release_fails(url: str) -> None:
+    """Else a time limit around it would end with another error than its own."""
+    async with faulty(url) as (store, sessions):
+
+        async def hold() -> None:
+            async with asyncio.timeout(None) as limit, sessions.lease("s1", renew=False):
+                store.fail("renew", times=None)
+                limit.reschedule(asyncio.get_running_loop().time())
+                await asyncio.Event().wait()
+
+        await sessions.create(id="s1")
+        with pytest.raises(TimeoutError):
+            await hold()
 
 
 # ------------------------------------------------------------------------------------- cancellation
