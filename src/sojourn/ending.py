@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from sojourn.session import Session
     from sojourn.watch import Watches
 
+REMOVE_ATTEMPTS = 8
+"""Tries to remove a watched session between two writes to it, before it is removed amid them."""
+
 MAX_REASON = 1_000
 """Characters in the reason of an end: it is for people to read."""
 
@@ -359,9 +362,33 @@ class Ending:
         fence: int | None = None,
     ) -> bool:
         """Remove a session if the expectations hold; watchers here get what they had not read."""
+        check_name("session id", id)
+        if revision is None and fence is None and self._watches.concern(id):
+            removed = await self._remove_as_read(id, epoch)
+            if removed is not None:
+                return removed
+        return await self._remove(id, epoch=epoch, revision=revision, fence=fence)
+
+    async def _remove_as_read(self, id: str, epoch: str | None) -> bool | None:
+        """Remove a session that is watched; `None` if somebody writes to it all the time.
+
+        What is written after the watchers were handed the rest would be lost on them.
+        """
+        for _attempt in range(REMOVE_ATTEMPTS):
+            record = await self._reading.record(id, expired=True)
+            if record is None or epoch not in (None, record.header.epoch):
+                return False
+            seen = record.header
+            if await self._remove(id, epoch=seen.epoch, revision=seen.revision, fence=None):
+                return True
+        return None
+
+    async def _remove(
+        self, id: str, *, epoch: str | None, revision: int | None, fence: int | None
+    ) -> bool:
         delete = Delete(
             app=self._context.app,
-            id=check_name("session id", id),
+            id=id,
             now=self._context.now(),
             epoch=epoch,
             revision=revision,

@@ -111,6 +111,10 @@ class Watches:
         """The ids of the sessions that are watched here."""
         return frozenset(self._watches)
 
+    def concern(self, id: str) -> bool:
+        """Return whether anybody here watches a session or one below it."""
+        return any(id in watch.line for watches in self._watches.values() for watch in watches)
+
     async def hand_over(self, removed: Iterable[str]) -> None:
         """Give this process's watchers what they have not read of sessions about to be removed.
 

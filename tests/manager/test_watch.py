@@ -19,6 +19,7 @@ from sojourn import (
     Session,
     SessionManager,
 )
+from sojourn.ending import REMOVE_ATTEMPTS
 from sojourn.testing.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -195,6 +196,32 @@ async def test_what_is_left_is_delivered_and_then_it_stops(
         assert await take(watching, 2) == [1, 2]
         await STOPS[how](sessions, session)
         assert await seqs(watching) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("writes", [1, 3, 100])
+async def test_what_is_appended_while_it_is_deleted_is_delivered(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """It was acknowledged before the session went. Who writes all the time can not prevent that."""
+    monkeypatch.setattr("sojourn.watch.EVENTS_PAGE", 1)
+    async with opened() as sessions:
+        await watched(sessions)
+        delete = sessions.store.delete
+        appended: list[Event] = []
+
+        async def delete_after_a_write(asked: Any, /) -> bool:
+            if len(appended) < writes:
+                appended.append(await sessions.append("s1", *events("f")))
+            return await delete(asked)
+
+        monkeypatch.setattr(sessions.store, "delete", delete_after_a_write)
+        watching = sessions.watch("s1")
+        assert await take(watching, 2) == [1, 2]
+        assert await sessions.delete("s1")
+        assert await sessions.get("s1", expired=True) is None
+        left = [3, 4, 5, *(event.seq for event in appended)]
+        assert await seqs(watching) == (left if writes < REMOVE_ATTEMPTS else left[:-1])
+        assert len(appended) <= REMOVE_ATTEMPTS + 1
 
 
 def waiting(monkeypatch: pytest.MonkeyPatch, sessions: SessionManager) -> asyncio.Event:
