@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from sojourn import (
+    DELETE,
     Closed,
     Corrupt,
     Event,
@@ -18,9 +19,11 @@ from sojourn import (
     NewerSchema,
     Reaper,
     SessionManager,
+    TooLarge,
 )
 from sojourn.stores import open_store
 from sojourn.stores.sqlite import SqliteStore
+from sojourn.stores.sqlite.recent import WEIGH_BYTES
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -172,6 +175,40 @@ async def test_expired_documents_go_faster_than_a_batch_of_sessions(tmp_path: Pa
         db = apsw.Connection(str(tmp_path / "s.db"))
         assert db.execute("SELECT count(*) FROM documents").get == 0
         db.close()
+
+
+async def test_small_writes_do_not_outgrow_a_shared_tier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is refused in the end, and all after it, until there is room; bytes count."""
+    monkeypatch.setattr("sojourn.stores.sqlite.gathering.MAX_STATE", 64 * 1024)
+    async with SessionManager.open(f"sqlite:///{tmp_path / 's.db'}") as sessions:
+        await sessions.share({"app:big": "é" * (24 * 1024)})
+        for n in range(16):
+            try:
+                await sessions.share({f"app:k{n}": "é" * 1024})
+            except TooLarge:
+                break
+        size = sum(len(value.encode()) for value in (await sessions.app_state()).values())
+        assert 60 * 1024 < size < (64 + WEIGH_BYTES // 1024) * 1024
+        for _ in range(4):
+            with pytest.raises(TooLarge):
+                await sessions.share({"app:more": "é" * 1024})
+        await sessions.share({"app:big": DELETE})
+        await sessions.share({"app:more": "é" * 1024})
+
+
+async def test_a_shared_tier_is_as_large_as_its_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly the limit fits, a byte more does not."""
+    monkeypatch.setattr("sojourn.stores.sqlite.gathering.MAX_STATE", 8 * 1024)
+    async with SessionManager.open(f"sqlite:///{tmp_path / 's.db'}") as sessions:
+        around = len('{"a":"","b":"é"}'.encode())
+        await sessions.share({"app:b": "é"})
+        with pytest.raises(TooLarge):
+            await sessions.share({"app:a": "x" * (8 * 1024 - around + 1)})
+        await sessions.share({"app:a": "x" * (8 * 1024 - around)})
 
 
 @pytest.mark.parametrize("url", ["sqlite:///a#b.db", "sqlite:///a.db?x", "sqlite:///a.db?x=1"])

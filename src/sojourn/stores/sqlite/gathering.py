@@ -17,13 +17,10 @@ from sojourn.stores.sqlite import rows, tally
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sojourn.model import Draft, Entry, Header
+    from sojourn.model import Draft, Encoded, Entry, Header
     from sojourn.store import TierDelta
     from sojourn.stores.sqlite.recent import Recent
     from sojourn.stores.sqlite.transaction import Transaction
-
-TIER_CHECK_BYTES = 4096
-"""Only a write of this size makes the size of a shared tier worth adding up."""
 
 _LOAD = f"SELECT {rows.SESSION} FROM sessions WHERE app = ? AND id = ?"
 _INSERT = (
@@ -35,8 +32,10 @@ _UPDATE_REST = """UPDATE sessions SET user = ?, phase = ?, reason = ?, idle = ?,
     retain = ?, attempts = ?, labels = ?, fence = ?, holder = ?, leased_until = ? WHERE row = ?"""
 _FIND_EVENTS = f"SELECT {rows.EVENT} FROM events WHERE session = ? AND id = ? ORDER BY key"
 _DELETE_TIER = "DELETE FROM tiers WHERE app = ? AND owner = ? AND name = ?"
-_TIER_BYTES = """SELECT coalesce(sum(length(name) + length(value) + 4), 0) FROM tiers
-    WHERE app = ? AND owner = ? AND name NOT IN (SELECT value FROM json_each(?))"""
+_AROUND = 4
+"""Bytes of JSON around a name and its value: quotes, colon, comma."""
+_TIER_BYTES = f"""SELECT coalesce(sum(octet_length(name) + octet_length(value) + {_AROUND}), 0)
+    FROM tiers WHERE app = ? AND owner = ? AND name NOT IN (SELECT value FROM json_each(?))"""
 _MOVE_LABEL = """UPDATE labels SET active_at = ?
     WHERE app = ? AND name = ? AND value = ? AND session = ?"""
 _COUNT = """INSERT INTO counts(app, facet, phase, sessions) VALUES (?, ?, ?, ?)
@@ -100,6 +99,11 @@ def _wake_at(header: Header, old: int | None, now: int) -> int | None:
     if due_at is None or old is None or due_at < old or old <= now:
         return due_at
     return old if header.phase is Phase.OPEN or header.live else due_at
+
+
+def _size(state: Encoded) -> int:
+    """Return what values take as JSON, in bytes, escapes in names aside."""
+    return sum(len(name.encode()) + len(bytes(raw)) + _AROUND for name, raw in state.items())
 
 
 class Gathering:
@@ -228,19 +232,22 @@ class Gathering:
         ).get
 
     def check_tier(self, app: str, owner: str, delta: TierDelta | None) -> None:
-        """Raise `TooLarge` if a delta would make a shared tier larger than `MAX_STATE`."""
-        if delta is None or (delta.size is not None and delta.size < TIER_CHECK_BYTES):
+        """Raise `TooLarge` if a delta would make a shared tier larger than `MAX_STATE`.
+
+        It is added up once so much was written to it: small writes may pass by a little.
+        """
+        if delta is None or not delta.set:
             return
-        added = 0
-        for name, value in delta.set.items():
-            added += len(name) + len(bytes(value))
-        if added < TIER_CHECK_BYTES:
+        added = _size(delta.set) if delta.size is None else delta.size
+        if not self._recent.is_to_weigh((app, owner), added):
             return
         self.flush()
         replaced = rows.to_json([*delta.set, *delta.drop])
-        size = added + self._db.execute(_TIER_BYTES, (app, owner, replaced)).get
+        kept = self._db.execute(_TIER_BYTES, (app, owner, replaced)).get
+        size = 1 + _size(delta.set) + kept
         if size > MAX_STATE:
             raise TooLarge("bytes of state in one tier", size, MAX_STATE)
+        self._recent.weighed((app, owner))
 
     def write_tier(self, app: str, owner: str, delta: TierDelta) -> None:
         """Gather a delta of a shared tier."""

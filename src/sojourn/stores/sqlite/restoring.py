@@ -47,7 +47,9 @@ _REPLACE_DOCUMENT = f"""{_DOCUMENT} ON CONFLICT DO UPDATE SET content_type = exc
     updated_at = excluded.updated_at, expires_at = excluded.expires_at, body = excluded.body"""
 _KEEP_DOCUMENT = f"{_DOCUMENT} ON CONFLICT DO NOTHING"
 _TIER = "INSERT INTO tiers(app, owner, name, value) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_SIZES = "SELECT name, length(name) + length(value) FROM tiers WHERE app = ? AND owner = ?"
+_SIZES = (
+    "SELECT name, octet_length(name) + octet_length(value) FROM tiers WHERE app = ? AND owner = ?"
+)
 
 
 class Restoring:
