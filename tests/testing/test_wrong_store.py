@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pytest
 
-from sojourn.errors import Closed, NotFound, SojournError
+from sojourn.errors import Closed, LogFull, NotFound, SojournError
+from sojourn.lifecycle import ENDING
 from sojourn.model import Header
 from sojourn.store import Committed, Create, Delete, Get, Listed, TierDelta
 from sojourn.stores.memory import MemoryStore
@@ -373,6 +374,79 @@ class Hasty(MemoryStore):
         return outcome
 
 
+class Interrupting(MemoryStore):
+    """Revokes the lease of who runs an end when somebody begins it once more."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        slot = vault_of(self)._slots.get((change.app, change.id or ""))
+        again = slot is not None and slot.header.phase in ENDING
+        committed = await super().commit(change)
+        if slot is not None and again and slot.header.phase in ENDING and change.move is not None:
+            fence = slot.header.fence + 1
+            slot.header = msgspec.structs.replace(slot.header, fence=fence, holder=None)
+        return committed
+
+
+class Stranding(MemoryStore):
+    """Takes a use of an ending session for one that moves its deadline: nobody ends it then."""
+
+    async def touch(self, touch: Touch, /) -> Header:
+        header = await super().touch(touch)
+        if header.phase in ENDING:
+            vault, header = vault_of(self), msgspec.structs.replace(header, due_at=None)
+            vault._replace(vault._slots[touch.app, touch.id], header)
+        return header
+
+
+class Overflowing(MemoryStore):
+    """Leaves out, without a word, events for which a log has no numbers."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        try:
+            return await super().commit(change)
+        except LogFull:
+            return await super().commit(msgspec.structs.replace(change, events=()))
+
+
+class Clutching(MemoryStore):
+    """Goes on taking a deleted child for its parent's."""
+
+    async def delete(self, delete: Delete, /) -> bool:
+        slot = vault_of(self)._slots.get((delete.app, delete.id))
+        parent = None if slot is None else vault_of(self)._parent(slot)
+        deleted = await super().delete(delete)
+        if deleted and parent is not None:
+            parent.adopt(delete.id)
+        return deleted
+
+
+class Erasing(MemoryStore):
+    """Removes the keys that a repeated event had removed once more."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        committed = await super().commit(change)
+        drop = () if change.session is None else change.session.drop
+        if change.events and drop and min(committed.seqs) <= committed.before:
+            slot = vault_of(self)._slots[change.app, str(change.id)]
+            again = TierDelta({}, drop)
+            slot.kept = slot.kept.merged(again, clear=False, key=str(change.id))
+        return committed
+
+
+class Misfiling(MemoryStore):
+    """Files a session under its labels and user anew only when it moves in time as well."""
+
+    async def commit(self, change: Change, /) -> Committed:
+        index = vault_of(self)._index
+        slot = vault_of(self)._slots.get((change.app, change.id or ""))
+        if slot is None or change.now > slot.header.active_at:
+            return await super().commit(change)
+        orders, index._orders = index._orders, {}
+        committed = await super().commit(change)
+        index._orders = orders
+        return committed
+
+
 WRONG: dict[type[MemoryStore], set[str]] = {
     Upserting: {
         "a_commit_never_brings_back_a_deleted_session",
@@ -405,6 +479,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "an_ended_session_takes_no_writes_until_it_is_removed",
         "an_ended_session_that_is_not_retained_is_missing_at_once",
         "only_who_ends_a_session_reaches_it_past_its_deadline",
+        "what_the_end_said_is_kept_until_it_is_said_anew",
     },
     Leaving: {
         "deleting_removes_all_that_the_session_owned",
@@ -433,6 +508,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "equal_content_is_compared_as_json",
         "the_same_event_again_is_stored_once",
         "the_same_event_twice_in_one_commit_is_stored_once",
+        "a_repeated_event_removes_nothing_again",
     },
     AllOrNone: {
         "a_commit_that_fails_does_not_fail_its_neighbours",
@@ -441,6 +517,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
     Tearing: {
         "a_cancelled_commit_is_applied_wholly_or_not_at_all",
         "commits_are_fenced",
+        "a_log_without_numbers_left_takes_no_events",
     },
     Skipping: {
         "a_position_outlives_the_session_it_stands_for",
@@ -492,6 +569,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "a_session_is_missing_at_its_deadline",
         "an_absolute_deadline_is_not_extended",
         "an_expired_session_is_never_revived",
+        "touching_what_is_not_there_is_not_found",
     },
     Repeating: {
         "a_lease_stays_behind_and_its_fence_never_falls",
@@ -501,6 +579,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "beginning_the_end_revokes_the_lease",
         "commits_are_fenced",
         "tokens_rise_with_every_holder",
+        "ending_again_takes_the_lease_from_nobody",
     },
     Numb: {
         "a_cancelled_wait_loses_nothing",
@@ -533,6 +612,24 @@ WRONG: dict[type[MemoryStore], set[str]] = {
     },
     Restless: {
         "nothing_of_a_watch_outlives_its_store",
+    },
+    Interrupting: {
+        "ending_again_takes_the_lease_from_nobody",
+    },
+    Stranding: {
+        "using_an_ending_session_keeps_it_due",
+    },
+    Overflowing: {
+        "a_log_without_numbers_left_takes_no_events",
+    },
+    Clutching: {
+        "a_deleted_child_is_its_parents_no_more",
+    },
+    Erasing: {
+        "a_repeated_event_removes_nothing_again",
+    },
+    Misfiling: {
+        "lists_that_were_read_before_follow_as_well",
     },
 }
 """Which laws each of them breaks."""

@@ -85,3 +85,19 @@ async def a_new_parent_of_the_same_id_has_no_old_children(corner: Corner) -> Non
     await corner.create("child")
     await corner.delete()
     exactly(await corner.state("child"), {}, "a session that is nobody's child, afterwards")
+
+
+@law()
+async def a_deleted_child_is_its_parents_no_more(corner: Corner) -> None:
+    """The parent goes on without it, and is deleted without whoever has its id by then."""
+    await corner.create()
+    for id in ("gone", "stays"):
+        await corner.create(id, parent=ONE)
+    await corner.delete("gone")
+    equal(await corner.ids(parent=ONE), ["stays"], "the children after the deletion of one")
+    equal(await corner.count(parent=ONE), 1, "their count")
+    await corner.create("gone", state={"n": 1})
+    equal(await corner.ids(parent=ONE), ["stays"], "the children once its id is used again")
+    equal(await corner.delete(), True, "the deletion of the parent")
+    equal(await corner.ids(), ["gone"], "the sessions left")
+    exactly(await corner.state("gone"), {"n": 1}, "the state of the one that is nobody's child")

@@ -169,6 +169,12 @@ async def touching_what_is_not_there_is_not_found(corner: Corner) -> None:
     """A touch never creates."""
     await refused(corner.touch("ghost"), NotFound, "a touch of an unknown id")
     equal(await corner.count(), 0, "sessions after the refusal")
+    epoch = (await corner.create(idle=10)).header.epoch
+    await corner.touch(epoch=epoch, now=1)
+    await corner.delete()
+    await corner.create(idle=10)
+    await refused(corner.touch(epoch=epoch, now=5), NotFound, "a touch of an earlier incarnation")
+    equal((await corner.read()).header.expires_at, instant(10), "the deadline of the new one")
 
 
 @law()

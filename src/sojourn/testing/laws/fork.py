@@ -111,6 +111,25 @@ async def a_fork_rewinds_state_by_the_deltas_behind_it(corner: Corner) -> None:
 
 
 @law()
+async def a_fork_brings_back_what_was_removed_behind_its_event(corner: Corner) -> None:
+    """And what was removed before it stays so; keys of the user stay with the user."""
+    await corner.create(user="u")
+    one, two, three = {"a": 1, "b": 1}, {"c": 2}, {"a": 3}
+    await corner.commit(state=one, events=(draft("e1", changes={**one, "user:u": 1}),))
+    await corner.commit(drop=("a",), events=(draft("e2", deleted=["a"]),))
+    await corner.commit(state=two, events=(draft("e3", changes=two),))
+    await corner.commit(state=three, events=(draft("e4", changes={**three, "user:u": 4}),))
+    for at, expected in (
+        (1, {"a": 1, "b": 1}),
+        (2, {"b": 1}),
+        (3, {"b": 1, "c": 2}),
+        (4, {"a": 3, "b": 1, "c": 2}),
+    ):
+        await corner.fork(f"at{at}", at=at)
+        exactly(await corner.state(f"at{at}"), expected, f"the state of a fork at {at}")
+
+
+@law()
 async def a_fork_claims_nothing_and_has_no_parent(corner: Corner) -> None:
     """The labels come along, the exclusive claim on them and the place under a parent do not."""
     await corner.create("parent")

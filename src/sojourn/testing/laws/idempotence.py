@@ -35,6 +35,7 @@ async def a_commit_sent_again_has_its_first_result_and_is_applied_once(corner: C
         equal(
             (again.revision, again.seqs), (first.revision, first.seqs), "its revision and numbers"
         )
+        equal(again.before, first.before, "the last number before it: which events were new")
     equal(await corner.snapshot(ONE, users=("u",)), before, "everything after the repetitions")
 
 

@@ -40,6 +40,25 @@ async def lists_follow_the_labels(corner: Corner) -> None:
 
 
 @law()
+async def lists_that_were_read_before_follow_as_well(corner: Corner) -> None:
+    """Labels and user of a session that moves in time nowhere are found as they are now."""
+    await corner.create(labels={"stage": "draft"})
+    await corner.create("other", user="u", labels={"stage": "done"})
+    by_user, by_label = {"user": "u"}, {"labels": {"stage": "done"}}
+    for order in ("active", "-active", "created", "-created"):
+        equal(await corner.ids(order=order, **by_user), ["other"], f"by user and {order}")
+        equal(await corner.ids(order=order, **by_label), ["other"], f"by label and {order}")
+        equal(await corner.ids(order=order, anonymous=True), [ONE], f"of nobody, by {order}")
+    await corner.commit(labels={"stage": "done"})
+    await corner.commit(user="u")
+    for order in ("active", "-active", "created", "-created"):
+        for asked in (by_user, by_label):
+            found = await corner.ids(order=order, **asked)
+            equal(sorted(found), [ONE, "other"], f"by {asked} and {order}, after the changes")
+        equal(await corner.ids(order=order, anonymous=True), [], f"of nobody, by {order}, then")
+
+
+@law()
 async def labels_are_bounded(corner: Corner) -> None:
     """`MAX_LABELS` fit; one more is `TooLarge` and nothing changes; replacing one still works."""
     full = {f"l{n}": "x" for n in range(MAX_LABELS)}

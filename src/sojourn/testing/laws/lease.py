@@ -11,7 +11,7 @@ from sojourn.store import SupportsLease
 from sojourn.testing.laws.corner import ONE, Corner, drafts, instant
 from sojourn.testing.laws.expect import Broken, equal, exactly, holds, refused
 from sojourn.testing.laws.law import law
-from sojourn.testing.laws.lifecycle import end
+from sojourn.testing.laws.lifecycle import FINISH, end
 
 
 @law(needs=SupportsLease)
@@ -161,6 +161,19 @@ async def beginning_the_end_revokes_the_lease(corner: Corner) -> None:
     await refused(corner.renew(token, "worker", now=1), LeaseLost, "renewing while it ends")
     runner = await corner.acquire("runner", now=1, until=60)
     holds(runner > token, f"the runner's token {runner} is higher than the worker's {token}")
+
+
+@law(needs=SupportsLease)
+async def ending_again_takes_the_lease_from_nobody(corner: Corner) -> None:
+    """Who begins an end that is under way leaves its runner the lease: hooks have one runner."""
+    await corner.create()
+    await corner.commit(move=end())
+    runner = await corner.acquire("runner", until=60)
+    await corner.commit(move=end(), now=1)
+    await refused(corner.acquire("second", now=2, until=90), LeaseHeld, "a second runner")
+    await corner.renew(runner, "runner", now=3, until=90)
+    await corner.commit(move=FINISH, fence=runner, now=4)
+    equal((await corner.read(now=5)).header.phase, Phase.ENDED, "the phase that it finished in")
 
 
 @law(needs=SupportsLease)

@@ -124,6 +124,21 @@ async def an_ending_session_does_not_expire(corner: Corner) -> None:
 
 
 @law()
+async def using_an_ending_session_keeps_it_due(corner: Corner) -> None:
+    """A touch meanwhile notes the use; it brings no deadline back, and the reaper still comes."""
+    await corner.create(state={"n": 1}, idle=60, absolute=600)
+    await corner.commit(move=end(120))
+    header = await corner.touch(now=30)
+    equal(header.active_at, instant(30), "the activity that touch returns")
+    read = (await corner.read(now=10**6)).header
+    seen = (read.phase, read.active_at, read.expires_at, read.due_at)
+    expected = (Phase.ENDING, instant(30), None, instant(120))
+    equal(seen, expected, "phase, activity, deadline and due after the touch")
+    equal(await corner.due(now=119), [], "what is due before")
+    equal(await corner.due(now=120), [ONE], "what is due then")
+
+
+@law()
 async def an_ended_session_takes_no_writes_until_it_is_removed(corner: Corner) -> None:
     """Once over, every write is `Ended`; it is readable for as long as it is retained."""
     await ending(corner, finish=True)
@@ -149,6 +164,25 @@ async def an_ended_session_that_is_not_retained_is_missing_at_once(corner: Corne
 
 
 @law()
+async def what_the_end_said_is_kept_until_it_is_said_anew(corner: Corner) -> None:
+    """Its reason, and how long it is retained: a move that says neither changes neither."""
+    for id, again, seconds in (("once", None, 3600), ("twice", 2 * HOUR, 7200)):
+        await corner.create(id)
+        await corner.commit(id, move=end())
+        await corner.commit(id, move=Move(trigger=Trigger.END, retain=again), now=1)
+        equal((await corner.read(id, now=1)).header.reason, "over", "the reason while ending")
+        await corner.commit(id, move=FINISH, now=10)
+        header = (await corner.read(id, now=9 + seconds)).header
+        equal((header.phase, header.reason), (Phase.ENDED, "over"), "its phase and reason")
+        equal(await corner.get(id, now=10 + seconds), None, f"{id!r}, no longer retained")
+    await corner.create("late", idle=10)
+    await corner.commit("late", move=end(), now=10, expired="allow")
+    await corner.commit("late", move=end(), now=11, expired="allow")
+    await corner.commit("late", move=FINISH, now=12, expired="allow")
+    equal(await corner.get("late", now=12), None, "one that had expired before, ended")
+
+
+@law()
 async def an_ending_session_is_due_when_its_move_says(corner: Corner) -> None:
     """`due_at` hands a session whose end got stuck to the reaper; `None` to nobody."""
     await corner.create("handed over", idle=60)
@@ -169,6 +203,7 @@ async def a_failed_end_is_counted_and_due_again(corner: Corner) -> None:
         header = (await corner.read(now=seconds)).header
         seen = (header.attempts, header.due_at, header.phase)
         equal(seen, (attempt, instant(seconds), Phase.ENDING), "attempts, due and phase")
+        equal(header.active_at, instant(0), "its activity: a failed end is no use of it")
         equal(await corner.due(now=seconds - 1), [], f"what is due before retry {attempt}")
         equal(await corner.due(now=seconds), [ONE], f"what is due at retry {attempt}")
     exactly(await corner.state(now=70), {"n": 1}, "the state, for the next try")
@@ -182,20 +217,28 @@ async def a_failed_end_is_counted_and_due_again(corner: Corner) -> None:
 async def only_who_ends_a_session_reaches_it_past_its_deadline(corner: Corner) -> None:
     """`expired="allow"` begins the end of an expired session, which stays missing to readers."""
     await corner.create(state={"n": 1}, idle=10)
+    await corner.create("beside", now=50)
     await refused(corner.commit(move=end(), now=10), Ended, "ending it like a live one")
     committed = await corner.commit(move=end(60, retain=None), now=10, expired="allow")
     equal(committed.header.phase, Phase.ENDING, "its phase")
     equal(await corner.get(now=10), None, "what a reader sees")
-    equal(await corner.count(now=10), 0, "sessions counted")
-    equal(await corner.ids(now=10), [], "sessions listed")
+    equal(await corner.count(now=10), 1, "sessions counted: one that is beside it")
+    equal(await corner.ids(now=10), ["beside"], "sessions listed")
     old = await corner.read(now=10, expired=True)
     exactly(decoded(old.state), {"n": 1}, "what its hooks see")
     await corner.commit(retry=Retry(due_at=instant(90)), now=20, expired="allow")
     equal(await corner.due(now=89), [], "what is due before the retry")
     equal(await corner.due(now=90), [ONE], "what is due at the retry")
-    equal(await corner.count(now=90), 0, "sessions counted while it waits")
+    equal(await corner.count(now=90), 1, "sessions counted while it waits")
     await corner.commit(move=FINISH, now=91, expired="allow")
     equal(await corner.get(now=91), None, "what a reader sees once it is over")
+    equal(await corner.count(now=91), 1, "sessions counted once it is over")
+    await corner.delete(now=92)
+    equal(await corner.count(now=92), 1, "sessions counted once it is removed")
+    await corner.create("again", idle=10)
+    await corner.commit("again", move=end(60), now=10, expired="allow")
+    await corner.delete("again", now=11)
+    equal(await corner.count(now=92), 1, "sessions counted, one removed while it was ending")
 
 
 @law(behaviours=(53,))

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sojourn.errors import TailMismatch
+from sojourn.errors import LogFull, TailMismatch
+from sojourn.limits import MAX_SEQ
+from sojourn.store import SupportsTransfer
 from sojourn.testing.laws.corner import ONE, Corner, decoded, draft, drafts, instant
 from sojourn.testing.laws.expect import equal, exactly, refused
 from sojourn.testing.laws.law import law
+from sojourn.testing.laws.transfer import restored, taken
 
 if TYPE_CHECKING:
     from sojourn.model import Draft
@@ -101,6 +104,28 @@ async def a_repeated_event_does_not_change_the_state_again(corner: Corner) -> No
 
 
 @law()
+async def a_repeated_event_removes_nothing_again(corner: Corner) -> None:
+    """A removal is done once as well, and a new one beside a repeat is done."""
+    gone = draft("gone", deleted=["a"])
+    await corner.create(state={"a": 1, "b": 1})
+    await corner.commit(events=(gone,), drop=("a",))
+    back = draft("back", changes={"a": 2})
+    await corner.commit(events=(back,), state={"a": 2})
+    equal((await corner.commit(events=(gone,), drop=("a",))).seqs, (1,), "a repeat's number")
+    exactly(await corner.state(), {"a": 2, "b": 1}, "the state after a repeated removal")
+    more = draft("more", changes={"c": 3})
+    await corner.commit(events=(gone, more), state={"c": 3}, drop=("a",))
+    exactly(await corner.state(), {"a": 2, "b": 1, "c": 3}, "the state after it and a new event")
+    await corner.commit(state={"a": 4})
+    removing = draft("removing", deleted=["b"])
+    await corner.commit(events=(removing, back), state={"a": 2}, drop=("b",))
+    exactly(await corner.state(), {"a": 4, "c": 3}, "the state after a new removal and a repeat")
+    last = draft("last", deleted=["a"])
+    await corner.commit(events=(back, last), drop=("a",))
+    exactly(await corner.state(), {"c": 3}, "the state after a removal of what a repeat had set")
+
+
+@law()
 async def the_same_event_twice_in_one_commit_is_stored_once(corner: Corner) -> None:
     """Also the events that come together, in a create or in a commit, are compared."""
     twice = (draft("a", 1), draft("b", 1), draft("a", 1), draft("a", 2))
@@ -124,7 +149,10 @@ async def equal_content_is_compared_as_json(corner: Corner) -> None:
     for seq, one in enumerate((1, 1.0, True), start=2):
         other = draft("a", {"x": one, "y": [2.0]}, changes={"p": 1, "q": 2})
         equal(await corner.append(other), (seq,), f"another one, with {one!r}")
-    equal(await corner.seqs(), [1, 2, 3, 4], "the log")
+    equal(await corner.append(draft("b", deleted=["p", "q"])), (5,), "one that removes two keys")
+    equal(await corner.append(draft("b", deleted=["q", "p"])), (5,), "the same, the other first")
+    equal(await corner.append(draft("b", deleted=["q", "r"])), (6,), "one that removes another")
+    equal(await corner.seqs(), [1, 2, 3, 4, 5, 6], "the log")
 
 
 @law()
@@ -188,6 +216,29 @@ async def truncating_removes_the_tail_and_numbers_are_not_reused(corner: Corner)
     exactly(await corner.state(), {"n": 1}, "the state, which a cut does not touch")
 
 
+@law(needs=SupportsTransfer)
+async def a_log_without_numbers_left_takes_no_events(corner: Corner) -> None:
+    """The last number is given out, then `LogFull`; what adds no event is done all the same."""
+    await corner.create(state={"n": 1}, events=drafts(1))
+    there = await taken(corner)
+    await corner.delete()
+    header = msgspec.structs.replace(there.header, seq=MAX_SEQ - 2)
+    await restored(corner, msgspec.structs.replace(there, header=header))
+    await refused(corner.append(*drafts(3, start=2)), LogFull, "one event too many")
+    equal(await corner.append(*drafts(2, start=2)), (MAX_SEQ - 1, MAX_SEQ), "the last numbers")
+    before = await corner.snapshot(ONE)
+    error = await refused(
+        corner.commit(events=(draft("more"),), state={"n": 2}, app_state={"n": 2}),
+        LogFull,
+        "an event without a number",
+    )
+    equal(error.limit, MAX_SEQ, "the limit in the error")
+    equal(await corner.snapshot(ONE), before, "everything after the refusal")
+    equal(await corner.seqs(last=2), [MAX_SEQ - 1, MAX_SEQ], "the last two of the log")
+    await corner.commit(state={"n": 3})
+    exactly(await corner.state(), {"n": 3}, "the state, which can still be written")
+
+
 @law()
 async def an_event_that_was_cut_off_can_come_again(corner: Corner) -> None:
     """What is truncated is forgotten: the same event is new, also within the commit that cuts."""
@@ -198,6 +249,10 @@ async def an_event_that_was_cut_off_can_come_again(corner: Corner) -> None:
     equal(both.seqs, (1, 5, 6), "the numbers when the cut and the events come together")
     log = [(entry.seq, entry.id) for entry in await corner.log()]
     equal(log, [(1, "e1"), (5, "e2"), (6, "e3")], "the log")
+    await corner.commit(truncate_after=1)
+    equal(await corner.append(*drafts(3)), (1, 7, 8), "the numbers after one more cut")
+    equal(await corner.append(*drafts(3)), (1, 7, 8), "the same events, once more")
+    equal(await corner.seqs(), [1, 7, 8], "the log in the end")
 
 
 @law()
