@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pytest
 
+from sojourn.commit import apart, may_delete, renewed, touched
 from sojourn.errors import Closed, LogFull, NotFound, SojournError
 from sojourn.lifecycle import ENDING
 from sojourn.model import Header
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sojourn.model import Entry, Record
-    from sojourn.store import Acquire, Change, EventQuery, Query, Restore, Touch
+    from sojourn.store import Acquire, Change, Due, EventQuery, Fork, Query, Renew, Restore, Touch
     from sojourn.stores.memory import _Wakeup
-    from sojourn.vault.vault import Vault
+    from sojourn.vault.transfer import TransferVault
 
 NULL = msgspec.Raw(b"null")
 
 
-def vault_of(store: MemoryStore) -> Vault:
+def vault_of(store: MemoryStore) -> TransferVault:
     """Return what a memory store keeps, to tamper with it."""
     return store._open.vault
 
@@ -447,12 +448,85 @@ class Misfiling(MemoryStore):
         return committed
 
 
+class Impatient(MemoryStore):
+    """Throws parts of a restore away at the next sweep, whosever it is."""
+
+    async def due(self, due: Due, /) -> Sequence[Header]:
+        vault_of(self)._staged.clear()
+        return await super().due(due)
+
+
+class Secretive(MemoryStore):
+    """Tells no watcher of what is restored."""
+
+    async def restore(self, restore: Restore, /) -> Literal["restored", "unchanged", "partial"]:
+        return vault_of(self).restore(restore)
+
+
+class Loitering(MemoryStore):
+    """Looks what holds, lets others run, and goes by what it saw: each write in two steps."""
+
+    async def delete(self, delete: Delete, /) -> bool:
+        slot = vault_of(self)._slots.get((delete.app, delete.id))
+        expected = delete.epoch, delete.revision, delete.fence
+        if slot is None or not may_delete(slot.header, *expected):
+            return await super().delete(delete)
+        await asyncio.sleep(0)
+        return await super().delete(Delete(app=delete.app, id=delete.id, now=delete.now))
+
+    async def touch(self, touch: Touch, /) -> Header:
+        slot = vault_of(self)._slots.get((touch.app, touch.id))
+        header = touched(slot.header if slot else None, touch.id, touch.now, touch.epoch)
+        await asyncio.sleep(0)
+        if slot is not None and vault_of(self)._slots.get((touch.app, touch.id)) is slot:
+            vault_of(self)._replace(slot, header)
+        return apart(header)
+
+    async def renew(self, renew: Renew, /) -> None:
+        slot = vault_of(self)._slots.get((renew.app, renew.id))
+        header = renewed(slot.header if slot else None, renew)
+        await asyncio.sleep(0)
+        if slot is not None:
+            slot.header = header
+
+    async def reap(self, due: Due, /) -> Sequence[str]:
+        found = [header.id for header in await self.due(due)]
+        await asyncio.sleep(0)
+        for id in found:
+            await super().delete(Delete(app=due.app, id=id, now=due.now))
+        return found
+
+
+class Dawdling(MemoryStore):
+    """Does to children and to documents of forks afterwards what belongs into one step."""
+
+    async def delete(self, delete: Delete, /) -> bool:
+        slot = vault_of(self)._slots.get((delete.app, delete.id))
+        if slot is not None and delete.epoch is None and delete.revision is None:
+            for child in sorted(slot.children or ()):
+                await super().delete(Delete(app=delete.app, id=child, now=delete.now))
+                await asyncio.sleep(0)
+        return await super().delete(delete)
+
+    async def fork(self, fork: Fork, /) -> Committed:
+        forked = await super().fork(fork)
+        if forked.repeated:
+            return forked
+        slot = vault_of(self)._slots[fork.header.app, fork.header.id]
+        documents, slot.documents = slot.documents, None
+        await asyncio.sleep(0)
+        slot.documents = documents
+        return forked
+
+
 WRONG: dict[type[MemoryStore], set[str]] = {
     Upserting: {
         "a_commit_never_brings_back_a_deleted_session",
         "a_commit_never_creates",
         "a_commit_that_fails_does_not_fail_its_neighbours",
         "deleting_and_committing_at_once_ends_with_the_session_gone",
+        "a_delete_that_expects_a_revision_removes_no_later_one",
+        "a_sweep_removes_nothing_that_is_used_at_that_moment",
     },
     Unchecking: {
         "a_handle_from_before_a_deletion_is_refused",
@@ -536,6 +610,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
     Raising: {
         "activity_and_deadline_catch_up_and_never_go_back",
         "a_touch_extends_the_idle_deadline_and_nothing_else",
+        "touches_beside_commits_undo_nothing",
     },
     Folding: {
         "sessions_are_dumped_as_they_were_created",
@@ -554,6 +629,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "a_suffix_is_replaced_only_when_it_is_the_tail",
         "order_is_by_number_whatever_the_times_say",
         "since_finds_late_times_among_early_ones",
+        "a_restore_wakes_the_watchers",
     },
     Lossy: {
         "values_come_back_exactly",
@@ -586,6 +662,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "a_change_before_the_wait_is_not_lost",
         "a_wait_ends_when_its_time_is_up",
         "every_watcher_wakes_up",
+        "a_restore_wakes_the_watchers",
     },
     Trampling: {
         "a_lease_stays_behind_and_its_fence_never_falls",
@@ -600,6 +677,7 @@ WRONG: dict[type[MemoryStore], set[str]] = {
         "a_large_session_replaces_its_older_revision",
         "an_unfinished_restore_leaves_nothing_behind",
         "parts_of_another_restore_are_not_mixed_in",
+        "a_restore_under_way_is_not_swept",
     },
     Homesick: {
         "in_another_event_loop_a_store_works_or_says_closed",
@@ -627,6 +705,22 @@ WRONG: dict[type[MemoryStore], set[str]] = {
     },
     Erasing: {
         "a_repeated_event_removes_nothing_again",
+    },
+    Impatient: {
+        "a_restore_under_way_is_not_swept",
+    },
+    Secretive: {
+        "a_restore_wakes_the_watchers",
+    },
+    Loitering: {
+        "a_delete_that_expects_a_revision_removes_no_later_one",
+        "a_sweep_removes_nothing_that_is_used_at_that_moment",
+        "leases_beside_commits_undo_nothing",
+        "touches_beside_commits_undo_nothing",
+    },
+    Dawdling: {
+        "a_family_is_gone_in_one_step",
+        "a_fork_is_there_in_one_step",
     },
     Misfiling: {
         "lists_that_were_read_before_follow_as_well",

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from sojourn.errors import AlreadyBound, Conflict, NotFound
 from sojourn.store import Committed
-from sojourn.testing.laws.corner import ONE, Corner, decoded, draft, put
-from sojourn.testing.laws.expect import Broken, equal, exactly, refused
+from sojourn.testing.laws.corner import ONE, Corner, decoded, draft, instant, put
+from sojourn.testing.laws.expect import Broken, equal, exactly, holds, refused
 from sojourn.testing.laws.law import law
 
 MANY = 200
 CANCEL_POINTS = 30
 """How many turns of the event loop a commit is left alone before it is cancelled, at most."""
+HEAD_STARTS = (0, 0, 1, 2, 3, 5, 8, 13)
+"""How many turns of the event loop one of two calls that race begins after the other."""
+
+Call = Coroutine[Any, Any, object]
+
+
+async def raced(first: Call, second: Call, turns: int) -> tuple[object, object]:
+    """Return what two calls come to, the second begun so many turns after the first."""
+
+    async def late() -> object:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await second
+
+    one, other = await asyncio.gather(first, late(), return_exceptions=True)
+    return one, other
 
 
 @law(behaviours=(97, 119))
@@ -206,3 +224,113 @@ async def deleting_and_committing_at_once_ends_with_the_session_gone(corner: Cor
         equal(await corner.get(id, expired=True), None, f"{id} after its deletion")
         await refused(corner.commit(id), NotFound, f"a commit to {id} afterwards")
     equal(await corner.count(), 0, "sessions in the end")
+
+
+@law()
+async def a_delete_that_expects_a_revision_removes_no_later_one(corner: Corner) -> None:
+    """Beside a commit it is before or after: whichever is acknowledged, the other is refused."""
+    for n, turns in enumerate(HEAD_STARTS):
+        for who in ("delete", "commit"):
+            id = f"{who} first {n}"
+            await corner.create(id)
+            delete = corner.delete(id, revision=1)
+            commit = corner.commit(id, state={"n": n}, events=(draft("e"),))
+            if who == "delete":
+                deleted, committed = await raced(delete, commit, turns)
+            else:
+                committed, deleted = await raced(commit, delete, turns)
+            there = await corner.get(id) is not None
+            if isinstance(committed, Committed):
+                equal((deleted, there), (False, True), f"a delete that lost, and {id!r} then")
+            elif isinstance(committed, NotFound):
+                equal((deleted, there), (True, False), f"a delete that won, and {id!r} then")
+            else:
+                raise Broken(f"a commit that raced a delete came to {committed!r}")
+
+
+@law(behaviours=(53,))
+async def a_sweep_removes_nothing_that_is_used_at_that_moment(corner: Corner) -> None:
+    """A touch or commit beside it: either it was in time and the session stays, or refused."""
+    for n, turns in enumerate(HEAD_STARTS):
+        for how in ("touch", "commit"):
+            id = f"{how} {n}"
+            await corner.create(id, idle=10)
+            use = corner.touch(id, now=9) if how == "touch" else corner.commit(id, now=9)
+            sweep = corner.reap(now=10)
+            if n % 2:
+                reaped, used = await raced(sweep, use, turns)
+            else:
+                used, reaped = await raced(use, sweep, turns)
+            there = await corner.get(id, now=11) is not None
+            if isinstance(used, NotFound):
+                equal((reaped, there), ([id], False), f"what was swept beside the late {how}")
+            elif isinstance(used, BaseException):
+                raise Broken(f"a {how} that raced a sweep came to {used!r}")
+            else:
+                equal((reaped, there), ([], True), f"what was swept beside the timely {how}")
+            await corner.delete(id)
+
+
+@law()
+async def touches_beside_commits_undo_nothing(corner: Corner) -> None:
+    """Revision, numbers and keys of every acknowledged commit stay, and the latest use counts."""
+    await corner.create(idle=1000)
+    commits = [corner.commit(state={f"k{n}": n}, events=(draft(f"e{n}"),)) for n in range(40)]
+    touches = [corner.touch(now=n) for n in range(1, 41)]
+    calls = [call for pair in zip(touches, commits, strict=True) for call in pair]
+    await asyncio.gather(*calls)
+    header = (await corner.read()).header
+    equal((header.revision, header.seq), (41, 40), "revision and last number in the end")
+    equal(header.active_at, instant(40), "the activity in the end")
+    equal(await corner.seqs(), list(range(1, 41)), "the log")
+    exactly(await corner.state(), {f"k{n}": n for n in range(40)}, "the state")
+    equal((await corner.append(draft("next"))), (41,), "the number of the next event")
+
+
+@law(behaviours=(120,))
+async def a_family_is_gone_in_one_step(corner: Corner) -> None:
+    """A reader beside the deletion of a parent never finds some of them missing."""
+    for turns in HEAD_STARTS:
+        family = [ONE, "a", "b", "c"]
+        await corner.create()
+        for id in family[1:]:
+            await corner.create(id, parent=ONE)
+
+        async def look(ids: list[str]) -> None:
+            gone = ""
+            while not gone:
+                await asyncio.sleep(0)
+                for id in ids:
+                    there = await corner.get(id) is not None
+                    holds(not (gone and there), f"{id!r} is gone, as {gone!r} was before")
+                    gone = gone if there else id
+
+        looking = [asyncio.ensure_future(look(ids)) for ids in (family, family[::-1])]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        equal(await corner.delete(), True, "the deletion")
+        await asyncio.gather(*looking)
+
+
+@law()
+async def a_fork_is_there_in_one_step(corner: Corner) -> None:
+    """A reader beside it finds no fork, or one with state, log and documents."""
+    await corner.create(state={"n": 1}, events=(draft("a"), draft("b")))
+    await corner.commit(documents=(put("doc"),))
+    for n, turns in enumerate(HEAD_STARTS):
+        id = f"fork {n}"
+
+        async def look(id: str) -> None:
+            record = None
+            while record is None:
+                await asyncio.sleep(0)
+                record = await corner.get(id, last=5)
+            exactly(decoded(record.state), {"n": 1}, "the state of a fork that is seen")
+            equal([entry.seq for entry in record.entries], [1, 2], "its log")
+            equal(await corner.body("doc", id), b"body", "its document")
+
+        looking = asyncio.ensure_future(look(id))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await corner.fork(id)
+        await looking

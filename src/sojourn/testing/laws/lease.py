@@ -8,7 +8,7 @@ from itertools import pairwise
 from sojourn.errors import LeaseHeld, LeaseLost, NotFound
 from sojourn.lifecycle import Phase
 from sojourn.store import SupportsLease
-from sojourn.testing.laws.corner import ONE, Corner, drafts, instant
+from sojourn.testing.laws.corner import ONE, Corner, draft, drafts, instant
 from sojourn.testing.laws.expect import Broken, equal, exactly, holds, refused
 from sojourn.testing.laws.law import law
 from sojourn.testing.laws.lifecycle import FINISH, end
@@ -186,3 +186,18 @@ async def of_many_that_want_a_lease_at_once_exactly_one_gets_it(corner: Corner) 
     for outcome in outcomes:
         if not isinstance(outcome, int | LeaseHeld):
             raise Broken(f"a worker that lost got {outcome!r}, not LeaseHeld")
+
+
+@law(needs=SupportsLease)
+async def leases_beside_commits_undo_nothing(corner: Corner) -> None:
+    """Renewed and taken while others write: every acknowledged commit stays as it was told."""
+    await corner.create()
+    token = await corner.acquire("a", until=10)
+    commits = [corner.commit(events=(draft(f"e{n}"),), fence=token) for n in range(30)]
+    renewals = [corner.renew(token, "a", until=20 + n) for n in range(30)]
+    calls = [call for pair in zip(renewals, commits, strict=True) for call in pair]
+    await asyncio.gather(corner.acquire("a", until=99), *calls)
+    header = (await corner.read()).header
+    equal((header.revision, header.seq), (31, 30), "revision and last number in the end")
+    equal(await corner.seqs(), list(range(1, 31)), "the log")
+    equal((header.fence, header.holder), (token, "a"), "token and holder in the end")

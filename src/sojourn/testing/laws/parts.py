@@ -167,3 +167,21 @@ async def an_unfinished_restore_leaves_nothing_behind(corner: Corner) -> None:
         left = restored(corner, parts[1], op=op)
         await refused(left, NotFound, f"a second part after it was {ended_by.__name__}")
     equal(await corner.count(), 0, "the sessions in the end")
+
+
+@law(needs=SupportsTransfer)
+async def a_restore_under_way_is_not_swept(corner: Corner) -> None:
+    """Before it is abandoned no sweep touches it, nor does one of another app ever."""
+    await a_large_one(corner)
+    parts = await in_parts(corner)
+    await corner.delete()
+    other = corner.beside(f"{corner.app} elsewhere")
+    op = corner.op()
+    for part in parts[:-1]:
+        await restored(corner, part, op=op)
+        equal(await corner.due(now=LATER - 1), [], "what is due before it is abandoned")
+        equal(await corner.reap(now=LATER - 1), [], "what a sweep before that removes")
+        equal(await other.due(now=LATER), [], "what is due in another app")
+        equal(await other.reap(now=LATER), [], "what a sweep of another app removes")
+    equal(await restored(corner, parts[-1], op=op), "restored", "what the last part leads to")
+    _same_parts(await in_parts(corner), parts)

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from sojourn.errors import AlreadyBound, TooLarge, Unbound
-from sojourn.limits import MAX_STATE
-from sojourn.store import TierDelta
-from sojourn.testing.laws.corner import ONE, Corner, decoded, draft
+from sojourn.limits import MAX_STATE, MAX_VALUE
+from sojourn.store import RestoreShared, SupportsTransfer, Tier, TierDelta
+from sojourn.testing.laws.corner import ONE, Corner, decoded, draft, encoded
 from sojourn.testing.laws.expect import equal, exactly, refused
 from sojourn.testing.laws.law import law
+from sojourn.testing.laws.transfer import moving
 
 
 def nested(depth: int) -> Any:
@@ -284,3 +285,20 @@ async def a_tier_has_a_size_that_it_can_not_outgrow(corner: Corner) -> None:
         ("app_tier", record.app_state),
     ):
         equal(sorted(state), ["big"], f"the keys of {name} after the refusals")
+
+
+@law(needs=SupportsTransfer)
+async def a_tier_that_would_be_too_large_is_not_restored(corner: Corner) -> None:
+    """`TooLarge` over `MAX_STATE` bytes, of what is given and what is there together."""
+    part = MAX_VALUE // 2
+    fits = {f"k{n}": "x" * part for n in range(MAX_STATE // part - 1)}
+    await corner.commit(None, user="u", user_state={"a": "x" * part, "b": "x" * part})
+    before = await corner.user_state("u")
+    tier = Tier(user="u", state=encoded(fits))
+    whole = RestoreShared(app=corner.app, items=(Tier(user=None, state=encoded({"n": 1})), tier))
+    error = await refused(moving(corner).restore_shared(whole), TooLarge, "a tier too large")
+    equal(error.limit, MAX_STATE, "the limit in the error")
+    exactly(await corner.user_state("u"), before, "the tier after the refusal")
+    exactly(await corner.app_state(), {}, "the tier beside it, which came with it")
+    await moving(corner).restore_shared(msgspec.structs.replace(whole, replace=True))
+    exactly(await corner.user_state("u"), fits, "the tier that fits, replaced")

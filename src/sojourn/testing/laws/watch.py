@@ -6,11 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sojourn.lifecycle import Trigger
-from sojourn.store import Move, SupportsWatch
-from sojourn.testing.laws.corner import Corner, draft
+from sojourn.store import Move, SupportsTransfer, SupportsWatch
+from sojourn.testing.laws.corner import Corner, draft, drafts
 from sojourn.testing.laws.expect import equal, holds
 from sojourn.testing.laws.law import law
 from sojourn.testing.laws.lifecycle import end
+from sojourn.testing.laws.transfer import restored, taken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +56,24 @@ async def every_change_wakes_the_watchers(corner: Corner) -> None:
         await change()
         await waiting
         subscription.close()
+
+
+@law(needs=SupportsWatch)
+async def a_restore_wakes_the_watchers(corner: Corner) -> None:
+    """Of a session that is replaced: they read on what has come."""
+    if not isinstance(corner.store, SupportsTransfer):
+        return
+    await corner.create(events=drafts(1))
+    old = await taken(corner)
+    await corner.append(draft("new"))
+    newer = await taken(corner)
+    await corner.delete()
+    await restored(corner, old)
+    subscription = corner.subscribe()
+    await restored(corner, newer, replace=True)
+    await woken(subscription, "a restore of what it watches")
+    subscription.close()
+    equal(await corner.seqs(), [1, 2], "the log then")
 
 
 @law(needs=SupportsWatch)
