@@ -223,7 +223,7 @@ class Process:
                 if (loaded := self.recent.get(key)) is not None:
                     known.recall(key, loaded)
         for _ in range(ROUNDS):
-            made = plan(operations, known, durability="memory")
+            made = plan(operations, known, self.recent.weighing, durability="memory")
             if not made.reads:
                 return made
             self.store.read(made.reads, known)

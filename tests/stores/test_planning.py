@@ -33,6 +33,7 @@ from sojourn.store import (
 from sojourn.stores.planning import Known, Loaded, Operation, Recent, plan
 from sojourn.stores.planning.unit import VERSION_BITS
 from sojourn.stores.planning.unit import drawn as versions_drawn
+from sojourn.stores.weighing import Weighing
 from sojourn.vault.vault import Vault
 
 APP = "app"
@@ -352,7 +353,7 @@ def test_a_fresh_event_of_a_known_session_needs_no_read() -> None:
     loaded = store.sessions[APP, "a"].loaded
     assert loaded is not None
     known.recall((APP, "a"), loaded)
-    found = plan([change("a", events=fresh())], known, durability="durable")
+    found = plan([change("a", events=fresh())], known, Weighing(), durability="durable")
     assert not found.reads
     assert [entry.seq for unit in found.units for entry in unit.entries] == [1]
     assert found.outcomes[0].durability == "durable"
@@ -361,7 +362,7 @@ def test_a_fresh_event_of_a_known_session_needs_no_read() -> None:
 def test_everything_a_change_needs_is_read_in_one_go() -> None:
     event = Draft(id="ev", kind="note", author=None, at=1, body="1")
     asked = change("a", events=(event,), expect_tail=(1, 2), truncate_after=1)
-    reads = plan([asked], Known(), durability="memory").reads
+    reads = plan([asked], Known(), Weighing(), durability="memory").reads
     assert reads.sessions == {(APP, "a")}
     assert len(reads.events) == len(reads.tails) == len(reads.peaks) == 1
 
@@ -375,9 +376,9 @@ def test_nothing_is_refused_on_what_is_only_remembered() -> None:
     known = Known()
     known.recall((APP, "a"), old)
     asked = [change("a", revision=2, epoch="e1", op=b"12345678")]
-    assert plan(asked, known, durability="memory").reads.sessions == {(APP, "a")}
-    store.read(plan(asked, known, durability="memory").reads, known)
-    found = plan(asked, known, durability="memory")
+    assert plan(asked, known, Weighing(), durability="memory").reads.sessions == {(APP, "a")}
+    store.read(plan(asked, known, Weighing(), durability="memory").reads, known)
+    found = plan(asked, known, Weighing(), durability="memory")
     assert not isinstance(found.outcomes[0], SojournError)
 
 
@@ -395,7 +396,7 @@ def test_operations_on_one_session_become_one_unit() -> None:
     store = PlannedStore()
     made(store, "a")
     asked = [change("a", events=fresh(str(n)), op=bytes([n]) * 8) for n in range(40)]
-    found = plan(asked, known_of(store, "a"), durability="memory")
+    found = plan(asked, known_of(store, "a"), Weighing(), durability="memory")
     (unit,) = found.units
     assert unit.operations == list(range(40))
     assert unit.header is not None
@@ -408,14 +409,13 @@ def test_what_is_planned_on_a_plan_that_failed_is_not_let_through() -> None:
     made(store, "a")
     one, other = Process(store), Process(store)
     known, refused = known_of(store, "a"), Known()
-    (unit,) = plan([change("a", events=fresh())], known, durability="memory").units
+    (unit,) = plan([change("a", events=fresh())], known, Weighing(), durability="memory").units
     foreseen = unit.written(None)
     assert foreseen is not None
     refused.recall((APP, "a"), foreseen)
     other.run([change("a", events=fresh("2"), op=b"87654321")])
-    (third,) = plan(
-        [change("a", events=fresh("3"), op=b"abcdefgh")], refused, durability="memory"
-    ).units
+    again = [change("a", events=fresh("3"), op=b"abcdefgh")]
+    (third,) = plan(again, refused, Weighing(), durability="memory").units
     assert third.old is foreseen
     assert not store.apply(third)
     one.run([change("a", events=fresh("3"), op=b"abcdefgh")])
@@ -430,7 +430,7 @@ def test_a_refused_operation_leaves_its_neighbours_alone() -> None:
         change("a", revision=9, epoch="e1", op=b"x" * 8),
         change("a", op=b"y" * 8),
     ]
-    found = plan(asked, known_of(store, "a"), durability="memory")
+    found = plan(asked, known_of(store, "a"), Weighing(), durability="memory")
     assert [isinstance(one, Conflict) for one in found.outcomes] == [False, True, False]
     assert found.units[0].operations == [0, 1, 2], "it was refused on what is not written yet"
 
@@ -442,7 +442,7 @@ def test_what_needs_the_effects_of_others_comes_later() -> None:
     asked: list[Operation] = [change("a"), Fork(header=header, op=b"forkfork", source="a")]
     known = known_of(store, "a", "f")
     known.deltas[APP, "a"] = ()
-    assert plan(asked, known, durability="memory").later == [1]
+    assert plan(asked, known, Weighing(), durability="memory").later == [1]
     done = Process(store).run(asked)
     assert store.sessions[APP, "f"].loaded is not None
     assert [type(operation) for operation, _ in done] == [Change, Fork]
@@ -454,7 +454,7 @@ def test_a_child_is_guarded_by_its_parent_and_no_more() -> None:
     made(store, "a")
     header = Header(app=APP, id="b", epoch="e1", created_at=1, active_at=1, parent="a")
     create = Create(header=header, op=b"childish")
-    (unit,) = plan([create], known_of(store, "a", "b"), durability="memory").units
+    (unit,) = plan([create], known_of(store, "a", "b"), Weighing(), durability="memory").units
     Process(store).run([change("a")])
     assert store._guards_hold(unit)
     Process(store).run([change("a", move=Move(trigger=Trigger.END), op=b"theendis")])

@@ -15,6 +15,7 @@ from sojourn.stores.planning import Known, plan
 from sojourn.stores.redis import RedisStore, routes
 from sojourn.stores.redis.batch import write
 from sojourn.stores.redis.client import Call
+from sojourn.stores.weighing import Weighing
 from sojourn.testing.laws.corner import Corner, decoded, draft, instant
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ class Place:
         """Return what our store would send for an operation, without sending it."""
         tools = self.ours._tools
         known = Known()
-        decided = plan([operation], known, durability="memory")
+        decided = plan([operation], known, Weighing(), durability="memory")
         while decided.reads:
             await tools.gatherer.fetch(decided.reads, known, tools.client.deadline())
-            decided = plan([operation], known, durability="memory")
+            decided = plan([operation], known, Weighing(), durability="memory")
         (job,) = tools.foreman.jobs(decided.units, known)
         return job
 

@@ -23,7 +23,7 @@ from sojourn import (
 )
 from sojourn.stores import open_store
 from sojourn.stores.sqlite import SqliteStore
-from sojourn.stores.sqlite.recent import WEIGH_BYTES
+from sojourn.stores.weighing import WEIGH_BYTES
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sojourn.stores.planning.known import Claim, Key, Known
     from sojourn.stores.planning.operations import Operation
     from sojourn.stores.planning.unit import Outcome, TierChange
+    from sojourn.stores.weighing import Weighing
 
 Reached = Literal["memory", "relaxed", "durable"]
 """What the backend will have reached once it has applied a plan."""
@@ -45,18 +46,21 @@ class _LaterError(Exception):
     """This operation needs what others of its batch write first."""
 
 
-def plan(operations: Sequence[Operation], known: Known, *, durability: Reached) -> Plan:
+def plan(
+    operations: Sequence[Operation], known: Known, weighing: Weighing, *, durability: Reached
+) -> Plan:
     """Decide operations over what is known.
 
-    `durability` is what the results say was reached. What is known is not changed.
+    `weighing` counts what is written to shared tiers, `durability` is what the results say was
+    reached. What is known is not changed.
     """
-    return _Planner(known, durability).plan(operations)
+    return _Planner(known, weighing, durability).plan(operations)
 
 
 class _Planner:
     """One plan in the making."""
 
-    def __init__(self, known: Known, durability: Reached) -> None:
+    def __init__(self, known: Known, weighing: Weighing, durability: Reached) -> None:
         self._known = known
         self._durability: Reached = durability
         self._reads = Reads()
@@ -65,7 +69,7 @@ class _Planner:
         self._blocked: set[Key] = set()
         self._adopting: set[Key] = set()
         self._claims: set[tuple[str, Claim]] = set()
-        self._tiers = Tiers(known, self._reads)
+        self._tiers = Tiers(known, self._reads, weighing)
         self._consulted: set[Key] = set()
 
     def plan(self, operations: Sequence[Operation]) -> Plan:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sojourn.stores.weighing import Weighing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,6 +34,8 @@ class Recent:
         self._most_bytes = size
         self._bytes = 0
         self._sessions: dict[Key, Loaded] = {}
+        self.weighing = Weighing()
+        """What was written to shared tiers."""
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -8,21 +8,21 @@ from sojourn.errors import TooLarge
 from sojourn.limits import MAX_STATE
 from sojourn.stores.planning.known import MissingError, Owner
 from sojourn.stores.planning.unit import TierChange
+from sojourn.stores.weighing import key_size
 
 if TYPE_CHECKING:
     from sojourn.store import TierDelta
     from sojourn.stores.planning.known import Known, Reads
-
-CHECK_BYTES = 4_096
-"""Only a write of this size makes the size of a shared tier worth reading and adding up."""
+    from sojourn.stores.weighing import Weighing
 
 
 class Tiers:
     """What a plan does to the tiers of users and apps."""
 
-    def __init__(self, known: Known, reads: Reads) -> None:
-        """`reads` is where it is noted which sizes are missing."""
+    def __init__(self, known: Known, reads: Reads, weighing: Weighing) -> None:
+        """`reads` is where it is noted which sizes are missing, `weighing` what was written."""
         self._known = known
+        self._weighing = weighing
         self._reads = reads
         self._order = 0
         self._noted: list[TierChange] = []
@@ -47,15 +47,15 @@ class Tiers:
         return changes
 
     def _check(self, change: TierChange, most: int | None) -> None:
-        """Raise `TooLarge` for a change that may not be; `most` is its size at the most."""
-        if most is not None and most < CHECK_BYTES:
-            return
-        size = 0
-        for name, value in change.set.items():
-            size += len(name) + len(memoryview(value))
-        if size < CHECK_BYTES:
+        """Raise `TooLarge` for a change that may not be; `most` is its size at the most.
+
+        The tier is added up once so much was written to it: small writes may pass by a little.
+        """
+        if not change.set:
             return
         owner = Owner(change.app, change.user)
+        if not self._weighing.is_due(owner, sum(_sizes(change).values()) if most is None else most):
+            return
         known = self._known.sizes.get(owner)
         if known is None:
             self._reads.sizes.add(owner)
@@ -65,9 +65,10 @@ class Tiers:
             if (one.app, one.user) != owner:
                 continue
             sizes.update(_sizes(one))
-        total = sum(sizes.values())
+        total = 1 + sum(sizes.values())
         if total > MAX_STATE:
             raise TooLarge("bytes of state in one tier", total, MAX_STATE)
+        self._weighing.done(owner)
 
     def note(self, changes: tuple[TierChange, ...]) -> None:
         """Count on with the changes of an operation that nothing refuses."""
@@ -80,5 +81,5 @@ def _sizes(change: TierChange) -> dict[str, int]:
     """Return how many bytes each key will be, 0 for one that is removed."""
     sizes = dict.fromkeys(change.drop, 0)
     for name, value in change.set.items():
-        sizes[name] = len(name) + len(memoryview(value))
+        sizes[name] = key_size(name, len(memoryview(value)))
     return sizes

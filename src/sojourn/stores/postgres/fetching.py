@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sojourn.errors import Corrupt
 from sojourn.stores.postgres import rows
 from sojourn.stores.postgres.schema import sql
+from sojourn.stores.weighing import key_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ _DELTAS = f"""SELECT k.place, {_COLUMNS.replace("e.body", "''")}
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(app, id, place)
     JOIN {{s}}.events AS e ON e.session = {_OF}
         AND (e.changes IS NOT NULL OR e.deleted IS NOT NULL) ORDER BY e.seq"""
-_SIZES = """SELECT k.place, t.name, length(t.value) AS size
+_SIZES = """SELECT k.place, t.name, octet_length(t.value) AS size
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(app, owner, place)
     JOIN {s}.tiers AS t ON t.app = k.app AND t.owner = k.owner"""
 _HOLDERS = """SELECT k.place, s.id FROM unnest($1::bytea[]) WITH ORDINALITY AS k(digest, place)
@@ -129,7 +130,7 @@ class Fetcher:
         users = [rows.owner_of(owner.user) for owner in owners]
         for place, name, size in await db.fetch(self._sql[_SIZES], apps, users):
             plain = rows.unescaped(name)
-            known.sizes[owners[place - 1]][plain] = len(plain) + size
+            known.sizes[owners[place - 1]][plain] = key_size(plain, size)
 
     async def _holders(self, db: Connection, reads: Reads, known: Known) -> None:
         wanted = list(reads.holders)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sojourn.store import Durability
-    from sojourn.stores.planning import Key, Operation, Outcome, Plan, Unit
+    from sojourn.stores.planning import Key, Operation, Outcome, Plan, Reached, Unit
     from sojourn.stores.postgres.address import Address
     from sojourn.stores.postgres.pool import Connection
 
@@ -179,7 +179,8 @@ class Writer:
             return made, await self._apply(made, until, relaxed=relaxed)
 
     def _plan(self, operations: Sequence[Operation], known: Known, *, relaxed: bool) -> Plan:
-        return plan(operations, known, durability="relaxed" if relaxed else "durable")
+        reached: Reached = "relaxed" if relaxed else "durable"
+        return plan(operations, known, self._recent.weighing, durability=reached)
 
     async def _read_and_plan(
         self,

@@ -154,10 +154,11 @@ class Batch:
     async def _decide(self, operations: Sequence[Operation]) -> Plan:
         """Return what becomes of operations; what has to be known for that is read."""
         _forget_logs(self._known)
-        decided = plan(operations, self._known, durability=self._reached)
+        weighing = self._tools.recent.weighing
+        decided = plan(operations, self._known, weighing, durability=self._reached)
         while decided.reads:
             await self._tools.gatherer.fetch(decided.reads, self._known, self._deadline)
-            decided = plan(operations, self._known, durability=self._reached)
+            decided = plan(operations, self._known, weighing, durability=self._reached)
         return decided
 
     async def _purge(self, jobs: Sequence[Job], results: Sequence[Result]) -> None:

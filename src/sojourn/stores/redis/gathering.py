@@ -8,6 +8,7 @@ from sojourn.lifecycle import OVER
 from sojourn.stores.planning import Loaded
 from sojourn.stores.redis import routes, rows, scripts
 from sojourn.stores.redis.client import Call
+from sojourn.stores.weighing import AROUND
 
 if TYPE_CHECKING:
     from sojourn.stores.planning import Claim, Key, Known, Reads
@@ -109,7 +110,7 @@ class Gatherer:
         for owner in sizes:
             (flat,) = next(replies)
             pairs = zip(flat[::2], flat[1::2], strict=True)
-            known.sizes[owner] = {name.decode(): len(name) + size for name, size in pairs}
+            known.sizes[owner] = {name.decode(): len(name) + size + AROUND for name, size in pairs}
         texts = {place: next(replies) for place in holders}
         for key in children:
             known.children[key] = tuple(id.decode() for id in next(replies))

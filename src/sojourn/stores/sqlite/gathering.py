@@ -13,6 +13,7 @@ from sojourn.errors import TooLarge
 from sojourn.lifecycle import OVER, Phase
 from sojourn.limits import MAX_SEQ, MAX_STATE
 from sojourn.stores.sqlite import rows, tally
+from sojourn.stores.weighing import AROUND, key_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +33,7 @@ _UPDATE_REST = """UPDATE sessions SET user = ?, phase = ?, reason = ?, idle = ?,
     retain = ?, attempts = ?, labels = ?, fence = ?, holder = ?, leased_until = ? WHERE row = ?"""
 _FIND_EVENTS = f"SELECT {rows.EVENT} FROM events WHERE session = ? AND id = ? ORDER BY key"
 _DELETE_TIER = "DELETE FROM tiers WHERE app = ? AND owner = ? AND name = ?"
-_AROUND = 4
-"""Bytes of JSON around a name and its value: quotes, colon, comma."""
-_TIER_BYTES = f"""SELECT coalesce(sum(octet_length(name) + octet_length(value) + {_AROUND}), 0)
+_TIER_BYTES = f"""SELECT coalesce(sum(octet_length(name) + octet_length(value) + {AROUND}), 0)
     FROM tiers WHERE app = ? AND owner = ? AND name NOT IN (SELECT value FROM json_each(?))"""
 _MOVE_LABEL = """UPDATE labels SET active_at = ?
     WHERE app = ? AND name = ? AND value = ? AND session = ?"""
@@ -103,7 +102,7 @@ def _wake_at(header: Header, old: int | None, now: int) -> int | None:
 
 def _size(state: Encoded) -> int:
     """Return what values take as JSON, in bytes, escapes in names aside."""
-    return sum(len(name.encode()) + len(bytes(raw)) + _AROUND for name, raw in state.items())
+    return sum(key_size(name, len(memoryview(raw))) for name, raw in state.items())
 
 
 class Gathering:
@@ -239,7 +238,7 @@ class Gathering:
         if delta is None or not delta.set:
             return
         added = _size(delta.set) if delta.size is None else delta.size
-        if not self._recent.is_to_weigh((app, owner), added):
+        if not self._recent.weighing.is_due((app, owner), added):
             return
         self.flush()
         replaced = rows.to_json([*delta.set, *delta.drop])
@@ -247,7 +246,7 @@ class Gathering:
         size = 1 + _size(delta.set) + kept
         if size > MAX_STATE:
             raise TooLarge("bytes of state in one tier", size, MAX_STATE)
-        self._recent.weighed((app, owner))
+        self._recent.weighing.done((app, owner))
 
     def write_tier(self, app: str, owner: str, delta: TierDelta) -> None:
         """Gather a delta of a shared tier."""

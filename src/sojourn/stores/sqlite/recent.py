@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from sojourn.stores.weighing import Weighing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,12 +22,6 @@ SESSIONS = 1_024
 STATE_BYTES = 16 * 1024
 """Sessions with a larger state are read again rather than kept: memory stays bounded."""
 
-WEIGH_BYTES = 4 * 1024
-"""So much is written to a shared tier before its size is added up again, which costs its length."""
-
-TIERS = 10_000
-"""Shared tiers of which it is noted what was written to them."""
-
 Key = tuple[str, str]
 
 
@@ -34,7 +30,8 @@ class Recent:
 
     def __init__(self) -> None:
         self._sessions: dict[Key, Loaded] = {}
-        self._written: dict[Key, int] = {}
+        self.weighing = Weighing()
+        """What was written to shared tiers: no other process has a say in that."""
         self.version: int | None = None
         """The file's data version that the sessions are of, `None` if nothing was looked at."""
 
@@ -59,18 +56,6 @@ class Recent:
         if surplus > 0:
             for key in list(islice(self._sessions, surplus)):
                 del self._sessions[key]
-
-    def is_to_weigh(self, tier: Key, size: int) -> bool:
-        """Note what is written to a shared tier; return whether its size is to be added up."""
-        written = self._written.pop(tier, 0) + size
-        self._written[tier] = written
-        if len(self._written) > TIERS:
-            del self._written[next(iter(self._written))]
-        return written >= WEIGH_BYTES
-
-    def weighed(self, tier: Key) -> None:
-        """Note that the size of a shared tier was added up, and is fine."""
-        self._written.pop(tier, None)
 
     def clear(self) -> None:
         """Forget all, and that anything was looked at: the next transaction looks again."""

@@ -10,7 +10,7 @@ from sojourn.errors import AlreadyBound, TooLarge, Unbound
 from sojourn.limits import MAX_STATE, MAX_VALUE
 from sojourn.store import RestoreShared, SupportsTransfer, Tier, TierDelta
 from sojourn.testing.laws.corner import ONE, Corner, decoded, draft, encoded
-from sojourn.testing.laws.expect import equal, exactly, refused
+from sojourn.testing.laws.expect import equal, exactly, holds, refused
 from sojourn.testing.laws.law import law
 from sojourn.testing.laws.transfer import moving
 
@@ -258,6 +258,40 @@ async def nothing_that_is_returned_is_what_is_stored(corner: Corner) -> None:
         exactly(decoded(tier), {"a": 1}, f"the {name} tier")
     exactly(await corner.user_state("u"), {"a": 1}, "the user's tier, read by itself")
     exactly(await corner.app_state(), before["app"], "the app's tier, read by itself")
+
+
+@law()
+async def small_writes_do_not_outgrow_a_shared_tier(corner: Corner) -> None:
+    """They are refused in the end, soon after `MAX_STATE` at the latest, until there is room.
+
+    A store may add a tier up once some kilobytes were written to it.
+    """
+    room, each, more = 16 * 1024, 2 * 1024, 6 * 1024
+    await corner.create(user="u")
+    for tier, size in (("user_tier", None), ("app_tier", each)):
+
+        async def write(value: str, key: str, tier: str = tier, size: int | None = size) -> None:
+            delta = TierDelta({key: msgspec.Raw(f'"{value}"'.encode())}, size=size)
+            await corner.store.commit(msgspec.structs.replace(corner.change(), **{tier: delta}))
+
+        await corner.store.commit(
+            msgspec.structs.replace(
+                corner.change(),
+                **{tier: TierDelta({"big": msgspec.Raw(b'"' + b"x" * (MAX_STATE - room) + b'"')})},
+            )
+        )
+        written = 0
+        while written < room + more:
+            try:
+                await write("é" * (each // 2 - 10), f"k{written}")
+            except TooLarge:
+                break
+            written += each
+        holds(written >= room - each, f"{tier}: {written} bytes fit where {room} are left")
+        holds(written < room + more, f"{tier}: {written} bytes were taken where {room} are left")
+        await refused(write("é" * (each // 2 - 10), "next"), TooLarge, f"one more in {tier}")
+        await write("small again", "big")
+        await write("é" * (each // 2 - 10), "next")
 
 
 @law()
