@@ -11,7 +11,6 @@ import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
-from sojourn.context import completed
 from sojourn.errors import (
     Conflict,
     EndFailed,
@@ -21,7 +20,7 @@ from sojourn.errors import (
     NotFound,
 )
 from sojourn.expiry import span_of
-from sojourn.lease import acquire
+from sojourn.lease import acquire, released
 from sojourn.lifecycle import END_OF, ENDING, FINISH_OF, OVER
 from sojourn.limits import (
     END_CLAIM_SECONDS,
@@ -224,11 +223,10 @@ class Ending:
         if lease is None:
             return False
         try:
-            return await self._run(header.id, lease)
+            async with released(lease):
+                return await self._run(header.id, lease)
         except LeaseLost:  # it took so long that somebody else is at it by now
             return False
-        finally:
-            await completed(lease.release())
 
     async def _claim(self, header: Header) -> Lease | None:
         """Take the lease to end a session; `None` when somebody else has ended it meanwhile."""

@@ -137,10 +137,7 @@ async def _let_go(context: Context, store: SupportsLease, grant: Acquire) -> Non
 async def hold(
     context: Context, reading: Reading, id: str, *, ttl: float, wait: float, renew: bool
 ) -> AsyncIterator[Lease]:
-    """Hold a lease for the span of a body. See `SessionManager.lease`.
-
-    What the body raised, or that it was cancelled, is what matters, even if the release fails.
-    """
+    """Hold a lease for the span of a body. See `SessionManager.lease`."""
     record = await reading.record(id)
     if record is None:
         raise NotFound(str(id))
@@ -148,8 +145,18 @@ async def hold(
         raise Ended(id, record.header.phase, record.header.reason or "no reason given")
     lease = await acquire(context, id, ttl=ttl, wait=wait, epoch=record.header.epoch)
     keeper = asyncio.ensure_future(lease.keep()) if renew else None
-    try:
+    async with released(lease, keeper):
         yield lease
+
+
+@asynccontextmanager
+async def released(lease: Lease, keeper: asyncio.Future[None] | None = None) -> AsyncIterator[None]:
+    """Let go of a lease after a body, and of what renews it.
+
+    What the body raised, or that it was cancelled, is what matters, even if the release fails.
+    """
+    try:
+        yield
     except BaseException as error:
         try:
             await completed(_stop(keeper, lease))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sojourn import (
+    EndFailed,
     Event,
     InvalidQuery,
     LeaseHeld,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from sojourn import Lease
+    from sojourn import Lease, Session
 
     Opener = Callable[..., AbstractAsyncContextManager[SessionManager]]
 
@@ -460,6 +461,22 @@ async def test_what_the_body_raised_is_raised_though_the_release_fails(url: str)
         assert "its lease was not released" in raised.value.__notes__[0]
         with pytest.raises(Unavailable):
             await hold("s2", raising=False)
+
+
+async def test_a_hook_that_failed_is_told_though_the_release_fails(url: str) -> None:
+    """An end holds a lease as well: what its hook raised matters more."""
+    async with faulty(url) as (store, sessions):
+
+        async def hook(_session: Session, _reason: str) -> None:
+            store.fail("renew", times=None)
+            raise ZeroDivisionError
+
+        sessions.on_end(hook)
+        await sessions.create(id="s1")
+        with pytest.raises(EndFailed) as raised:
+            await sessions.end("s1")
+        assert [type(cause) for cause in raised.value.causes] == [ZeroDivisionError]
+        assert "its lease was not released" in raised.value.__notes__[0]
 
 
 async def test_a_body_that_is_cancelled_is_cancelled_though_the_release_fails(url: str) -> None:

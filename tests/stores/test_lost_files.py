@@ -59,6 +59,22 @@ async def test_nothing_is_acknowledged_that_nobody_else_would_find(
         assert len(await sessions.events(again.id)) == 1
 
 
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+@pytest.mark.parametrize("lose", [removed, moved, replaced])
+async def test_nothing_is_written_to_a_log_that_was_lost(
+    tmp_path: Path, end: str, lose: Callable[[Path], None]
+) -> None:
+    """Who opens the file next would begin another one. What was in it is kept by the closing."""
+    url = f"sqlite:///{tmp_path / 'store'}"
+    async with SessionManager.open(url) as sessions:
+        s = await sessions.create(events=[Event(kind="k")])
+        lose(tmp_path / f"store{end}")
+        with pytest.raises(Unavailable, match="removed, moved or replaced"):
+            await sessions.append(s, Event(kind="k"))
+    async with SessionManager.open(url) as sessions:
+        assert len(await sessions.events(s.id)) == 1
+
+
 @pytest.mark.parametrize("lose", [removed, moved, replaced])
 async def test_the_files_of_one_app_are_looked_after_on_their_own(
     tmp_path: Path, lose: Callable[[Path], None]

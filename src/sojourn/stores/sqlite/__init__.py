@@ -147,7 +147,7 @@ class SqliteStore:
             loop=loop,
             durability=self._durability,
             changed=self._watchers.wake,
-            where=Whereabouts(self._path),
+            where=[Whereabouts(f"{self._path}{end}") for end in ("", "-wal", "-shm")],
         )
         self._batcher = Batcher(self._writer.write, name=self.name, weigh=weight)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sojourn reader")

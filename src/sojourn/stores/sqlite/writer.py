@@ -82,11 +82,11 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         durability: Durability,
         changed: Callable[[set[tuple[str, str]]], None],
-        where: Whereabouts,
+        where: Sequence[Whereabouts],
     ) -> None:
         """`changed` is called in the loop with the sessions that a batch changed.
 
-        `where` tells whether the file is still the one that others find.
+        `where` tells whether the file, its log and their index are still those that others find.
         """
         self.poison: Unavailable | None = None
         self._db = db
@@ -223,7 +223,7 @@ class Writer:
         """Write a job whose turn has come, unless it was given up."""
         if not job.claim():
             return None, set()
-        if self.poison is None and self._where.is_lost():
+        if self.poison is None and any(each.is_lost() for each in self._where):
             self.poison = Unavailable(self._name, LOST)
         if self.poison is not None:
             return [self.poison] * len(job.operations), set()
