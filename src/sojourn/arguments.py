@@ -15,6 +15,13 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def flag(name: str, value: object) -> bool:
+    """Return a value if it is `True` or `False`. Raises `InvalidQuery`."""
+    if type(value) is not bool:
+        raise InvalidQuery(name, f"give True or False, not {_kind_of(value)}")
+    return value
+
+
 def at_least_one(name: str, number: object, most: int | None = None) -> int:
     """Return a number if it is a whole one from 1 up to `most`. Raises `InvalidQuery`."""
     if type(number) is not int or number < 1 or (most is not None and number > most):

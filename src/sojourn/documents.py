@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sojourn.arguments import flag
 from sojourn.errors import Corrupt, InvalidQuery, NotFound, TooLarge, Unserializable
 from sojourn.expiry import span_of
 from sojourn.limits import MAX_DOCUMENT, MAX_PAGE
@@ -69,7 +70,7 @@ class Documents:
 
         `expired` also reads those of a session past its deadline, for its end hooks.
         """
-        now = self._context.now()
+        now, expired = self._context.now(), flag("expired", expired)
         if not (is_name(collection) and is_name(key)) or not self._has_owner():
             return None
         query = DocumentQuery(
@@ -94,7 +95,7 @@ class Documents:
             raise InvalidQuery("limit", f"give a whole number from 1 to {MAX_PAGE}")
         if after is not None:
             check_name("after", after)
-        now = self._context.now()
+        now, expired = self._context.now(), flag("expired", expired)
         if not is_name(collection) or not self._has_owner():
             return []
         query = DocumentQuery(

@@ -20,7 +20,7 @@ from sojourn.errors import (
     NotFound,
 )
 from sojourn.expiry import span_of
-from sojourn.lease import acquire, released
+from sojourn.lease import Releasing, acquire
 from sojourn.lifecycle import END_OF, ENDING, FINISH_OF, OVER
 from sojourn.limits import (
     END_CLAIM_SECONDS,
@@ -223,7 +223,7 @@ class Ending:
         if lease is None:
             return False
         try:
-            async with released(lease):
+            async with Releasing(lease):
                 return await self._run(header.id, lease)
         except LeaseLost:  # it took so long that somebody else is at it by now
             return False

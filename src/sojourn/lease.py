@@ -145,25 +145,32 @@ async def hold(
         raise Ended(id, record.header.phase, record.header.reason or "no reason given")
     lease = await acquire(context, id, ttl=ttl, wait=wait, epoch=record.header.epoch)
     keeper = asyncio.ensure_future(lease.keep()) if renew else None
-    async with released(lease, keeper):
+    async with Releasing(lease, keeper):
         yield lease
 
 
-@asynccontextmanager
-async def released(lease: Lease, keeper: asyncio.Future[None] | None = None) -> AsyncIterator[None]:
-    """Let go of a lease after a body, and of what renews it.
+class Releasing:
+    """Lets go of a lease after a body, and of what renews it.
 
-    What the body raised, or that it was cancelled, is what matters, even if the release fails.
+    What the body raised, or that it was cancelled, is what matters, even if the release fails. It
+    is no generator: an event loop that is stopped closes all of those at once, also one inside of
+    another.
     """
-    try:
-        yield
-    except BaseException as error:
+
+    def __init__(self, lease: Lease, keeper: asyncio.Future[None] | None = None) -> None:
+        self._lease = lease
+        self._keeper = keeper
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
         try:
-            await completed(_stop(keeper, lease))
+            await completed(_stop(self._keeper, self._lease))
         except SojournError as trouble:
+            if error is None:
+                raise
             error.add_note(f"and its lease was not released: {trouble}")
-        raise
-    await completed(_stop(keeper, lease))
 
 
 async def _stop(keeper: asyncio.Future[None] | None, lease: Lease) -> None:

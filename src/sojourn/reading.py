@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sojourn import codec, cursors
-from sojourn.arguments import mapping_of, several
+from sojourn.arguments import flag, mapping_of, several
 from sojourn.commit import EARLIER
 from sojourn.errors import Corrupt, InvalidQuery, NotFound, NotOwner
 from sojourn.events import events_from
@@ -164,13 +164,13 @@ class Reading:
             app=self._context.app,
             now=self._context.now(),
             user=None if user is None else check_name("user", user),
-            anonymous=anonymous,
+            anonymous=flag("anonymous", anonymous),
             phases=_phases(phase),
             labels=None if labels is None else check_labels(labels),
             parent=None if parent is None else check_name("parent", parent),
             order=order,
             limit=limit,
-            expired=expired,
+            expired=flag("expired", expired),
         )
 
 

@@ -33,6 +33,7 @@ EVENT = Event(kind="note")
 NO_MAPPING = [5, [("a", 1)], "a", True, {"a"}]
 NO_LEASE = [5, "token", {"token": 1}]
 NO_LIST = [5, None, 1.5]
+NO_FLAG: list[Any] = [None, 0, "yes", [], 10**400]
 
 
 class Wrong(NamedTuple):
@@ -115,6 +116,20 @@ CALLS: dict[str, Wrong] = {
     "apply(lease)": Wrong(lambda m, _, v: m.apply("s", Trigger.END, lease=v), "lease", NO_LEASE),
     "list(phase)": Wrong(lambda m, _, v: m.list(phase=v), "phase", [5, [[]], True]),
     "count(phase)": Wrong(lambda m, _, v: m.count(phase=v), "phase", [5, [None]]),
+    "list(anonymous)": Wrong(lambda m, _, v: m.list(anonymous=v), "anonymous", NO_FLAG),
+    "count(anonymous)": Wrong(lambda m, _, v: m.count(anonymous=v), "anonymous", NO_FLAG),
+    "documents.get(expired)": Wrong(
+        lambda m, s, v: m.documents(s.id).get("c", "k", expired=v), "expired", NO_FLAG
+    ),
+    "documents.list(expired)": Wrong(
+        lambda m, s, v: m.documents(s.id).list("c", expired=v), "expired", NO_FLAG
+    ),
+    "checkpoints.get(expired)": Wrong(
+        lambda m, s, v: m.checkpoints(s.id).get("c", expired=v), "expired", NO_FLAG
+    ),
+    "checkpoints.latest(expired)": Wrong(
+        lambda m, s, v: m.checkpoints(s.id).latest(expired=v), "expired", NO_FLAG
+    ),
     "create(exclusive)": Wrong(lambda m, _, v: m.create(exclusive=v), "exclusive", NO_LIST),
     "replace_suffix(expected)": Wrong(
         lambda m, s, v: m.replace_suffix(s, expected=v, events=[]), "expected", [1, None, "1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from sojourn.arguments import flag
 from sojourn.checkpoints.record import (
     COLLECTION,
     LEAD_BYTES,
@@ -167,7 +168,7 @@ class Place:
         self, collection: str, key: object, *, expired: bool = False
     ) -> StoredDocument | None:
         """Return a document, `None` when there is none. A malformed name is none."""
-        now = self.context.now()
+        now, expired = self.context.now(), flag("expired", expired)
         if not (is_name(self.id) and type(key) is str and is_name(key)):
             return None
         return await self.context.store.document(
@@ -198,7 +199,7 @@ class Place:
         before: int | None = None,
         expired: bool = False,
     ) -> Sequence[StoredDocument]:
-        now = self.context.now()
+        now, expired = self.context.now(), flag("expired", expired)
         if not is_name(self.id):
             return ()
         return await self.context.store.documents(
