@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +70,21 @@ async def test_nothing_is_written_to_a_log_that_was_lost(
     async with SessionManager.open(url) as sessions:
         s = await sessions.create(events=[Event(kind="k")])
         lose(tmp_path / f"store{end}")
+        with pytest.raises(Unavailable, match="removed, moved or replaced"):
+            await sessions.append(s, Event(kind="k"))
+    async with SessionManager.open(url) as sessions:
+        assert len(await sessions.events(s.id)) == 1
+
+
+async def test_another_library_of_this_process_takes_the_log_along(tmp_path: Path) -> None:
+    """It sees no locks of ours and removes the log as the last one does; nothing is lost."""
+    url = f"sqlite:///{tmp_path / 'store'}"
+    async with SessionManager.open(url) as sessions:
+        s = await sessions.create(events=[Event(kind="k")])
+        other = sqlite3.connect(tmp_path / "store")
+        assert other.execute("SELECT count(*) FROM events").fetchone() == (1,)
+        other.close()
+        assert not (tmp_path / "store-wal").exists()
         with pytest.raises(Unavailable, match="removed, moved or replaced"):
             await sessions.append(s, Event(kind="k"))
     async with SessionManager.open(url) as sessions:

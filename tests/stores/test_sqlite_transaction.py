@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,15 @@ CROWD = 3 * tally.FEW
 """So many appends at once are written by one statement, without a transaction around it."""
 
 
+PROGRAM = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db:
+    db.execute(sys.argv[2])
+db.close()
+"""
+"""Opens the file that it is given, executes a statement and goes away."""
+
+
 def another_program_writes(
     monkeypatch: pytest.MonkeyPatch, path: Path, statement: str
 ) -> list[Operation]:
@@ -33,11 +43,8 @@ def another_program_writes(
     def then_write(self: Batch, operation: Operation) -> Any:
         outcome = apply(self, operation)
         decided.append(operation)
-        if len(decided) == 1:
-            db = sqlite3.connect(path)
-            db.execute(statement)
-            db.commit()
-            db.close()
+        if len(decided) == 1:  # in this process, it would see no locks of ours
+            subprocess.run([sys.executable, "-c", PROGRAM, path, statement], check=True)
         return outcome
 
     monkeypatch.setattr(Batch, "apply", then_write)
