@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sojourn.errors import (
     Conflict,
+    Corrupt,
     EndFailed,
     InvalidQuery,
     InvalidTransition,
@@ -368,12 +369,15 @@ class Ending:
         return await self._remove(id, epoch=epoch, revision=revision, fence=fence)
 
     async def _remove_as_read(self, id: str, epoch: str | None) -> bool | None:
-        """Remove a session that is watched; `None` if somebody writes to it all the time.
+        """Remove a session that is watched; `None` if it is written to all the time, or damaged.
 
         What is written after the watchers were handed the rest would be lost on them.
         """
         for _attempt in range(REMOVE_ATTEMPTS):
-            record = await self._reading.record(id, expired=True)
+            try:
+                record = await self._reading.record(id, expired=True)
+            except Corrupt:
+                return None
             if record is None or epoch not in (None, record.header.epoch):
                 return False
             seen = record.header

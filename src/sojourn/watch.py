@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from sojourn.errors import NotFound
+from sojourn.errors import Corrupt, NotFound
 from sojourn.events import event_from
 from sojourn.expiry import is_past
 from sojourn.lifecycle import OVER
@@ -127,7 +127,10 @@ class Watches:
 
     async def _hand_over(self, id: str, watches: set[_Watch]) -> None:
         window = EventQuery(after_seq=min(watch.cursor for watch in watches))
-        record = await self._reading.record(id, window=window, expired=True)
+        try:
+            record = await self._reading.record(id, window=window, expired=True)
+        except Corrupt:  # it can be removed all the same, and its watchers are told by themselves
+            return
         for watch in watches:
             if record is not None and record.header.epoch == watch.epoch:
                 watch.left = record.entries

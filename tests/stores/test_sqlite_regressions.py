@@ -177,6 +177,35 @@ async def test_expired_documents_go_faster_than_a_batch_of_sessions(tmp_path: Pa
         db.close()
 
 
+@pytest.mark.parametrize("how", ["delete", "forget", "sweep"])
+async def test_a_damaged_session_is_removed_though_it_is_watched(tmp_path: Path, how: str) -> None:
+    """What its watchers had not read is lost on them; that keeps nobody from erasing it."""
+    path, clock = tmp_path / "s.db", FakeClock()
+    async with SessionManager.open(f"sqlite:///{path}", clock=clock) as sessions:
+        await sessions.create(id="s", user="u", events=[Event(kind="k")], expiry=Expiry(idle=10))
+        seen = asyncio.Event()
+
+        async def watch() -> None:
+            async for _ in sessions.watch("s"):
+                seen.set()
+
+        watching = asyncio.create_task(watch())
+        await seen.wait()
+        db = apsw.Connection(str(path))
+        db.execute("UPDATE sessions SET labels = '{' WHERE id = 's'")
+        if how == "delete":
+            assert await sessions.delete("s") is True
+        elif how == "forget":
+            assert await sessions.forget("u") == 1
+        else:
+            clock.advance(11)
+            await Reaper(sessions).sweep()
+        assert db.execute("SELECT count(*) FROM sessions").get == 0
+        db.close()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
 async def test_small_writes_do_not_outgrow_a_shared_tier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
