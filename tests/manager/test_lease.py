@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.manager.faulty_store import faulty
 
 from sojourn import (
     EndFailed,
@@ -21,12 +21,10 @@ from sojourn import (
     Unavailable,
 )
 from sojourn.limits import LEASE_MAX_SECONDS
-from sojourn.stores import open_store
-from sojourn.testing import FaultyStore
 from sojourn.testing.fakes import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -431,18 +429,6 @@ async def test_fencing_holds_across_processes(tmp_path: Path, killed: bool) -> N
 
 
 # --------------------------------------------------------------------------- a release that fails
-
-
-@asynccontextmanager
-async def faulty(url: str) -> AsyncIterator[tuple[FaultyStore, SessionManager]]:
-    """Yield a store that goes wrong when it is told to, and a manager on it."""
-    store = FaultyStore(open_store(url))
-    await store.open()
-    try:
-        yield store, SessionManager(store)
-    finally:
-        store.heal()
-        await store.close()
 
 
 async def test_what_the_body_raised_is_raised_though_the_release_fails(url: str) -> None:

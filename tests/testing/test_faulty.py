@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from tests.manager.faulty_store import faulty
 
 from sojourn import Event, InvalidQuery, NotFound, SessionManager, StorageFull, Unavailable
 from sojourn import store as contract
@@ -26,20 +26,7 @@ from sojourn.testing.faults import Call, Fail, Repeat
 from sojourn.testing.faulty import ABILITIES, VERBS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@asynccontextmanager
-async def faulty(url: str) -> AsyncIterator[tuple[FaultyStore, SessionManager]]:
-    """Yield a faulty store around the one at `url`, and a manager on it."""
-    store = FaultyStore(open_store(url))
-    await store.open()
-    try:
-        yield store, SessionManager(store)
-    finally:
-        store.heal()
-        await store.close()
 
 
 async def value(sessions: SessionManager) -> Any:

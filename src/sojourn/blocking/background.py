@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from sojourn import background as async_face
 from sojourn.background import DRAIN_SECONDS, QUEUE, WORKERS, name_of, waits_for_itself
-from sojourn.blocking.deadline import late_or_not
+from sojourn.blocking.deadline import late_or_not, leave
 from sojourn.blocking.hooks import in_thread
 from sojourn.blocking.manager import gateway_of
 from sojourn.errors import Closed, InvalidQuery
@@ -250,11 +250,7 @@ class Background:
         trace: TracebackType | None,
     ) -> None:
         """Let the accepted jobs finish; if the body raised, or no time is left, drop them."""
-        try:
-            self.stop(cancel=error is not None)
-        except (Closed, TimeoutError):  # `Closed`: a fork's child leaves the body of its parent
-            if error is None:
-                raise  # else what the body raised is what matters
+        leave(lambda: self.stop(cancel=error is not None), error)
 
 
 class _Raised(Exception):

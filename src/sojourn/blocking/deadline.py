@@ -71,6 +71,18 @@ def late_or_not(end: Callable[[], T], at_once: Callable[[], object]) -> T:
         raise
 
 
+def leave(end: Callable[[], object], error: BaseException | None) -> None:
+    """End something with the body that it was for; what the body raised is what matters then.
+
+    With nothing raised, `TimeoutError` and `Closed` of the end are.
+    """
+    try:
+        end()
+    except (Closed, TimeoutError):  # `Closed`: a fork's child leaves the body of its parent
+        if error is None:
+            raise
+
+
 def without_deadline(context: Context) -> Context:
     """Return the context with no deadline in it: who waits is in a hurry, not what it waits for."""
     if context.get(_until) is not None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from sojourn.blocking.deadline import late_or_not
+from sojourn.blocking.deadline import late_or_not, leave
 from sojourn.errors import Closed
 
 if TYPE_CHECKING:
@@ -97,8 +97,4 @@ class Iteration(Iterator[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self.close()
-        except TimeoutError:
-            if error is None:
-                raise  # else what the body raised is what matters
+        leave(self.close, error)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from sojourn import reaper as async_face
-from sojourn.blocking.deadline import late_or_not
+from sojourn.blocking.deadline import late_or_not, leave
 from sojourn.blocking.manager import gateway_of
 from sojourn.reaper import BATCH, CONCURRENCY, INTERVAL_SECONDS
 
@@ -72,11 +72,7 @@ class Reaper:
         trace: TracebackType | None,
     ) -> None:
         """Stop, once the batch under way is done."""
-        try:
-            self.stop()
-        except TimeoutError:
-            if error is None:
-                raise  # else what the body raised is what matters
+        leave(self.stop, error)
 
     def stop(self) -> None:
         """Stop, once the batch under way is done. Twice is fine; no task is left."""

@@ -33,7 +33,10 @@ class Weighing:
         self._written: dict[Owner, int] = {}
 
     def is_due(self, owner: Owner, size: int) -> bool:
-        """Note what is written to a tier; return whether its size is to be added up."""
+        """Note what is written to a tier; return whether its size is to be added up.
+
+        Who notes a write twice, as a plan that is made again does, has it added up the sooner.
+        """
         written = self._written.pop(owner, 0) + size
         self._written[owner] = written
         if len(self._written) > TIERS:

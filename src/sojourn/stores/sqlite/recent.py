@@ -31,7 +31,7 @@ class Recent:
     def __init__(self) -> None:
         self._sessions: dict[Key, Loaded] = {}
         self.weighing = Weighing()
-        """What was written to shared tiers: no other process has a say in that."""
+        """What was written to shared tiers. It is no copy of the file: `clear` leaves it alone."""
         self.version: int | None = None
         """The file's data version that the sessions are of, `None` if nothing was looked at."""
 

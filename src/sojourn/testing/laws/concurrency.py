@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sojourn.errors import AlreadyBound, Conflict, NotFound
@@ -226,6 +227,18 @@ async def deleting_and_committing_at_once_ends_with_the_session_gone(corner: Cor
     equal(await corner.count(), 0, "sessions in the end")
 
 
+@asynccontextmanager
+async def beside(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do some work beside a body, to its end; a body that fails leaves nothing of it."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        yield
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 @law()
 async def a_delete_that_expects_a_revision_removes_no_later_one(corner: Corner) -> None:
     """Beside a commit it is before or after: whichever is acknowledged, the other is refused."""
@@ -305,11 +318,10 @@ async def a_family_is_gone_in_one_step(corner: Corner) -> None:
                     holds(not (gone and there), f"{id!r} is gone, as {gone!r} was before")
                     gone = gone if there else id
 
-        looking = [asyncio.ensure_future(look(ids)) for ids in (family, family[::-1])]
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        equal(await corner.delete(), True, "the deletion")
-        await asyncio.gather(*looking)
+        async with beside(look(family), look(family[::-1])):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            equal(await corner.delete(), True, "the deletion")
 
 
 @law()
@@ -329,8 +341,7 @@ async def a_fork_is_there_in_one_step(corner: Corner) -> None:
             equal([entry.seq for entry in record.entries], [1, 2], "its log")
             equal(await corner.body("doc", id), b"body", "its document")
 
-        looking = asyncio.ensure_future(look(id))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        await corner.fork(id)
-        await looking
+        async with beside(look(id)):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await corner.fork(id)
