@@ -23,6 +23,7 @@ LANGGRAPH_POSTGRES = "langgraph.checkpoint.postgres"
 ADK_COMMUNITY = "google.adk_community"
 
 BARE = "raw floor, bare loop"
+REPLAYED = "Sojourn's own calls, bare loop"
 POSTGRES_SAVER = "langgraph PostgresSaver"
 ASYNC_POSTGRES_SAVER = "langgraph AsyncPostgresSaver"
 ADK_REDIS = "ADK RedisSessionService"
@@ -38,6 +39,12 @@ IN_REDIS = (
 )
 
 
+AGAIN = (
+    "Its own calls in a bare loop are those that it made for this work, made again with the same "
+    "arguments and nothing around them: what its rows cost alone."
+)
+
+
 def postgres_append(sizes: Sizes) -> Comparison:
     """One caller, one session, on a server."""
     keywords = {"count": sizes.appends, "warm": sizes.warm}
@@ -46,8 +53,8 @@ def postgres_append(sizes: Sizes) -> Comparison:
         "append of a 1 KB event with a change of session and user state, one caller, on PostgreSQL",
         f"{SERVED} The floor is one prepared statement for each append: the session's row compared "
         "and set, the user's row, the event. Sojourn also keeps the order of use for lists, and "
-        "what came of the call, for one that is made again.",
-        _on_postgres("append", keywords),
+        f"what came of the call, for one that is made again. {AGAIN}",
+        [*_on_postgres("append", keywords), _replayed("append", keywords)],
         [Target(SOJOURN, FLOOR, 1 / 1.5), Target(SOJOURN, ADK_DATABASE, 12)],
     )
 
@@ -64,8 +71,9 @@ def postgres_callers(sizes: Sizes) -> Comparison:
         "postgres-callers",
         f"the same by {sizes.callers} callers at once, each on a session of its own",
         f"{SERVED} The floor has as many callers too: what came while one call was under way is "
-        "the next one, of arrays. In a bare loop, a round of the callers is one such call.",
-        [*_on_postgres("callers", keywords), bare],
+        "the next one, of arrays. In a bare loop, a round of the callers is one such call. "
+        f"{AGAIN}",
+        [*_on_postgres("callers", keywords), bare, _replayed("callers", keywords)],
         [Target(SOJOURN, FLOOR, 1 / 1.6), Target(SOJOURN, ADK_DATABASE, 30)],
     )
 
@@ -115,6 +123,11 @@ def postgres_checkpoints(sizes: Sizes) -> Comparison:
         ],
         [Target(SOJOURN, POSTGRES_SAVER, 1), Target(SOJOURN, ASYNC_POSTGRES_SAVER, 1)],
     )
+
+
+def _replayed(work: str, keywords: dict[str, Any]) -> Contestant:
+    """Return the calls of Sojourn without Sojourn."""
+    return Contestant(REPLAYED, f"peers.replayed.{work}", keywords, place="postgres")
 
 
 def _on_postgres(work: str, keywords: dict[str, Any]) -> list[Contestant]:
