@@ -167,6 +167,8 @@ async def test_a_form_and_a_script_send_the_csrf_token_back(opened: Opener) -> N
         fields = {"name": "n", "csrf_token": token}
         assert (await client.post("/form", data=fields)).json() == "n"
         assert (await client.post("/form", data={"name": "n"})).status_code == 403
+        files = {"file": b"0" * 3}
+        assert (await client.post("/form", data=fields, files=files)).json() == "n"
         headers = {"x-csrf-token": token}
         assert (await client.put("/json", json={"a": 1}, headers=headers)).json() == {"a": 1}
         for given in ("", token[:-1] + "é", token + "x"):
@@ -180,6 +182,19 @@ async def test_a_form_and_a_script_send_the_csrf_token_back(opened: Opener) -> N
         assert (await client.put("/json", json={}, headers=headers)).status_code == 200
     async with opened() as sessions, browser(around(shop(), sessions)) as client:
         assert (await client.post("/form", data={"name": "n"})).status_code == 403
+
+
+async def test_who_reads_the_body_after_the_csrf_token_finds_it_whole(opened: Opener) -> None:
+    app = shop()
+
+    @app.post("/raw", dependencies=[Depends(require_csrf)])
+    async def raw(request: Request) -> str:
+        return (await request.body()).decode()
+
+    async with opened() as sessions, browser(around(app, sessions)) as client:
+        token = (await client.post("/login/u-1")).json()
+        sent = await client.post("/raw", data={"name": "n", "csrf_token": token})
+        assert sent.json() == f"name=n&csrf_token={token}"
 
 
 async def test_errors_of_ours_become_responses(opened: Opener) -> None:

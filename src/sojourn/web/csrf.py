@@ -11,7 +11,10 @@ CSRF_FIELD = "csrf_token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods that change nothing, so that nobody has to prove where they come from."""
 
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+PLAIN_FORM = "application/x-www-form-urlencoded"
+"""A form without files, which is read whole in any case."""
+
+FORMS = (PLAIN_FORM, "multipart/form-data")
 """What a body is that may hold the field."""
 
 CSRF_REFUSAL = "the CSRF token is missing or old: load the page again"
@@ -21,3 +24,8 @@ CSRF_REFUSAL = "the CSRF token is missing or old: load the page again"
 def may_hold_field(content_type: str) -> bool:
     """Return whether a body of this type is a form."""
     return content_type.strip().lower().startswith(FORMS)
+
+
+def is_plain_form(content_type: str) -> bool:
+    """Return whether a body of this type is a form without files."""
+    return content_type.strip().lower().startswith(PLAIN_FORM)

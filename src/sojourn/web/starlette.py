@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import AuthNeeded, InvalidSetting, MissingExtra, TooManySessions, Unavailable
@@ -13,6 +14,7 @@ from sojourn.web.csrf import (
     CSRF_HEADER,
     CSRF_REFUSAL,
     SAFE_METHODS,
+    is_plain_form,
     may_hold_field,
 )
 from sojourn.web.policies import REFUSAL, RETRY_AFTER
@@ -90,12 +92,17 @@ async def require_csrf(request: Request) -> None:
     """Refuse (403) a request that does not send `WebSession.csrf_token` back.
 
     For `dependencies=[Depends(require_csrf)]`. It is looked for in the header `CSRF_HEADER`, then
-    in the field `CSRF_FIELD` of a form. Methods that change nothing need none.
+    in the field `CSRF_FIELD` of a form. Methods that change nothing need none. What comes after it
+    reads the form by `request.form()`, or one without files by `request.body()`.
     """
     if request.method in SAFE_METHODS:
         return
     given: object = request.headers.get(CSRF_HEADER)
-    if given is None and may_hold_field(request.headers.get("content-type", "")):
+    kind = request.headers.get("content-type", "")
+    if given is None and may_hold_field(kind):
+        if is_plain_form(kind):
+            with suppress(RuntimeError):  # it was read as a form before
+                await request.body()
         given = (await request.form()).get(CSRF_FIELD)
     session = session_of(request)
     if not session.check_csrf(given):
