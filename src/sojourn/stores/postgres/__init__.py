@@ -101,6 +101,8 @@ class PostgresStore:
             try:
                 # Not again: whoever opens a store is told at once that it is not there.
                 await self._pool.run(lambda db: schema.migrate(db, self._address), again=False)
+                self._writer.begin()
+                self._watchers.begin()
                 self._lifetime.begin()
             except BaseException:
                 await asyncio.shield(self._pool.let_go())

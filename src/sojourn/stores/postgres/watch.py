@@ -52,11 +52,15 @@ class Watchers:
         """`pool` is where the poll reads."""
         self._address = address
         self._pool = pool
-        self._name = secrets.token_bytes(16)
+        self._name = b""
         self._waiting = Wakeups()
         self._by_digest: dict[str, Key] = {}
         self._known: dict[Key, tuple[Any, ...] | None] = {}
         self._lookout = Lookout()
+
+    def begin(self) -> None:
+        """Take a name of its own, when the store is opened: see `Writer.begin`."""
+        self._name = secrets.token_bytes(16)
 
     def subscribe(self, key: Key) -> Wakeup:
         """Return a subscription to a session."""

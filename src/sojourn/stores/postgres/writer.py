@@ -75,11 +75,19 @@ class Writer:
         self._lone: dict[str, str] = {}
         self._last = sql(LAST, address)
         self._recent = Recent()
-        self._name = secrets.token_bytes(16)
-        self._slot = secrets.randbelow(SLOTS)
+        self._name = b""
+        self._slot = 0
         self._batch = 0
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Take a name that no other writer has, those of forked processes included.
+
+        So it is drawn when the store is opened: it may have been made before the fork.
+        """
+        self._name = secrets.token_bytes(16)
+        self._slot = secrets.randbelow(SLOTS)
 
     def write(
         self, operations: Sequence[Operation], done: Callable[[Sequence[Outcome]], None]
