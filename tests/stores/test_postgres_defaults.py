@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from tests.servers.pgbouncer import PgBouncer
 
-from sojourn import Event, Reaper, SessionManager, open_store
+from sojourn import Event, Reaper, SessionManager, Unavailable, open_store
 from sojourn.stores.postgres.schema import LOCK, sql
 from sojourn.stores.postgres.writing import LAST
 from sojourn.transfer import copy
@@ -247,4 +247,37 @@ async def look(postgres: PostgresServer) -> None:
     assert len(settings) > 5
     for name, said in settings:
         assert "search_path=pg_catalog, pg_temp" in (said or ()), name
+    await db.close()
+
+
+async def test_what_takes_the_server_too_long_fails_alone(
+    postgres: PostgresServer, database: Callable[[str, str], None]
+) -> None:
+    """By a `statement_timeout`: it is tried once more, and then no longer in others' way."""
+    async with SessionManager.open(url_of(postgres)) as sessions:
+        for id in ("a", "b", "c"):
+            await sessions.create(id=id)
+    await asyncio.to_thread(database, "statement_timeout", "200ms")
+    db = await connected(postgres)
+    async with SessionManager.open(url_of(postgres)) as sessions, db.transaction():
+        await db.execute("SELECT FROM sojourn.sessions WHERE id = 'b' FOR UPDATE")
+        appends = (sessions.append(id, Event(kind="n")) for id in ("a", "b", "c"))
+        outcomes = await asyncio.gather(*appends, return_exceptions=True)
+        assert [isinstance(one, Unavailable) for one in outcomes] == [False, True, False]
+        assert "statement timeout" in str(outcomes[1])
+        assert [len(await sessions.events(id)) for id in ("a", "b", "c")] == [1, 0, 1]
+    await db.close()
+
+
+async def test_a_check_that_takes_the_server_too_long_is_not_made_for_ever(
+    postgres: PostgresServer, database: Callable[[str, str], None]
+) -> None:
+    async with SessionManager.open(url_of(postgres)) as sessions:
+        await sessions.create()
+    await asyncio.to_thread(database, "statement_timeout", "200ms")
+    db = await connected(postgres)
+    async with SessionManager.open(url_of(postgres)) as sessions, db.transaction():
+        await db.execute("LOCK TABLE sojourn.counts IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(Unavailable, match="statement timeout"):
+            await sessions.store.check()  # type: ignore[attr-defined]  # it can
     await db.close()

@@ -38,6 +38,10 @@ FIRST_PAUSE = 0.005
 LAST_PAUSE = 1.0
 """Longest pause: a server that is back is noticed within a second."""
 
+STOPS = 2
+"""Times that the server cancels a call before it is given up: what takes too long for its
+`statement_timeout` will do so again, and others wait meanwhile."""
+
 CLOSING_SECONDS = 2.0
 """Time for a connection to say goodbye; after that it is just dropped."""
 
@@ -94,6 +98,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._address.timeout if until is None else until
         pause = FIRST_PAUSE
+        stopped = 0
         while True:
             try:
                 return await self._once(work, deadline)
@@ -102,7 +107,9 @@ class Pool:
             except DRIVER_ERRORS as error:
                 pause = min(pause * 2, LAST_PAUSE)
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311 - only spreads the retries
-                if not again or not passes(error) or loop.time() + wait >= deadline:
+                stopped += isinstance(error, asyncpg.QueryCanceledError)
+                may_pass = again and passes(error) and stopped < STOPS
+                if not may_pass or loop.time() + wait >= deadline:
                     raise mapped(error, self._address.shown) from error
             await asyncio.sleep(wait)
 

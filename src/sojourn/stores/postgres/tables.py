@@ -9,6 +9,10 @@ update touches no index. What a commit does move in an index, the time of the la
 narrow table of its own (`activity`). Names can be too long for an index together, so labels,
 claims, kept counts and keys of tiers are found by a digest. Users are indexed with anonymous ones
 as '', which no user can be called: rows found by IS NULL do not come in the order of an index.
+
+The indexes by id or key are made last. In an empty table all that begin with the same column cost
+the same, and of those that are in no order that is asked for the server takes the newest one; it
+keeps that plan until it learns what is in the table.
 """
 
 from __future__ import annotations
@@ -27,11 +31,11 @@ CREATE TABLE {s}.sessions(
     fence bigint NOT NULL, holder text, leased_until bigint NOT NULL,
     remembered bytea NOT NULL, peak bigint NOT NULL, state text NOT NULL
 ) WITH (fillfactor = 70);
-CREATE UNIQUE INDEX session_by_id ON {s}.sessions(app, id);
 CREATE INDEX session_by_creation ON {s}.sessions(app, phase, row);
 CREATE INDEX session_of_user ON {s}.sessions(app, coalesce(user_id, ''), phase, row);
 CREATE INDEX session_by_wake ON {s}.sessions(app, wake_at, row) WHERE wake_at IS NOT NULL;
 CREATE INDEX session_by_parent ON {s}.sessions(parent_row, row) WHERE parent_row IS NOT NULL;
+CREATE UNIQUE INDEX session_by_id ON {s}.sessions(app, id);
 CREATE TABLE {s}.activity(
     row bigint PRIMARY KEY,
     app text COLLATE "C" NOT NULL, user_id text COLLATE "C", phase text COLLATE "C" NOT NULL,
@@ -55,8 +59,8 @@ CREATE TABLE {s}.events(
     changes text, deleted text, body text NOT NULL,
     PRIMARY KEY (session, seq)
 );
-CREATE INDEX event_by_id ON {s}.events(session, id);
 CREATE INDEX event_by_kind ON {s}.events(session, kind, seq);
+CREATE INDEX event_by_id ON {s}.events(session, id);
 CREATE TABLE {s}.tiers(
     app text COLLATE "C" NOT NULL, owner text COLLATE "C" NOT NULL, digest bytea NOT NULL,
     name text NOT NULL, value text NOT NULL,
@@ -81,8 +85,8 @@ CREATE TABLE {s}.documents(
     body bytea NOT NULL
 );
 ALTER TABLE {s}.documents ALTER COLUMN body SET STORAGE EXTERNAL;
-CREATE UNIQUE INDEX document_by_key ON {s}.documents(session, collection, key);
 CREATE INDEX document_by_place ON {s}.documents(session, collection, row);
+CREATE UNIQUE INDEX document_by_key ON {s}.documents(session, collection, key);
 CREATE INDEX document_by_expiry ON {s}.documents(app, expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE {s}.writers(
     writer bytea PRIMARY KEY, batch bigint NOT NULL, at timestamptz NOT NULL,

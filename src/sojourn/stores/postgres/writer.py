@@ -344,7 +344,12 @@ _NONE = object()
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Return whether the server, or the driver, does not take what it was given."""
+    """Return whether the server, or the driver, does not take what it was given.
+
+    The server does not if that takes too long for it.
+    """
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return True
     return isinstance(error, asyncpg.PostgresError | ValueError) and not passes(error)
 
 
