@@ -51,8 +51,10 @@ async def until_ended(db: Any, but: int) -> None:
 async def fill(url: str) -> None:
     """Make sessions, and in one of them a log and documents."""
     async with SessionManager.open(url) as others:
-        many = [{"id": f"s{number}", "user": f"u{number % 7}"} for number in range(SESSIONS)]
-        await asyncio.gather(*(others.create(**each, labels={"a": "b"}) for each in many))
+        many = [(f"s{number}", f"u{number % 7}") for number in range(SESSIONS)]
+        await asyncio.gather(
+            *(others.create(id=id, user=user, labels={"a": "b"}) for id, user in many)
+        )
         events = [Event(kind=f"k{number % 7}", id=f"e{number}") for number in range(EVENTS)]
         await others.append("s7", *events)
         documents = others.documents("s7")

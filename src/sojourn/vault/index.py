@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sojourn.errors import InvalidCursor
 from sojourn.expiry import is_past
 from sojourn.lifecycle import ENDING, Phase
+from sojourn.vault.members import Members
 from sojourn.vault.order import Order, key_of, row_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from sojourn.vault.slot import Slot
 
 MAX_ORDERS = 1_024
-"""Orders kept for lists that were asked for; beyond that they are built anew when needed."""
+"""Orders kept for lists that were asked for; beyond that those not used for longest are dropped."""
+
+FEW = 64
+"""Sessions of a user or label up to which they are sorted for each list, and no order is kept."""
 
 Facet = tuple[str, ...]
 
@@ -28,7 +32,7 @@ class Index:
 
     def __init__(self) -> None:
         self._by_row: dict[int, Slot] = {}
-        self._users: dict[tuple[str, str | None], Slot | set[Slot]] = {}
+        self._members = Members()
         self._counts: Counter[tuple[str, str | None, Phase]] = Counter()
         self._totals: Counter[tuple[str, Phase]] = Counter()
         self._orders: dict[Facet, Order] = {}
@@ -38,7 +42,8 @@ class Index:
     def add(self, slot: Slot) -> None:
         """Note a new session."""
         self._by_row[slot.row] = slot
-        self._join_user(slot)
+        for group in _groups(slot.header):
+            self._members.join(group, slot)
         self._count(slot.header, 1)
         self._place(slot, None)
 
@@ -46,7 +51,8 @@ class Index:
         """Note that a session is gone; its keys go stale."""
         del self._by_row[slot.row]
         self._overdue.get(slot.header.app, set()).discard(slot)
-        self._leave_user(slot, slot.header)
+        for group in _groups(slot.header):
+            self._members.leave(group, slot)
         self._count(slot.header, -1)
 
     def replaced(self, slot: Slot, old: Header) -> None:
@@ -56,40 +62,30 @@ class Index:
             not self._orders
             and old.phase is header.phase
             and old.user is header.user
+            and old.labels == header.labels
             and old.due_at is header.due_at is None
         ):
             return  # nothing that is looked up by has changed
         if old.phase is not header.phase or old.user != header.user:
             self._count(old, -1)
             self._count(header, 1)
-        if old.user != header.user:
-            self._leave_user(slot, old)
-            self._join_user(slot)
+        if old.user != header.user or old.labels != header.labels:
+            self._regroup(slot, old)
         self._place(slot, old)
+
+    def _regroup(self, slot: Slot, old: Header) -> None:
+        """Note that a session has another user or other labels."""
+        before, now = _groups(old), _groups(slot.header)
+        for group in before:
+            if group not in now:
+                self._members.leave(group, slot)
+        for group in now:
+            if group not in before:
+                self._members.join(group, slot)
 
     def of_user(self, app: str, user: str) -> list[Slot]:
         """Return a user's sessions, the oldest first."""
-        found = self._users.get((app, user), set())
-        return sorted(found, key=lambda slot: slot.row) if isinstance(found, set) else [found]
-
-    def _join_user(self, slot: Slot) -> None:
-        """Note a user's session. Most users have one, which needs no set of its own."""
-        owner = _owner(slot.header)
-        others = self._users.get(owner)
-        if others is None:
-            self._users[owner] = slot
-        elif isinstance(others, set):
-            others.add(slot)
-        else:
-            self._users[owner] = {others, slot}
-
-    def _leave_user(self, slot: Slot, header: Header) -> None:
-        owner = _owner(header)
-        others = self._users[owner]
-        if isinstance(others, set):
-            others.discard(slot)
-        if not isinstance(others, set) or not others:
-            del self._users[owner]
+        return sorted(self._members.of(_user_facet(app, user)), key=lambda slot: slot.row)
 
     def _count(self, header: Header, by: int) -> None:
         self._totals[header.app, header.phase] += by
@@ -152,19 +148,29 @@ class Index:
                 yield key, slot
 
     def _order_for(self, kind: str, query: Query) -> Order:
-        """Return the order of the narrowest facet that the query names, built on first use."""
+        """Return the order of the narrowest facet that the query names."""
         facet: Facet = ("app", query.app)
         if query.user is not None or query.anonymous:
             facet = _user_facet(query.app, query.user)
         elif query.labels:
             facet = ("label", query.app, *next(iter(query.labels.items())))
-        name = (kind, *facet)
-        order = self._orders.get(name)
+        members: Iterable[Slot]
+        if facet[0] == "app":
+            members = (slot for slot in self._by_row.values() if slot.header.app == query.app)
+        else:
+            members = self._members.of(facet)
+            if len(members) <= FEW:
+                return self._built(kind, members)
+        return self._kept((kind, *facet), members)
+
+    def _kept(self, name: Facet, members: Iterable[Slot]) -> Order:
+        """Return an order that is kept, built on first use."""
+        order = self._orders.pop(name, None)
         if order is None:
             if len(self._orders) >= MAX_ORDERS:
-                self._orders.clear()
-            members = (slot for slot in self._by_row.values() if facet in _facets(slot.header))
-            self._orders[name] = order = self._built(kind, members)
+                del self._orders[next(iter(self._orders))]
+            order = self._built(name[0], members)
+        self._orders[name] = order  # as the one that was used last
         return order
 
     def _built(self, kind: str, slots: Iterable[Slot]) -> Order:
@@ -209,18 +215,19 @@ class Index:
                 yield self._by_row[row_of(key)]
 
 
-def _owner(header: Header) -> tuple[str, str | None]:
-    return (header.app, header.user)
-
-
 def _user_facet(app: str, user: str | None) -> Facet:
     return ("anonymous", app) if user is None else ("user", app, user)
 
 
+def _groups(header: Header) -> list[Facet]:
+    """Return the facets of a session whose members are known: all but that of its app."""
+    labels = [("label", header.app, name, value) for name, value in header.labels.items()]
+    return [_user_facet(header.app, header.user), *labels]
+
+
 def _facets(header: Header) -> list[Facet]:
     """Return every facet that a session is listed under."""
-    labels = [("label", header.app, name, value) for name, value in header.labels.items()]
-    return [("app", header.app), _user_facet(header.app, header.user), *labels]
+    return [("app", header.app), *_groups(header)]
 
 
 def _active_key(slot: Slot) -> int:
