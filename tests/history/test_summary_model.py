@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.history.conversations import calling, contents, result, system, user
-from tests.history.oracle import IDS, call_of
+from tests.history.oracle import IDS, call_of, drawn_messages, length
+from tests.manager.watched_store import watched
 
 from sojourn import RollingSummary, SessionManager
+from sojourn.history import summaries, windows
+from sojourn.history.messages import Numbered
+from sojourn.history.summaries import Excerpt
 
 if TYPE_CHECKING:
     from sojourn.history import History, Message
@@ -124,3 +129,40 @@ def test_nothing_is_lost_and_nothing_comes_back(taken: list[tuple[str, Any]]) ->
                 await conversation.check()
 
     asyncio.run(check())
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(drawn_messages, max_size=24), st.integers(1, 6), st.integers(0, 6), st.booleans())
+def test_the_first_messages_tell_what_all_would(
+    messages: list[Message], keep: int, more: int, by_length: bool
+) -> None:
+    """Of a long backlog only the beginning is read, where that is enough to tell what is due."""
+    since = [Numbered(seq, "", message) for seq, message in enumerate(messages, 1)]
+    strategy = RollingSummary(
+        listing, keep=keep, limit=keep + more, count=length if by_length else None
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summaries, "MESSAGES_AT_ONCE", 4)
+        patch.setattr(windows, "PAIR_REACH", 3)
+        ahead = 4 + 2 * 3
+        told = Excerpt([], None, since[:ahead], whole=len(since) < ahead).due(strategy)
+        due = Excerpt([], None, since, whole=True).due(strategy)
+    assert told in (None, due)
+    assert told is not None or len(since) >= ahead
+
+
+async def test_a_backlog_is_read_as_far_as_it_takes() -> None:
+    """And not to its end, for each of the many summaries that it needs."""
+    async with watched("memory://") as (sessions, store):
+        history = sessions.history((await sessions.create()).id)
+        for _ in range(10):
+            await history.append(*[user("x")] * 500)
+        store.forget_calls()
+        assert await history.compact(RollingSummary(listing, keep=2))
+        windows_read = [arguments[-1] for verb, arguments in store.calls if verb == "events"]
+        upto = summaries.AHEAD + 500
+        assert max(window.after_seq or 0 for window in windows_read) < upto
+        assert all(window.first or window.last for window in windows_read)
+        while await history.compact(RollingSummary(listing, keep=2)):
+            pass
+        assert len(await history.load(RollingSummary(keep=2))) <= 1 + 4

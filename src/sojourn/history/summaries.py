@@ -22,7 +22,7 @@ from sojourn.errors import SojournError, SummaryFailed, TooLarge, Unserializable
 from sojourn.exiting import called_in_thread
 from sojourn.history.pauses import Pauses
 from sojourn.history.transcript import CutMeanwhile, Transcript
-from sojourn.history.windows import Window, clean_cut
+from sojourn.history.windows import PAIR_REACH, Window, clean_cut
 from sojourn.model import Event
 from sojourn.session import Session
 from sojourn.store import EventQuery
@@ -65,6 +65,11 @@ MESSAGES_AT_ONCE = 500
 """Messages given to a summariser at a time; a longer backlog takes several summaries."""
 
 
+AHEAD = MESSAGES_AT_ONCE + 2 * PAIR_REACH
+"""Messages behind the last summary that tell what to summarise next, if there are many more: those
+to be summarised, and as many as it takes to see which results belong to their calls."""
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A stored summary: it speaks for all messages up to number `covers`, and lies at `seq`."""
 
@@ -80,11 +85,15 @@ class _Candidate(NamedTuple):
 
 
 class Excerpt(NamedTuple):
-    """What a rolling summary is about: the preamble, the summary, and the messages since."""
+    """What a rolling summary is about: the preamble, the summary, and the messages since.
+
+    `whole` is whether these are all, and not only the first of them.
+    """
 
     preamble: list[Numbered]
     summary: Summary | None
     since: list[Numbered]
+    whole: bool
 
     def shown(self, strategy: RollingSummary) -> list[Message]:
         """Return the messages to show: nothing is left out but results without a call."""
@@ -95,16 +104,22 @@ class Excerpt(NamedTuple):
         middle = [] if self.summary is None else [strategy.shown(self.summary.text)]
         return [*head, *middle, *(item.message for item in window.shown())]
 
-    def due(self, strategy: RollingSummary) -> Sequence[Numbered]:
-        """Return the oldest messages, if it is time to summarise them."""
+    def due(self, strategy: RollingSummary) -> Sequence[Numbered] | None:
+        """Return the oldest messages, if it is time to summarise them.
+
+        `None` if the first ones do not tell. They do if what is kept of them alone begins behind
+        what is summarised at once: of all, it begins later still.
+        """
         if sum(strategy.weigh(item.message) for item in self.since) <= strategy.bound:
-            return ()
+            return () if self.whole else None
         window = Window(strategy.keep, strategy.weigh)
         for item in reversed(self.since):
             window.add(item)
             if window.full:
                 break
         first_kept = self.since.index(window.shown()[0])
+        if not self.whole and first_kept < MESSAGES_AT_ONCE:
+            return None
         return self.since[: clean_cut(self.since, min(first_kept, MESSAGES_AT_ONCE))]
 
 
@@ -156,29 +171,42 @@ class Summaries:
         )
         return await self._transcript.events(window)
 
-    async def excerpt(self) -> Excerpt:
-        """Return what there is to show. Read again if the log is cut meanwhile."""
+    async def excerpt(self, most: int | None = None) -> Excerpt:
+        """Return what there is to show, with so many messages behind the summary at the most.
+
+        Read again if the log is cut meanwhile.
+        """
         while True:
             try:
-                return await self._excerpt()
+                return await self._excerpt(most)
             except CutMeanwhile:
                 continue
 
-    async def _excerpt(self) -> Excerpt:
+    async def _excerpt(self, most: int | None) -> Excerpt:
         preamble = await self._transcript.preamble()
         head = preamble[-1].seq if preamble else 0
         found = await self._newest()
         if found is None:
-            excerpt = Excerpt(preamble, None, await self._transcript.behind(head))
+            later = since = await self._transcript.behind(head, most)
         else:
             # From the last message that it speaks for: while that is there, the summary counts.
-            since = await self._transcript.behind(found.summary.covers - 1)
+            since = await self._transcript.behind(found.summary.covers - 1, most)
             if not since or since[0][:2] != (found.summary.covers, found.covers_id):
                 raise CutMeanwhile
             later = [item for item in since[1:] if item.seq > head]
-            excerpt = Excerpt(preamble, found.summary, later)
         await self._transcript.check(preamble)
-        return excerpt
+        summary = None if found is None else found.summary
+        return Excerpt(preamble, summary, later, whole=most is None or len(since) < most)
+
+    async def _due(self, strategy: RollingSummary) -> tuple[Excerpt, Sequence[Numbered]]:
+        """Return what is to be summarised now, and what it is taken from."""
+        excerpt = await self.excerpt(AHEAD)
+        due = excerpt.due(strategy)
+        if due is None:
+            excerpt = await self.excerpt()
+            due = excerpt.due(strategy)
+        assert due is not None  # all of them do tell
+        return excerpt, due
 
     async def extend(
         self, strategy: RollingSummary, lease: Lease | None = None, *, insists: bool = False
@@ -198,13 +226,13 @@ class Summaries:
             session = await loaded(self._reading, self._target)
             if self._pauses.holds(session.epoch) and not insists:
                 return None
-            excerpt = await self.excerpt()
-            if not excerpt.due(strategy):
+            excerpt, due = await self._due(strategy)
+            if not due:
                 return None
             loop = asyncio.get_running_loop()
             begun = loop.time()
             try:
-                made = await self._made(session, excerpt, strategy, lease)
+                made = await self._made(session, excerpt.summary, due, strategy, lease)
             except (SojournError, asyncio.CancelledError) as error:
                 if isinstance(error, SojournError) or loop.time() - begun >= GIVEN_UP_SECONDS:
                     self._pauses.begin(session.epoch, strategy.pause_span)
@@ -220,12 +248,16 @@ class Summaries:
         )
 
     async def _made(
-        self, session: Session, excerpt: Excerpt, strategy: RollingSummary, lease: Lease | None
+        self,
+        session: Session,
+        before: Summary | None,
+        due: Sequence[Numbered],
+        strategy: RollingSummary,
+        lease: Lease | None,
     ) -> Summary | None:
         """Ask for the summary that is due, and store it."""
         assert strategy.summarize is not None  # who calls has looked
-        due = excerpt.due(strategy)
-        previous = None if excerpt.summary is None else excerpt.summary.text
+        previous = None if before is None else before.text
         messages = [item.message for item in due]
         call = _called((self._appending, self._id), strategy.summarize, previous, messages)
         text = await _asked(self._id, call, strategy.seconds)

@@ -120,9 +120,9 @@ class Transcript:
         if preamble and not await self.has(preamble[-1].seq, preamble[-1].id):
             raise CutMeanwhile
 
-    async def behind(self, after: int) -> list[Numbered]:
-        """Return the messages behind a number."""
-        return await self._read(EventQuery(after_seq=after, kinds=KINDS))
+    async def behind(self, after: int, most: int | None = None) -> list[Numbered]:
+        """Return the messages behind a number, the first so many of them at the most."""
+        return await self._read(EventQuery(first=most, after_seq=after, kinds=KINDS))
 
     async def has(self, seq: int, id: str) -> bool:
         """Return whether this message is still there, and so all before it."""
