@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import re
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,41 @@ async def test_a_wrong_password_is_said_at_once(server: Server) -> None:
         await store.close()
     async with SessionManager.open(f"redis://guest:right@127.0.0.1:{server.port}/?prefix=acl"):
         pass
+
+
+@pytest.mark.parametrize("login", ["bob:hunter2@", ":hunter2@"])
+async def test_a_server_without_auth_does_not_get_the_password_into_an_error(login: str) -> None:
+    """It repeats what came with a command that it does not know."""
+    servers = Servers()
+    try:
+        server = servers.add("--rename-command", "AUTH", "")
+        store = open_store(f"redis://{login}127.0.0.1:{server.port}/?timeout=3600")
+        with pytest.raises(Unavailable, match="has no AUTH: leave the user") as caught:
+            await store.open()
+        shown = "".join(traceback.format_exception(caught.value)) + causes_of(caught.value)
+        assert "hunter2" not in shown
+        assert "bob" not in shown
+        await store.close()
+    finally:
+        servers.stop()
+
+
+def causes_of(error: BaseException | None) -> str:
+    """Return all that an error and what it came from hold, shown or not."""
+    if error is None:
+        return ""
+    return repr(error) + causes_of(error.__cause__) + causes_of(error.__context__)
+
+
+async def test_what_came_with_an_unknown_command_is_in_no_error(server: Server) -> None:
+    """Not later either: it may be what somebody keeps."""
+    wire = wire_to(server)
+    try:
+        (said,) = await wire.send([("FROBNICATE", "a secret")], PATIENCE)
+        assert "FROBNICATE" in str(said)
+        assert "secret" not in str(said)
+    finally:
+        await wire.close()
 
 
 async def test_a_database_that_is_not_there_is_said_at_once(url: str) -> None:

@@ -69,7 +69,7 @@ def is_hopeless(error: BaseException | None) -> bool:
     return any(
         isinstance(each, AuthenticationError | NoPermissionError | FileNotFoundError)
         or (isinstance(each, SSLError) and any(word in str(each) for word in _UNTRUSTED))
-        or (isinstance(each, ResponseError) and any(word in str(each) for word in _NO_DATABASE))
+        or (isinstance(each, ResponseError) and any(word in str(each) for word in _LASTING))
         for each in _causes(error)
     )
 
@@ -120,6 +120,11 @@ _MEANINGS: tuple[tuple[tuple[str, ...], type[Unavailable], str], ...] = (
         "the user has not the rights that are needed",
     ),
     (
+        ("unknown command 'AUTH'", "unknown command `AUTH`"),
+        Unavailable,
+        "the server has no AUTH: leave the user and password out",
+    ),
+    (
         ("DB index",),
         Unavailable,
         "the server has no database of this number: see what follows it in the URL",
@@ -135,8 +140,8 @@ _MEANINGS: tuple[tuple[tuple[str, ...], type[Unavailable], str], ...] = (
 _UNTRUSTED = ("CERTIFICATE", "UNKNOWN_CA", "X509", "ALERT")
 """Words of errors of TLS that say that one side does not accept the other's certificate."""
 
-_NO_DATABASE = ("DB index", "SELECT is not allowed")
-"""Words of errors that say that there is no database of that number."""
+_LASTING = ("DB index", "SELECT is not allowed", "unknown command")
+"""Words of errors that say that there is no database of that number, or no such command."""
 
 _FULL = ("No space left", "File too large", "Disk quota")
 """What a disk says that takes no more: it is full, or a limit is reached."""

@@ -266,12 +266,27 @@ def _current_task() -> asyncio.Task[Any] | None:
         return None
 
 
+_ARGUMENTS = ", with args beginning with"
+"""What a server says of a command that it does not know, before it repeats what came with it."""
+
+
 class _Ours:
     """A connection that can be taken over, and thrown away at once."""
 
     _reader: asyncio.StreamReader | None
     _writer: asyncio.StreamWriter | None
     _parser: Any
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        to_error = self._parser.parse_error
+
+        def without_arguments(words: str) -> Exception:
+            """Return an error without what was sent: that may be the password."""
+            error: Exception = to_error(words.partition(_ARGUMENTS)[0])
+            return error
+
+        self._parser.parse_error = without_arguments  # it is asked for each error, by all readers
 
     def hand_over(
         self, protocol: asyncio.Protocol
