@@ -16,7 +16,7 @@ from sojourn.stores.redis.rows import Unreadable
 from sojourn.stores.redis.spots import Spot, spot_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sojourn.stores.planning import Key, Loaded
     from sojourn.stores.redis.client import Client
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 SPOTS = 65_536
 """Sessions whose place is remembered: some hundred bytes each, and a round trip saved."""
+
+OUTLINED = 500
+"""Sessions whose outlines are read at a time: the time of one attempt is enough for them."""
+
+_OUTLINE = tuple(rows.OUTLINE.split(","))
 
 
 class Spots:
@@ -99,6 +104,23 @@ class Finder:
         replies = await self._client.ask([self.row_call(s, k) for k, s in noted], deadline)
         for (key, spot), reply in zip(noted, replies, strict=True):
             found[key] = self.taken(spot, key, reply)
+        return found
+
+    async def outlines(
+        self, places: Sequence[tuple[Spot, Key]], deadline: float
+    ) -> list[Loaded | Unreadable | None]:
+        """Return sessions without their states, as they are at places, however many there are."""
+        found: list[Loaded | Unreadable | None] = []
+        for at in range(0, len(places), OUTLINED):
+            some = places[at : at + OUTLINED]
+            calls = [
+                Call(spot.route, ("HMGET", self._keys.session(spot.route, *key), *_OUTLINE))
+                for spot, key in some
+            ]
+            for (spot, key), fields in zip(
+                some, await self._client.ask(calls, deadline), strict=True
+            ):
+                found.append(rows.to_outline(key[1], spot.route, fields))
         return found
 
     def _home_calls(self, keys: Iterable[Key]) -> list[Call]:

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
     from sojourn.model import Encoded, Header
     from sojourn.store import Query
+    from sojourn.stores.planning import Key
     from sojourn.stores.redis.client import Client
     from sojourn.stores.redis.finding import Finder
     from sojourn.stores.redis.keys import Keys
     from sojourn.stores.redis.routes import Route
+    from sojourn.stores.redis.rows import Unreadable
     from sojourn.stores.redis.wire import Command
 
 SPARE = 2
@@ -97,23 +99,47 @@ class Lister:
     async def _matching(
         self, query: Query, position: Entry | None, wanted: int, deadline: float
     ) -> AsyncIterator[tuple[Entry, Loaded | Corrupt]]:
-        """Yield the sessions that match, in order, behind a position."""
-        sources = await self.sources(query, deadline)
-        walk: _Fixed = _Walk(self._client, sources, position, query)
+        """Yield the sessions that match, in order, behind a position.
+
+        What comes first is read whole: most lists want nothing else. If that does not do, states
+        are left out until it is known which sessions are wanted.
+        """
+        walk = await self._walk(query, position, deadline)
+        page = most = min(max(wanted, 1), WALKED)
+        chosen = entries = await walk.next(page, deadline)
+        while entries:
+            for at in range(0, len(chosen), page):
+                for pair in await self._whole(query, chosen[at : at + page], deadline):
+                    yield pair
+            most = min(GROWTH * most, WALKED)
+            entries = await walk.next(most, deadline)
+            chosen = [entry for entry, _ in await self._outlined(query, entries, deadline)]
+
+    async def _walk(self, query: Query, position: Entry | None, deadline: float) -> _Fixed:
+        """Return a walk through all sessions that may match."""
         if query.parent is not None:
-            walk = await self._among_children(query, position, deadline)
-        while entries := await walk.next(min(max(wanted, 1), WALKED), deadline):
-            spots = {(query.app, entry.id): Spot(entry.route, None) for entry in entries}
-            calls = [self._finder.row_call(spot, key) for key, spot in spots.items()]
-            replies = await self._client.ask(calls, deadline)
-            for entry, (key, spot), reply in zip(entries, spots.items(), replies, strict=True):
-                item = self._finder.taken(spot, key, reply)
-                if isinstance(item, Corrupt) or (
-                    item is not None
-                    and item.row.place == entry.member[:PLACE_DIGITS]
-                    and matches(item.header, query)
-                ):
-                    yield entry, item
+            return await self._among_children(query, position, deadline)
+        return _Walk(self._client, await self.sources(query, deadline), position, query)
+
+    async def _whole(
+        self, query: Query, entries: Sequence[Entry], deadline: float
+    ) -> list[tuple[Entry, Loaded | Corrupt]]:
+        """Return those of some sessions that match."""
+        places = [(Spot(entry.route, None), (query.app, entry.id)) for entry in entries]
+        calls = [self._finder.row_call(spot, key) for spot, key in places]
+        replies = await self._client.ask(calls, deadline)
+        items = [
+            self._finder.taken(spot, key, reply)
+            for (spot, key), reply in zip(places, replies, strict=True)
+        ]
+        return _chosen(query, entries, items)
+
+    async def _outlined(
+        self, query: Query, entries: Sequence[Entry], deadline: float
+    ) -> list[tuple[Entry, Loaded | Corrupt]]:
+        """Return those of some sessions that match, without their states."""
+        places = [(Spot(entry.route, None), (query.app, entry.id)) for entry in entries]
+        return _chosen(query, entries, await self._finder.outlines(places, deadline))
 
     async def sources(self, query: Query, deadline: float) -> list[Source]:
         """Return the orders that hold what a query is about, of the narrowest facet it names."""
@@ -164,12 +190,9 @@ class Lister:
     async def _by_activity(
         self, app: str, entries: Sequence[Entry], deadline: float
     ) -> list[Entry]:
-        calls = [
-            self._finder.row_call(Spot(entry.route, None), (app, entry.id)) for entry in entries
-        ]
+        places = [(Spot(entry.route, None), (app, entry.id)) for entry in entries]
         found: list[Entry] = []
-        for entry, fields in zip(entries, await self._client.ask(calls, deadline), strict=True):
-            item = rows.to_loaded(entry.id, entry.route, fields)
+        for entry, item in zip(entries, await self._finder.outlines(places, deadline), strict=True):
             if isinstance(item, Loaded):
                 found.append(Entry(item.header.active_at, entry.member, entry.route))
         return found
@@ -206,8 +229,7 @@ class Lister:
         query = msgspec.structs.replace(query, expired=False, position=None, order="created")
         by_user = query.user is not None or query.anonymous
         if query.parent is not None or len(query.labels or {}) + by_user > 1:
-            walk = self._matching(query, None, WALKED, deadline)
-            return len([item async for _, item in walk if isinstance(item, Loaded)])
+            return await self._count_each(query, deadline)
         sources = await self.sources(query, deadline)
         calls = []
         for group in grouped(sources, cluster=self._client.cluster):
@@ -226,9 +248,18 @@ class Lister:
         where = list(dict.fromkeys(source.route for source in sources))
         return kept - await self._expired_in(query, where, deadline)
 
+    async def _count_each(self, query: Query, deadline: float) -> int:
+        """Return how many sessions match of which no tally is kept."""
+        walk = await self._walk(query, None, deadline)
+        count = 0
+        while entries := await walk.next(WALKED, deadline):
+            found = await self._outlined(query, entries, deadline)
+            count += sum(isinstance(item, Loaded) for _, item in found)
+        return count
+
     async def _expired_in(self, query: Query, where: Sequence[Route], deadline: float) -> int:
         """Return how many sessions of a count are past their deadline but not swept yet."""
-        past: dict[tuple[str, str], Spot] = {}
+        past: dict[Key, Spot] = {}
         ends = [
             Source(route, key)
             for route in where
@@ -245,15 +276,12 @@ class Lister:
                 spot = Spot(group[number - 1].route, None)
                 for member in members:
                     past[query.app, member[PLACE_DIGITS:].decode()] = spot
-        calls = [self._finder.row_call(spot, key) for key, spot in past.items()]
-        expired = 0
-        for (key, spot), fields in zip(
-            past.items(), await self._client.ask(calls, deadline), strict=True
-        ):
-            item = rows.to_loaded(key[1], spot.route, fields)
-            if isinstance(item, Loaded) and is_past(item.header.expires_at, query.now):
-                expired += fits(item.header, query)
-        return expired
+        places = [(spot, key) for key, spot in past.items()]
+        return sum(
+            is_past(item.header.expires_at, query.now) and fits(item.header, query)
+            for item in await self._finder.outlines(places, deadline)
+            if isinstance(item, Loaded)
+        )
 
 
 class _Fixed:
@@ -376,6 +404,22 @@ def fits(header: Header, query: Query) -> bool:
 def matches(header: Header, query: Query) -> bool:
     """Return whether a session belongs in a list."""
     return fits(header, query) and (query.expired or not is_past(header.expires_at, query.now))
+
+
+def _chosen(
+    query: Query, entries: Sequence[Entry], items: Sequence[Loaded | Unreadable | None]
+) -> list[tuple[Entry, Loaded | Corrupt]]:
+    """Return the entries whose sessions match, as they were found; what can not be read does."""
+    return [
+        (entry, item)
+        for entry, item in zip(entries, items, strict=True)
+        if isinstance(item, Corrupt)
+        or (
+            item is not None
+            and item.row.place == entry.member[:PLACE_DIGITS]
+            and matches(item.header, query)
+        )
+    ]
 
 
 def _position_of(entry: Entry) -> str:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FIELDS = "head,state,ops,v,peak,place,kinds,note"
 """The fields of a session that are read, in the order in which `to_loaded` takes them."""
 
+OUTLINE = "head,v,peak,place,kinds,note"
+"""The fields without which a session can not be read; its state, which may be large, is none."""
+
 LEAD_BYTES = 64 * 1024
 """The beginning of a document's body is a field of its own: listings may ask for a part of it."""
 
@@ -158,6 +161,12 @@ def to_loaded(id: str, route: Route, fields: Sequence[bytes | None]) -> Loaded |
         found = Unreadable(f"session {id!r}", str(error), route, (place or b"").decode("latin-1"))
         found.__cause__ = error
         return found
+
+
+def to_outline(id: str, route: Route, fields: Sequence[bytes | None]) -> Loaded | Unreadable | None:
+    """Return a session from the fields of `OUTLINE`: as it is, but for state and operations."""
+    head, *others = fields
+    return to_loaded(id, route, [head, None, None, *others])
 
 
 def to_holder(text: bytes) -> tuple[str, str, Route]:
