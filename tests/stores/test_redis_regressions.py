@@ -210,14 +210,28 @@ async def test_a_database_that_is_not_there_is_said_at_once(url: str) -> None:
 
 
 async def test_a_url_of_the_other_kind_is_refused(server: Server, url: str) -> None:
-    """One server is no cluster, and a node of a cluster is not one server."""
+    """One server is no cluster, and a node of a cluster is not one server: it is said at once."""
     scheme, _, rest = url.partition("://")
     other = "redis" if scheme == "redis+cluster" else "redis+cluster"
     first = rest.partition(",")[0].rstrip("/")
-    store = open_store(f"{other}://{first}/?timeout=1")
-    with pytest.raises(Unavailable) as caught:
+    what = "is part of a cluster" if other == "redis" else "is not part of a cluster"
+    for host in (first, f"{first},127.0.0.1:1") if other != "redis" else (first,):
+        store = open_store(f"{other}://{host}/?timeout=3600")
+        with pytest.raises(Unavailable, match=f"it {what}: write"):
+            await store.open()
+        await store.close()
+
+
+async def test_who_may_not_ask_who_serves_what_is_told_so_at_once(server: Server) -> None:
+    server.ask("ACL", "SETUSER", "guest", "reset", "on", ">pw", "~*", "&*", "+@all", "-cluster")
+    place = f"redis+cluster://guest:pw@127.0.0.1:{server.port}"
+    store = open_store(f"{place}/?timeout=3600")
+    with pytest.raises(Unavailable, match="has not the rights that are needed") as caught:
         await store.open()
-    assert "cluster" in str(caught.value)
+    assert caught.value.denied
+    server.ask("ACL", "SETUSER", "guest", "+cluster")
+    with pytest.raises(Unavailable, match="is not part of a cluster"):  # it is asked once more
+        await store.open()
     await store.close()
 
 

@@ -98,6 +98,7 @@ class Client:
 
     async def open(self) -> None:
         """Reach a server and learn who serves what. Raises `Unavailable`."""
+        self._unseen = None  # what was wrong when it was tried before may be right now
         try:
             await self._reach(self.deadline())
         except BaseException:
@@ -131,8 +132,7 @@ class Client:
             reason = "it is part of a cluster: write redis+cluster:// instead of redis://"
             raise Unavailable(self.name, reason)
         if self.cluster and not clustered:
-            reason = "it is not part of a cluster: write redis:// instead of redis+cluster://"
-            raise Unavailable(self.name, reason)
+            raise Unavailable(self.name, trouble.NO_CLUSTER)
         self._check_rights(missing)
 
         if not self.cluster:
@@ -355,7 +355,7 @@ class Client:
                 problem = future.exception()
                 if problem is not None:
                     assert isinstance(problem, LostError), "a wire loses what it can not send"
-                    self._unseen = trouble.says_more(problem, self._unseen)
+                    self._see_nothing(problem)
                     continue
                 (slots,) = future.result()
                 self.answered(asked[future])
@@ -364,6 +364,13 @@ class Client:
                     for late in waiting:
                         late.add_done_callback(_ignore)
                     return
+                if isinstance(slots, ResponseError):
+                    self._see_nothing(slots)
+
+    def _see_nothing(self, reason: Exception) -> None:
+        """Note why a server did not say who serves what; what does not pass counts most."""
+        if not trouble.is_hopeless(self._unseen):
+            self._unseen = trouble.says_more(reason, self._unseen)
 
 
 def check(replies: Iterable[Reply]) -> None:

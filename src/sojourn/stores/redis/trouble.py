@@ -103,6 +103,9 @@ def mapped(error: BaseException, store: str) -> Unavailable:
     return Unavailable(store, text or type(error).__name__)
 
 
+NO_CLUSTER = "it is not part of a cluster: write redis:// instead of redis+cluster://"
+"""What is said of a server that is alone."""
+
 _DENIED = ("NOPERM", "can't run this command")
 """Words of errors that say that the user lacks a right; a script says so in its own way."""
 
@@ -124,6 +127,7 @@ _MEANINGS: tuple[tuple[tuple[str, ...], type[Unavailable], str], ...] = (
         Unavailable,
         "the server has no AUTH: leave the user and password out",
     ),
+    (("cluster support disabled",), Unavailable, NO_CLUSTER),
     (
         ("DB index",),
         Unavailable,
@@ -140,8 +144,8 @@ _MEANINGS: tuple[tuple[tuple[str, ...], type[Unavailable], str], ...] = (
 _UNTRUSTED = ("CERTIFICATE", "UNKNOWN_CA", "X509", "ALERT")
 """Words of errors of TLS that say that one side does not accept the other's certificate."""
 
-_LASTING = ("DB index", "SELECT is not allowed", "unknown command")
-"""Words of errors that say that there is no database of that number, or no such command."""
+_LASTING = ("DB index", "SELECT is not allowed", "unknown command", "cluster support disabled")
+"""Words of errors that say that there is no such database, no such command or no cluster."""
 
 _FULL = ("No space left", "File too large", "Disk quota")
 """What a disk says that takes no more: it is full, or a limit is reached."""
