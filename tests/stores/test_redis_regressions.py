@@ -235,6 +235,21 @@ async def test_who_may_not_ask_who_serves_what_is_told_so_at_once(server: Server
     await store.close()
 
 
+async def test_every_call_says_that_a_server_is_silent() -> None:
+    """Also those that do not get as far as a connection to it."""
+    servers = Servers()
+    try:
+        server = servers.add()
+        async with SessionManager.open(f"{server.url}?timeout=0.5") as sessions:
+            server.freeze()
+            for _ in range(2):
+                with pytest.raises(Unavailable, match=r"no reply within 0\.\d+ s"):
+                    await sessions.get("anything")
+            server.thaw()
+    finally:
+        servers.stop()
+
+
 RIGHTS = (
     "+evalsha +script|load +hello +client|setname +select +ping +info +config|get +wait "
     "+multi +exec +asking +cluster|slots +subscribe +unsubscribe +publish +get +set +unlink "

@@ -142,6 +142,8 @@ class Wire(asyncio.Protocol):
                 await self._connection.connect()  # type: ignore[no-untyped-call]  # the driver's own lack
             self._transport, self._reader = self._connection.hand_over(self)
             self._leave()
+        except TimeoutError:  # ours, which has no words
+            self.drop(TimeoutError(f"no reply within {self._patience:.3g} s"))
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is over
             self.drop(error)
 
