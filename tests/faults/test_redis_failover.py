@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from tests.faults.soak import SOAK, Progress, count, scaled
 from tests.faults.test_redis_faults import leaves_nothing
-from tests.servers.redis import Cluster, id_of
+from tests.servers.redis import Cluster, id_of, values_in
 
 from sojourn import Conflict, Event, SessionManager, Unavailable
-from sojourn.stores.redis.routes import TAGS, of_user, slot_of
+from sojourn.stores.redis.routes import TAGS, of_id, of_user, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -296,16 +296,49 @@ async def test_slots_that_move_are_no_error_to_anybody(cluster: Cluster) -> None
     progress.figure("redis_moved", slots=moves, errors=0)
 
 
+@pytest.mark.parametrize("kept", [0, 2, 28])
+async def test_a_log_is_cut_while_its_slot_moves(cluster: Cluster, kept: int) -> None:
+    """Before its keys leave, and when all have come: no key can be made that was not there."""
+    async with SessionManager.open(f"{cluster.url}?prefix=cutting&timeout=30") as sessions:
+        session = await sessions.create(id=f"s{kept}")
+        slot = slot_of(TAGS[of_id("default", session.id)])
+        source = master_of(cluster, slot)
+        target = next(server for server in cluster.masters() if server is not source)
+        await sessions.append(session, *[Event(kind="k", id=f"e{n}") for n in range(30)])
+        begin_to_move(slot, source, target)
+        session = await sessions.truncate(session, after=kept + 1)
+        move_keys(slot, source, target)
+        session = await sessions.truncate(session, after=kept)
+        for server in (target, source, *cluster.masters()):
+            server.ask("CLUSTER", "SETSLOT", slot, "NODE", id_of(target))
+        found = [event.id for event in await sessions.events(session.id, last=50)]
+        assert found == [f"e{n}" for n in range(kept)]
+        (ids,) = [
+            text for text in values_in([target]) if f":ids:default:{session.id}\n".encode() in text
+        ]
+        assert sorted(ids.split(b"\n")[1::2]) == sorted([b"", *(str(id).encode() for id in found)])
+
+
 def move_slot(cluster: Cluster, slot: int, choice: random.Random) -> None:
     """Move a slot from the master that has it to another, as resharding does."""
     masters, source = cluster.masters(), master_of(cluster, slot)
     target = choice.choice([server for server in masters if server is not source])
-    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", id_of(source))
-    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(target))
-    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 3):
-        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+    begin_to_move(slot, source, target)
+    move_keys(slot, source, target)
     for server in (target, source, *masters):
         server.ask("CLUSTER", "SETSLOT", slot, "NODE", id_of(target))
+
+
+def begin_to_move(slot: int, source: Server, target: Server) -> None:
+    """Have two masters know that a slot goes from one to the other."""
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", id_of(source))
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(target))
+
+
+def move_keys(slot: int, source: Server, target: Server) -> None:
+    """Move what is in a slot that goes from one master to another."""
+    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 3):
+        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
 
 
 def master_of(cluster: Cluster, slot: int) -> Server:

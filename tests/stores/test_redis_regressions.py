@@ -8,7 +8,7 @@ import os
 import re
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pytest
@@ -44,9 +44,11 @@ from sojourn.stores.redis.wire import LostError, Wire
 from sojourn.testing import FakeClock, SequenceIds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.servers.redis import Server
+
+    from sojourn import Session
 
 pytestmark = pytest.mark.xdist_group("redis")
 
@@ -652,6 +654,135 @@ async def test_the_largest_document_and_many_events_pass(server: Server) -> None
         assert [e.body for e in several] == [n for n in range(9_000) if n % 300 in (7, 299)]
         await sessions.truncate(session, after=4_000)
         assert [e.seq for e in await sessions.events("s", after_seq=3_998)] == [3_999, 4_000]
+
+
+def events(count: int) -> list[Event]:
+    """Return events of several kinds: some of one id, some with names that JSON escapes."""
+    odd = ("", 'a "quoted\\" one', "", "ü", "", "", "")
+    return [
+        Event(
+            kind=odd[number % 7] or f"k{number % 3}",
+            id="same" if number % 5 == 3 else odd[number % 6] + str(number),
+            body={"n": number, "id": "nobody's"},
+        )
+        for number in range(count)
+    ]
+
+
+async def written(sessions: SessionManager, id: str, count: int) -> Session:
+    """Return a session with so many events, some of them with a delta."""
+    session = await sessions.create(id=id)
+    for number, event in enumerate(events(count)):
+        state = {"n": number} if number % 4 == 1 else None
+        await sessions.append(session, event, state=state)
+    return session
+
+
+class Log(NamedTuple):
+    """What a server keeps of a log."""
+
+    lines: list[bytes]
+    ids: dict[bytes, bytes]
+    kinds: bytes
+
+
+def log_of(servers: Iterable[Server], prefix: str, id: str) -> Log:
+    """Return what is kept of a session's log, wherever it is."""
+    log = Log([], {}, b"")
+    for server in servers:
+        with redis.Redis(port=server.port, protocol=2) as client:
+            for key in client.scan_iter(match=f"{prefix}:{{*:default:{id}"):
+                kind = key.split(b":")[2]
+                if kind == b"log":
+                    log = log._replace(lines=client.lrange(key, 0, -1))
+                elif kind == b"ids":
+                    found = client.hgetall(key)
+                    log = log._replace(ids={name: n for name, n in found.items() if name})
+                elif kind == b"kinds":
+                    log = log._replace(kinds=client.get(key) or b"")
+    return log
+
+
+@pytest.mark.parametrize("kept", [0, 1, 9, 19, 20, 21, 35, 39, 40])
+async def test_a_log_that_was_cut_is_as_one_that_was_never_longer(
+    server: Server, kept: int
+) -> None:
+    """Whether what goes is taken out, or what stays is written anew; and so is a fork's."""
+    prefix = f"cut{kept}"
+    async with SessionManager.open(f"{server.url}?prefix={prefix}", clock=FakeClock()) as sessions:
+        await written(sessions, "short", kept)
+        long = await written(sessions, "long", 40)
+        await sessions.fork("long", at=kept, new_id="fork")
+        await sessions.truncate(long, after=kept)
+        short, *others = (log_of([server], prefix, id) for id in ("short", "long", "fork"))
+        assert len(short.lines) == len(short.kinds) == kept
+        assert others == [short, short]
+        for id in ("long", "fork"):
+            await sessions.append(id, Event(kind="k1", body=1))
+            assert len(await sessions.events(id, last=50)) == kept + 1
+
+
+async def test_an_event_that_can_not_be_read_does_not_keep_a_log_from_being_cut(
+    server: Server,
+) -> None:
+    """It stays what it is, and the others are found by their ids."""
+    async with SessionManager.open(f"{server.url}?prefix=halfcut") as sessions:
+        session = await written(sessions, "s", 20)
+        before = log_of([server], "halfcut", "s")
+        with redis.Redis(port=server.port, protocol=2) as client:
+            (key,) = client.scan_iter(match="halfcut:*:log:default:s")
+            client.lset(key, 1, before.lines[1][:40])
+        await sessions.truncate(session, after=3)
+        after = log_of([server], "halfcut", "s")
+    assert after.lines == [before.lines[0], before.lines[1][:40], before.lines[2]]
+    assert after.ids == {id: n for id, n in before.ids.items() if n in (b"1", b"2", b"3")}
+    assert (len(after.ids), after.kinds) == (3, before.kinds[:3])
+
+
+async def test_the_beginning_of_a_long_log_costs_what_it_has(server: Server) -> None:
+    """A fork at its beginning, a cut behind it and one at its end: the rest is not gone through.
+
+    Only a look for deltas walks through the log, hundreds of events at a time.
+    """
+    costs: list[list[int]] = []
+    async with SessionManager.open(f"{server.url}?prefix=costs") as sessions:
+        for count in (1_000, 9_000):
+            session = await sessions.create(id=f"s{count}")
+            await sessions.append(session, *[Event(kind="k", body=n) for n in range(count)])
+            costs.append([])
+            server.ask("CONFIG", "RESETSTAT")
+            await sessions.fork(session.id, at=10, new_id=f"fork{count}")
+            costs[-1].append(calls_of(server))
+            assert server.info("commandstats")["cmdstat_copy"]["calls"] <= 4, "documents alone"
+            for after in (count - 10, 10):
+                server.ask("CONFIG", "RESETSTAT")
+                session = await sessions.truncate(session, after=after)
+                costs[-1].append(calls_of(server))
+    small, large = costs
+    assert max(small) < 200
+    assert all(more - less < 50 for less, more in zip(small, large, strict=True)), costs
+
+
+def calls_of(server: Server) -> int:
+    """Return how many commands a server has run, those of scripts too."""
+    return sum(facts["calls"] for facts in server.info("commandstats").values())
+
+
+async def test_a_long_log_is_looked_through_a_part_at_a_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are answered in between; and a fork of all of it looks for no deltas."""
+    monkeypatch.setattr("sojourn.stores.redis.gathering.LOOKED_THROUGH", 7)
+    async with SessionManager.open(f"{server.url}?prefix=parts") as sessions:
+        await written(sessions, "s", 40)
+        await sessions.create(id="empty")
+        for at in (0, 6, 7, 8, 29, 40):
+            fork = await sessions.fork("s", at=at, new_id=f"fork{at}")
+            assert fork.state.get("n") == max((n for n in range(1, at, 4)), default=None)
+        assert dict((await sessions.fork("empty", at=0, new_id="nothing")).state) == {}
+        server.ask("CONFIG", "RESETSTAT")
+        assert (await sessions.fork("s", new_id="whole")).state["n"] == 37
+        assert "cmdstat_lrange" not in server.info("commandstats")
 
 
 async def test_a_client_of_another_program_changes_nothing_by_its_keys(server: Server) -> None:

@@ -410,7 +410,8 @@ class _Planner:
         key, source_key = (header.app, header.id), (header.app, fork.source)
         self._want_new(header)
         self._want(source_key)
-        if source_key not in self._known.deltas:
+        rewinds = fork.at is not None  # else all deltas of the log would be read for nothing
+        if rewinds and source_key not in self._known.deltas:
             self._reads.deltas.add(source_key)
         found = self._work(key)
         if found is not None:
@@ -418,15 +419,15 @@ class _Planner:
         source = self._untouched(source_key)
         if source is None or is_past(source.header.expires_at, header.created_at):
             raise NotFound(fork.source)
-        if source_key not in self._known.deltas:
+        if rewinds and source_key not in self._known.deltas:
             raise MissingError
         at = source.header.seq if fork.at is None else fork.at
         header = commit.forked(header, source.header, fork.op, at)
         work = Work.anew(key, header)
         self._admit(work, header)
         state = codec.decode_object(source.state, f"session {fork.source!r}")
-        deltas = commit.deltas_of(self._known.deltas[source_key])
-        work.state = codec.encode_object(rewind(state, deltas, at))
+        deltas = self._known.deltas[source_key] if rewinds else ()
+        work.state = codec.encode_object(rewind(state, commit.deltas_of(deltas), at))
         work.peak = source.peak
         work.copy = Copy(source_key, min(at, source.header.seq))
         epoch, version = source.header.epoch, source.version

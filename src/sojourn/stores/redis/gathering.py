@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sojourn.lifecycle import OVER
 from sojourn.stores.planning import Loaded
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 MARK_MILLISECONDS = 1_000
 """How long a key stays that was only written to have something to confirm."""
+
+LOOKED_THROUGH = 5_000
+"""Events of a log that a server looks through before it answers others: some ten milliseconds."""
+
+Question = tuple[str, "str | int", "str | int"]
+"""A question to a log, as `ask` takes it."""
 
 
 class Gatherer:
@@ -39,7 +45,7 @@ class Gatherer:
     async def fetch(self, reads: Reads, known: Known, deadline: float) -> None:
         """Add to what is known all that is asked for."""
         wanted = {*reads.sessions}
-        logs: dict[Key, list[tuple[str, str | int, str | int]]] = {}
+        logs: dict[Key, list[Question]] = {}
         for named in reads.events:
             logs.setdefault(named[:2], []).append(("named", named.event, "-"))
         for tail in reads.tails:
@@ -47,7 +53,7 @@ class Gatherer:
         for place in reads.peaks:
             logs.setdefault(place[:2], []).append(("tail", 1, place.upto))
         for key in reads.deltas:
-            logs.setdefault(key, []).append(("deltas", "-", "-"))
+            logs.setdefault(key, []).append(_deltas_from(0))
         wanted |= {key for key in (*logs, *reads.children) if key not in known.sessions}
         for key, loaded in (await self.finder.load(wanted, deadline)).items():
             known.read(key, loaded)
@@ -64,13 +70,13 @@ class Gatherer:
         self,
         reads: Reads,
         known: Known,
-        logs: dict[Key, list[tuple[str, str | int, str | int]]],
+        logs: dict[Key, list[Question]],
         deadline: float,
     ) -> None:
         asked = [(key, self._route(known, key)) for key in logs]
         calls = [self._ask(route, key, logs[key]) for key, route in asked if route is not None]
         replies = iter(await self._client.ask(calls, deadline))
-        answers: dict[tuple[Key, tuple[str, str | int, str | int]], list[bytes]] = {}
+        answers: dict[tuple[Key, Question], list[Any]] = {}
         for key, route in asked:
             found = [[] for _ in logs[key]] if route is None else next(replies)
             for question, answer in zip(logs[key], found, strict=True):
@@ -85,12 +91,28 @@ class Gatherer:
             texts = answers[place[:2], ("tail", 1, place.upto)]
             known.peaks[place] = rows.peak_in(texts[0], place.id) if texts else 0
         for key in reads.deltas:
-            texts = answers[key, ("deltas", "-", "-")]
+            first = answers[key, _deltas_from(0)]
+            texts = await self._deltas(key, self._route(known, key), first, deadline)
             known.deltas[key] = tuple(rows.to_entry(text, key[1]) for text in texts)
 
-    def _ask(
-        self, route: Route, key: Key, questions: list[tuple[str, str | int, str | int]]
-    ) -> Call:
+    async def _deltas(
+        self, key: Key, route: Route | None, first: list[Any], deadline: float
+    ) -> list[bytes]:
+        """Return the events of a log that have a delta, from the first answer on.
+
+        What changes meanwhile does no harm: the session's version is another one then, and what was
+        decided on this is not written.
+        """
+        if route is None:
+            return []
+        count, *found = first
+        for low in range(LOOKED_THROUGH, count, LOOKED_THROUGH):
+            call = self._ask(route, key, [_deltas_from(low)])
+            (((_, *more),),) = await self._client.ask([call], deadline)
+            found += more
+        return found
+
+    def _ask(self, route: Route, key: Key, questions: list[Question]) -> Call:
         owned = self._keys.owned(route, *key)
         arguments = [part for question in questions for part in question]
         keys = (owned.log, owned.ids, owned.log)
@@ -136,3 +158,8 @@ class Gatherer:
         for (place, (id, epoch, _)), (there, phase) in zip(noted.items(), replies, strict=True):
             if there == epoch.encode() and phase not in over:
                 known.holders[place] = id
+
+
+def _deltas_from(low: int) -> Question:
+    """Return the question for the deltas in the part of a log that begins at an index."""
+    return "deltas", low, low + LOOKED_THROUGH

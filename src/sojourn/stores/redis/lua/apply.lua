@@ -86,31 +86,128 @@ local function names_in(dockeys, prefix)
   return found
 end
 
--- Remove the events behind a number.
+-- The id of an event. Few have to be read whole: bodies are long.
+local function id_of(entry)
+  local plain = '^{"seq":%d+,"at":%-?%d+,"peak":%-?%d+,"kind":"[^"\\]*","id":"([^"\\]*)"'
+  return string.match(entry, plain) or cjson.decode(entry).id
+end
+
+-- The events of a log in [low, high), some at a time: a log may be larger than the memory left.
+local function pieces(log, low, high)
+  local from = low - 500
+  return function()
+    from = from + 500
+    return from < high and redis.call('LRANGE', log, from, math.min(from + 500, high) - 1) or nil
+  end
+end
+
+-- The ids of some events, and by id their numbers; nothing if one can not be read.
+local function names_of(piece)
+  local names, numbers = {}, {}
+  for _, entry in ipairs(piece) do
+    local fine, id = pcall(id_of, entry)
+    local number = string.match(entry, '^{"seq":(%d+)')
+    if not fine or type(id) ~= 'string' or not number then return nil end
+    if not numbers[id] then names[#names + 1] = id end
+    numbers[id] = numbers[id] and numbers[id] .. ',' .. number or number
+  end
+  return names, numbers
+end
+
+-- Note the ids of the first events of a log under a new key, as if the others had been cut off.
+-- Returns whether all of these could be read.
+local function note_first(log, kept, ids)
+  redis.call('HSET', ids, '', '')
+  for piece in pieces(log, 0, kept) do
+    local names, numbers = names_of(piece)
+    if not names then return false end
+    local noted = {}
+    for i, before in ipairs(redis.call('HMGET', ids, unpack(names))) do
+      local now = numbers[names[i]]
+      noted[#noted + 1] = names[i]
+      noted[#noted + 1] = before and before .. ',' .. now or now
+    end
+    redis.call('HSET', ids, unpack(noted))
+  end
+  return true
+end
+
+local function first_kinds(kinds, kept)
+  return kept > 0 and redis.call('GETRANGE', kinds, 0, kept - 1) or ''
+end
+
+-- Whether the slot of a key is on its way to another node. One that has it in part does not answer
+-- for two keys if it lacks one.
+local function is_moving(key, lacking)
+  return type(redis.pcall('EXISTS', key, lacking)) == 'table'
+end
+
+-- Have only the first events of a log noted, anew. Returns whether that could be done: in a slot
+-- that moves no key can be made, and an event that can not be read does not tell its id.
+local function keep_ids(log, ids, kept)
+  local anew = ids .. ':kept'
+  if is_moving(ids, anew) then return false end
+  if not note_first(log, kept, anew) then
+    redis.call('UNLINK', anew)
+    return false
+  end
+  redis.call('UNLINK', ids) -- or all that it holds would be freed while everybody waits
+  redis.call('RENAME', anew, ids)
+  return true
+end
+
+-- Have the events of a log in [kept, count) noted no more: those above a number.
+local function drop_ids(log, ids, kept, count, seq)
+  for piece in pieces(log, kept, count) do
+    local names, gone, noted = {}, {}, {}
+    for i, entry in ipairs(piece) do names[i] = id_of(entry) end
+    for i, numbers in ipairs(redis.call('HMGET', ids, unpack(names))) do
+      local left = {}
+      for number in string.gmatch(numbers or '', '%d+') do
+        if tonumber(number) <= seq then left[#left + 1] = number end
+      end
+      if #left == 0 then
+        gone[#gone + 1] = names[i]
+      else
+        noted[#noted + 1] = names[i]
+        noted[#noted + 1] = table.concat(left, ',')
+      end
+    end
+    if #gone > 0 then redis.call('HDEL', ids, unpack(gone)) end
+    if #noted > 0 then redis.call('HSET', ids, unpack(noted)) end
+  end
+end
+
+-- Remove the events behind a number. This costs what stays or what goes, whichever is less.
 local function cut(log, ids, kinds, seq)
   local count = redis.call('LLEN', log)
   local kept = first_behind(log, count, seq)
   if kept == count then return end
   redis.call('HSET', ids, '', '')
-  for _, entry in ipairs(redis.call('LRANGE', log, kept, -1)) do
-    local event = cjson.decode(entry)
-    local left = {}
-    for number in string.gmatch(redis.call('HGET', ids, event.id) or '', '%d+') do
-      if tonumber(number) <= seq then left[#left + 1] = number end
-    end
-    if #left == 0 then
-      redis.call('HDEL', ids, event.id)
-    else
-      redis.call('HSET', ids, event.id, table.concat(left, ','))
-    end
+  if kept > count - kept or not keep_ids(log, ids, kept) then
+    drop_ids(log, ids, kept, count, seq)
   end
+  redis.call('SET', kinds, first_kinds(kinds, kept))
   if kept == 0 then
     emptied[log] = count -- once what is new is there
-    redis.call('SET', kinds, '')
   else
     redis.call('LTRIM', log, 0, kept - 1)
-    redis.call('SET', kinds, redis.call('GETRANGE', kinds, 0, kept - 1))
   end
+end
+
+-- Copy a log as of a number by its first events, if they are few: it may go on for long behind
+-- them. Returns whether that was done. None of the new keys is there before.
+local function copy_first(log, kinds, new_log, new_ids, new_kinds, seq)
+  local count = redis.call('LLEN', log)
+  local kept = first_behind(log, count, seq)
+  if kept == count or kept > count - kept then return false end
+  if not note_first(log, kept, new_ids) then
+    redis.call('UNLINK', new_ids)
+    return false
+  end
+  for piece in pieces(log, 0, kept) do redis.call('RPUSH', new_log, unpack(piece)) end
+  redis.call('SET', new_kinds, first_kinds(kinds, kept))
+  return true
 end
 
 local commands = {
@@ -236,8 +333,11 @@ local commands = {
   -- Copy what a session owns, as of an event: seven keys to seven others.
   copy = function()
     local upto = tonumber(ARGV[at + 14])
-    for i = 0, 6 do redis.call('COPY', key(i), key(i + 7)) end
-    cut(key(7), key(8), key(9), upto)
+    if not copy_first(key(0), key(2), key(7), key(8), key(9), upto) then
+      for i = 0, 2 do redis.call('COPY', key(i), key(i + 7)) end
+      cut(key(7), key(8), key(9), upto)
+    end
+    for i = 3, 6 do redis.call('COPY', key(i), key(i + 7)) end
     for _, field in ipairs(redis.call('ZRANGE', key(11), 1, -1)) do
       local facts = redis.call('HGET', key(10), field)
       if tonumber(string.match(facts, '"seq":(%d+)')) > upto then

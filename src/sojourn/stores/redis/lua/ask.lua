@@ -2,7 +2,8 @@
 --
 -- KEYS: the log, the ids of its events, a tier. ARGV: questions, each with two arguments:
 -- `named id -`, the events of that id; `tail most upto`, the last so many up to a number;
--- `deltas - -`, those that have a delta; `sizes - -`, names of the tier and the sizes of values.
+-- `deltas from upto`, how many events there are, and those that have a delta in [from, upto) of
+-- them; `sizes - -`, names of the tier and the sizes of values.
 -- Returns a list for each question.
 
 local log, ids, tier = KEYS[1], KEYS[2], KEYS[3]
@@ -24,10 +25,12 @@ local questions = {
     if high == 0 then return {} end
     return redis.call('LRANGE', log, math.max(0, high - tonumber(most)), high - 1)
   end,
-  deltas = function()
-    local found = {}
-    for from = 0, redis.call('LLEN', log) - 1, 500 do
-      for _, entry in ipairs(redis.call('LRANGE', log, from, from + 499)) do
+  deltas = function(low, high)
+    local count = redis.call('LLEN', log)
+    local found = {count}
+    for from = tonumber(low), math.min(tonumber(high), count) - 1, 500 do
+      local last = math.min(from + 500, tonumber(high)) - 1
+      for _, entry in ipairs(redis.call('LRANGE', log, from, last)) do
         if string.match(entry, '^{"seq":%d+,"at":%-?%d+,"peak":%-?%d+,"[cd]') then
           found[#found + 1] = entry
         end
