@@ -19,6 +19,7 @@ from sojourn.stores.planning import Loaded, Unit
 from sojourn.stores.redis import routes, rows
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import About, Box, Draft
+from sojourn.stores.redis.keys import RETURNING
 from sojourn.stores.redis.plain import is_plain, plain_call
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.room import make_room, takes_away
@@ -339,8 +340,7 @@ class _Making:
         if unit.entries:
             self._log(unit, owned, kinds)
         if unit.documents:
-            owner = (header.app, header.id)
-            self._documents(unit.documents, owned, owner)
+            self._documents(unit.documents, owned, (header.app, header.id))
         self._tiers(unit.tiers)
         return row
 
@@ -449,7 +449,7 @@ class _Making:
         owned = self._keys.owned(route, app, id)
         for name in (session, *owned, self._keys.children(route, app, id)):
             self.main.do("UNLINK", name)
-        self.main.do("ZREM", self._keys.docdue(route, app), id)
+        self.main.do("ZREM", self._keys.docdue(route, app), id, f"{RETURNING}{id}")
         if loaded is None:
             return
         old, row = loaded.header, loaded.row

@@ -11,7 +11,8 @@ children:app:id     zset    ids of children, as they were created
 list:app:facet      hash    how many sessions of a facet there are, by phase
 list:app:facet:phase:order  zset  those in one phase, by activity or creation
 due:app, overdue:app        zset  when sessions are due; deadlines that differ from that
-docdue:app          zset    owners of documents that expire, by the first deadline
+docdue:app          zset    owners of documents that expire, by the first deadline; behind a zero
+                            byte those whose documents a sweep is going through
 tier:app:user       hash    a user's tier, value by name, as JSON (user is empty: the app's)
 users:app           zset    users that have a tier in this route
 routes:app:user     set     other routes that have sessions of a user
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 NAMES_REMEMBERED = 4_096
 """Sessions whose keys are remembered, less than a kilobyte each: who writes once writes again."""
+
+RETURNING = "\0"
+"""What stands before an owner in `docdue` that comes back if its sweep is not gone on with."""
 
 ESCAPED_REMEMBERED = 4_096
 """Names whose escaped form is remembered: apps, users and labels come again and again."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sojourn.stores.redis import routes
 from sojourn.stores.redis.client import Call, check
+from sojourn.stores.redis.keys import RETURNING
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.spots import spot_in
 
@@ -62,4 +63,4 @@ def _unlist(request: Request, name: str, head: str, member: str, id: str) -> Non
     elif kind in ("due", "overdue"):
         request.do("ZREM", name, member)
     elif kind in ("children", "docdue"):
-        request.do("ZREM", name, id)
+        request.do("ZREM", name, id, f"{RETURNING}{id}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sojourn.errors import Corrupt, SojournError, Unavailable
 from sojourn.lifecycle import ENDING, Phase
@@ -13,7 +13,7 @@ from sojourn.stores.redis import routes, scripts
 from sojourn.stores.redis.batch import Batch
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import ABOUTS, Box
-from sojourn.stores.redis.keys import user_facet
+from sojourn.stores.redis.keys import RETURNING, user_facet
 from sojourn.stores.redis.request import Request
 from sojourn.stores.redis.routes import ROUTES
 from sojourn.stores.redis.spots import PLACE_DIGITS, Spot
@@ -35,8 +35,23 @@ log = logging.getLogger("sojourn")
 SWEPT = 1_000
 """Owners of expired documents, and abandoned restores, that one sweep of a route looks at."""
 
+LOOKED_AT = 1_000
+"""Documents of an owner that a server looks at before it answers others: some milliseconds."""
+
+GONE_ON_MICROSECONDS = 600_000_000
+"""After how long all documents of an owner are looked at anew if nobody has gone on with it."""
+
 FORGOTTEN = 200
 """Sessions of a user that are removed at a time."""
+
+
+class _Look(NamedTuple):
+    """Whose documents are looked at next, behind which one, and the first deadline before that."""
+
+    route: Route
+    owner: str
+    last: bytes = b""
+    soonest: bytes = b""
 
 
 class Remover:
@@ -88,7 +103,7 @@ class Remover:
             replies = await self._tools.client.ask(
                 [self._sweep_call(route, due, most) for route in range(ROUTES)], deadline
             )
-            await self._see_to_the_rest(due, replies, deadline)
+            deadline = await self._see_to_the_rest(due, replies, deadline)
             entries: list[tuple[int, bytes, Route]] = []
             for route, (flat, *_) in enumerate(replies):
                 pairs = zip(flat[::2], flat[1::2], strict=True)
@@ -133,14 +148,19 @@ class Remover:
 
     async def _see_to_the_rest(
         self, due: Due, replies: Sequence[Sequence[object]], deadline: float
-    ) -> None:
-        """Remove expired documents and abandoned restores, and run errands that were left."""
+    ) -> float:
+        """Remove expired documents and abandoned restores, and run errands that were left.
+
+        Returns a later deadline if the documents are many.
+        """
         calls: list[Call] = []
+        looks: list[_Look] = []
         boxes: list[Box] = []
         for route, (_, owners, abandoned, *waits) in enumerate(replies):
             assert isinstance(owners, list), "the script returns lists"
             assert isinstance(abandoned, list), "the script returns lists"
-            calls += [self._expire_call(route, due, owner.decode()) for owner in owners]
+            names = dict.fromkeys(owner.decode().removeprefix(RETURNING) for owner in owners)
+            looks += [_Look(route, owner) for owner in names]
             for id in abandoned:
                 calls += self._restorer.drop_calls(route, due.app, id.decode())
             boxes += [
@@ -148,17 +168,37 @@ class Remover:
             ]
         try:
             await self._tools.client.run(calls, deadline, lane="write")
+            deadline = await self._expire(due, looks, deadline)
             await self._tools.crossing.run_errands(boxes, deadline)
         except SojournError as error:  # none of it keeps sessions from being ended
             log.warning("a sweep could not see to everything: %s", error)
+        return deadline
 
-    def _expire_call(self, route: Route, due: Due, owner: str) -> Call:
+    async def _expire(self, due: Due, looks: Sequence[_Look], deadline: float) -> float:
+        """Remove the expired documents of owners: of each some at a time, until all were seen.
+
+        Returns the deadline, which is put off as long as servers answer.
+        """
+        while looks:
+            calls = [self._expire_call(due, look) for look in looks]
+            replies = await self._tools.client.run(calls, deadline, lane="write")
+            looks = [
+                _Look(look.route, look.owner, *reply)
+                for look, reply in zip(looks, replies, strict=True)
+                if reply and not isinstance(reply, Unavailable)
+            ]
+            if looks:
+                deadline = self._tools.client.deadline()
+        return deadline
+
+    def _expire_call(self, due: Due, look: _Look) -> Call:
+        route, owner, last, soonest = look
         owned = self._keys.owned(route, due.app, owner)
         docdue = self._keys.docdue(route, due.app)
         keys = (owned.docs, owned.dockeys, owned.docplaces, owned.bodies, docdue)
-        request = Request(route)
-        request.do_on("expire", keys, owner, due.now)
-        return request.call()
+        again = due.now + GONE_ON_MICROSECONDS
+        arguments = (owner, due.now, LOOKED_AT, last, soonest, again)
+        return Call(route, ("EVALSHA", scripts.EXPIRE.sha, len(keys), *keys, *arguments))
 
     # --- everything of a user ------------------------------------------------------------------
 

@@ -22,8 +22,8 @@ def _script(*names: str) -> Script:
     return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-APPLY = _script("log", "apply")
-"""Checks and commands: the one script that writes."""
+APPLY = _script("log", "remove", "apply")
+"""Checks and commands: what writes."""
 
 READ = _script("log", "read")
 """A session with its tiers and a window of its log."""
@@ -49,6 +49,9 @@ SWEEP = _script("sweep")
 COUNT = _script("count")
 """How many entries some orders have."""
 
+EXPIRE = _script("remove", "expire")
+"""Some of an owner's documents, without those that have expired."""
+
 PAST = _script("past")
 """What is past its time in some orders."""
 
@@ -61,5 +64,8 @@ CHANGE = _script("change")
 RIGHTS = _script("rights")
 """Which commands the user may not run."""
 
-ALL = (CHANGE, APPLY, LATEST, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, COUNT, PAST, DUMP, RIGHTS)
+ALL = (
+    *(CHANGE, APPLY, LATEST, READ, PAGE, ASK, TIER, DOCUMENTS, SWEEP, EXPIRE, COUNT, PAST, DUMP),
+    RIGHTS,
+)
 """What a server is told that does not know one of them."""

@@ -67,18 +67,6 @@ local checks = {
   end,
 }
 
--- Remove a document. Arguments: its keys, the prefix of its collection, its key there.
-local function remove(docs, dockeys, docplaces, bodies, prefix, name)
-  local field = prefix .. name
-  local facts = redis.call('HGET', docs, field)
-  if not facts then return end
-  local number = tonumber(string.match(facts, '^{"number":(%d+)'))
-  redis.call('HDEL', docs, field)
-  redis.call('ZREM', dockeys, field)
-  redis.call('ZREM', docplaces, string.format('%s%016.0f:%s', prefix, number, name))
-  redis.call('HDEL', bodies, field, field .. '\0')
-end
-
 local function names_in(dockeys, prefix)
   local last = string.sub(prefix, 1, -2) .. ';' -- what comes behind a colon
   local found = redis.call('ZRANGEBYLEX', dockeys, '[' .. prefix, '(' .. last)
@@ -306,28 +294,6 @@ local commands = {
     end
     for _, name in ipairs(redis.call('HKEYS', key(0))) do
       if not kept[name] then redis.call('HDEL', key(0), name) end
-    end
-  end,
-  -- Remove the documents of an owner that have expired, and note when the next one will.
-  expire = function()
-    local docs, dockeys, docdue = key(0), key(1), key(4)
-    local owner, instant = ARGV[at + 5], tonumber(ARGV[at + 6])
-    local soonest
-    redis.call('HDEL', docs, '') -- nothing, which a full server takes: see `make_room`
-    for _, field in ipairs(redis.call('ZRANGE', dockeys, 1, -1)) do
-      local facts = redis.call('HGET', docs, field)
-      local ends = facts and tonumber(string.match(facts, '"expires_at":(%-?%d+)'))
-      if ends and ends <= instant then
-        local prefix, name = string.match(field, '^([^:]*:)(.*)$')
-        remove(docs, dockeys, key(2), key(3), prefix, name)
-      elseif ends and (not soonest or ends < soonest) then
-        soonest = ends
-      end
-    end
-    if soonest then
-      redis.call('ZADD', docdue, string.format('%.0f', soonest), owner)
-    else
-      redis.call('ZREM', docdue, owner)
     end
   end,
   -- Copy what a session owns, as of an event: seven keys to seven others.
