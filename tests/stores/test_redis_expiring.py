@@ -85,10 +85,10 @@ class Shelf:
             patch.setattr(store._client, "run", observed)
             await store.reap(Due(app="default", now=self.clock.now(), limit=10))
 
-    def gone(self) -> set[int]:
-        """Return which of the documents the server has no more."""
+    def gone(self, id: str = "s") -> set[int]:
+        """Return which of a session's documents the server has no more."""
         with redis.Redis(port=self._server.port, protocol=2) as client:
-            (key,) = client.scan_iter(f"{self._prefix}:*:docs:default:s")
+            (key,) = client.scan_iter(f"{self._prefix}:*:docs:default:{id}")
             names = client.hkeys(key)
         return {number for number in range(40) if b"files:k%02d" % number not in names}
 
@@ -185,3 +185,13 @@ async def test_nothing_is_left_of_a_session_that_is_removed_meanwhile(shelf: She
         shelf.clock.advance(60)
         await shelf.sweep(lambda: shelf.sessions.delete("s"))
         assert shelf.owners() == {}
+
+
+async def test_what_a_fork_took_along_is_removed_as_well(shelf: Shelf) -> None:
+    async with shelf:
+        await shelf.sessions.fork("s", new_id="copy")
+        assert shelf.owners() == {b"s": 60, b"copy": 60}
+        shelf.clock.advance(60)
+        await shelf.sweep()
+        assert shelf.gone("copy") == shelf.gone() == {3, 20, 39}
+        assert shelf.owners() == {b"s": 120, b"copy": 120}

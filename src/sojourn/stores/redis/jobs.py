@@ -326,6 +326,8 @@ class _Making:
         if unit.copy is not None:
             source = self._keys.owned(row.route, *unit.copy.source)
             self.main.do_on("copy", (*source, *owned), unit.copy.upto)
+            docdue = self._keys.docdue(row.route, header.app)
+            self.main.do_on("expiring", (owned.docs, docdue), header.id)
         if unit.truncate_after is not None:
             self.main.do_on("cut", (owned.log, owned.ids, owned.kinds), unit.truncate_after)
         if unit.state is not None:

@@ -312,6 +312,17 @@ local commands = {
       end
     end
   end,
+  -- Note when the first document of an owner expires, if one does: its facts, and owners by that.
+  expiring = function()
+    local soonest
+    for _, facts in ipairs(redis.call('HGETALL', key(0))) do -- and names, which say no such thing
+      local ends = tonumber(string.match(facts, '^{"number":.-"expires_at":(%-?%d+)'))
+      if ends and (not soonest or ends < soonest) then soonest = ends end
+    end
+    if soonest then
+      redis.call('ZADD', key(1), 'LT', string.format('%.0f', soonest), ARGV[at + 2])
+    end
+  end,
   -- Remove the note if it says this.
   strike = function()
     if redis.call('GET', key(0)) == ARGV[at + 1] then redis.call('UNLINK', key(0)) end
