@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sojourn.errors import InvalidQuery
+
+if TYPE_CHECKING:
+    from sojourn.store import Durability
 
 T = TypeVar("T")
 
@@ -19,6 +22,16 @@ def flag(name: str, value: object) -> bool:
     """Return a value if it is `True` or `False`. Raises `InvalidQuery`."""
     if type(value) is not bool:
         raise InvalidQuery(name, f"give True or False, not {_kind_of(value)}")
+    return value
+
+
+def level(value: Durability | None) -> Durability | None:
+    """Return what a write waits for, `None` for what the store does by itself.
+
+    Raises `InvalidQuery` for something else: a typo must not be a weaker promise.
+    """
+    if value not in (None, "durable", "relaxed"):
+        raise InvalidQuery("durability", f"{value!r} is neither 'durable' nor 'relaxed'")
     return value
 
 

@@ -8,8 +8,9 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from sojourn.arguments import level
 from sojourn.commit import recall
-from sojourn.errors import Closed, InvalidQuery, SojournError, Unavailable
+from sojourn.errors import Closed, SojournError, Unavailable
 from sojourn.store import Get
 
 if TYPE_CHECKING:
@@ -60,10 +61,7 @@ class Context:
 
         Raises `InvalidQuery` for something else: a typo must not be a weaker promise.
         """
-        durability = asked or self._durability
-        if durability not in (None, "durable", "relaxed"):
-            raise InvalidQuery("durability", f"{durability!r} is neither 'durable' nor 'relaxed'")
-        return durability
+        return level(asked or self._durability)
 
     def now(self) -> int:
         """Return the instant; it never goes back, so that nothing expired is ever revived.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from sojourn.arguments import flag, level
 from sojourn.errors import AlreadyExists, Conflict, Corrupt, InvalidQuery, SojournError
 from sojourn.ports import RandomIds, SystemClock
 from sojourn.store import Delete, Placed, Walk, place_of
@@ -80,8 +81,10 @@ async def copy(
 
     `apps` chooses some. `final` says that no copy follows: what was noted down in the target for
     the next one is removed (else it expires after 30 days). Raises `InvalidId`, `InvalidQuery` for
-    a store onto itself, `Unavailable` for trouble with a store or one without transfer.
+    a store onto itself and for arguments that make no sense, `Unavailable` for trouble with a store
+    or one without transfer.
     """
+    final, durability = flag("final", final), level(durability)
     if source is target or (isinstance(source, Placed) and source.place == place_of(target)):
         raise InvalidQuery("target", "it is the source; give two stores")
     ours, theirs = walking.transferable(source), walking.transferable(target)

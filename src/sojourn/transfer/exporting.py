@@ -57,7 +57,8 @@ async def export_sessions(
     `sink` is a path (compressed if it ends in `.gz`) or an open binary stream; `apps` chooses some.
     Each session is as of one moment, the file as a whole is not. A path gets its file only when it
     is whole: cancelled or failed, nothing is left. Raises `PathTaken` for a path where there is
-    something, `InvalidId`, `Unavailable` (a store without transfer too), `StorageFull`.
+    something, `InvalidId`, `InvalidQuery` for `apps` that are no list, `Unavailable` (a store
+    without transfer too), `StorageFull`.
     """
     source = walking.transferable(store)
     clock = clock or SystemClock()

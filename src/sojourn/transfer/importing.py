@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from sojourn.arguments import flag, level
 from sojourn.errors import Corrupt, ForeignFile, NewerSchema, SojournError
 from sojourn.limits import DUMP_BYTES
 from sojourn.ports import RandomIds, SystemClock
@@ -71,8 +72,8 @@ async def import_sessions(
 
     Raises `ForeignFile` for a file that is no export, `NewerSchema` for one of a later format,
     `Corrupt`, naming the line, for one that is damaged or cut off: what stands before that line is
-    in the store, whole sessions only, and nothing behind it is. `Unavailable` for trouble with file
-    or store.
+    in the store, whole sessions only, and nothing behind it is. `InvalidId` and `InvalidQuery` for
+    arguments that make no sense, `Unavailable` for trouble with file or store.
     """
     lines = Lines(source)
     try:
@@ -105,6 +106,7 @@ async def import_lines(
 
     Raises as it does. The caller closes the lines.
     """
+    replace, durability = flag("replace", replace), level(durability)
     target = walking.transferable(store)
     chosen = None if apps is None else set(await walking.apps_of(target, apps))
     putter = Putter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
+from sojourn.arguments import several
 from sojourn.errors import Unavailable
 from sojourn.limits import MAX_PAGE
 from sojourn.model import StoredDocument
@@ -42,9 +43,13 @@ def transferable(store: Store) -> TransferStore:
 
 
 async def apps_of(store: TransferStore, chosen: Iterable[str] | None) -> list[str]:
-    """Return the chosen apps, all that have anything for `None`. Raises `InvalidId`."""
+    """Return the chosen apps, all that have anything for `None`.
+
+    Raises `InvalidId`, `InvalidQuery` for a text: its letters are not the apps that are meant.
+    """
     if chosen is not None:
-        return [check_name("app", app) for app in dict.fromkeys(chosen)]
+        names = [check_name("app", app) for app in several("apps", chosen, "names of apps")]
+        return list(dict.fromkeys(names))
     found: list[str] = []
     while page := await store.apps(found[-1] if found else "", MAX_PAGE):
         found += page
