@@ -388,6 +388,16 @@ def test_a_closed_stdin_is_told(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, told)
 
 
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES"])
+def test_a_terminal_of_no_size_is_none(database: Path, name: str) -> None:
+    """Some surroundings set it so: a result must not be cut to nothing."""
+    for command in ("ls", "show s-1", "ls --help"):
+        given = (*HERE, *command.split())
+        done, usual = piped(database.parent, *given, **{name: "0"}), piped(database.parent, *given)
+        assert (done.code, done.err) == (0, "")
+        assert len(done.out.splitlines()) == len(usual.out.splitlines()) > 1
+
+
 def test_a_wish_for_no_colours_is_not_taken_for_one(tmp_path: Path) -> None:
     """`PY_COLORS=0`, as tools for tests set it, does not colour what goes into a pipe."""
     done = piped(tmp_path, "--help", PY_COLORS="0")

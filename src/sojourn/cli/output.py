@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import os
+import shutil
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -27,12 +29,30 @@ ANY_WIDTH = 1_000_000_000
 """Cells of a line that is not cut: more than any value has."""
 
 
+def sensible_width() -> int | None:
+    """Return the cells of a line where `COLUMNS` makes no sense, `None` where rich can tell.
+
+    Some surroundings set it to 0, and rich would write lines of no cells: nothing at all.
+    """
+    return _sensible("COLUMNS")
+
+
+def _sensible(name: str) -> int | None:
+    given = os.environ.get(name, "")
+    if not given.isdecimal() or int(given) > 0:
+        return None
+    return getattr(shutil.get_terminal_size(), name.lower())
+
+
 class Terminal(Console):
     """A console that writes text as it is: no markup, no emoji, no colours of its own choice."""
 
     def __init__(self, stream: TextIO) -> None:
         """Take colours from the terminal, and none if there is none or `NO_COLOR` is set."""
-        super().__init__(file=stream, markup=False, emoji=False, highlight=False)
+        width, height = (_sensible(name) for name in ("COLUMNS", "LINES"))
+        super().__init__(
+            file=stream, width=width, height=height, markup=False, emoji=False, highlight=False
+        )
 
     def on_broken_pipe(self) -> None:
         """Leave the answer to a reader that went away to the command line."""

@@ -34,6 +34,7 @@ from sojourn.cli.call import Given
 from sojourn.cli.escaping import printable
 from sojourn.cli.failures import ExitCode, Unheard, answer, told
 from sojourn.cli.options import App, Url
+from sojourn.cli.output import sensible_width
 from sojourn.errors import StorageFull
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def build() -> Any:
     """Return the program with all its commands, to be called with arguments."""
     # It would colour a pipe for any value of PY_COLORS, "0" too, and wherever GitHub runs it.
     rich_utils.FORCE_TERMINAL = True if os.environ.get("FORCE_COLOR") else None
+    rich_utils.MAX_WIDTH = rich_utils.MAX_WIDTH or sensible_width()
     program = typer.Typer(
         name="sojourn",
         no_args_is_help=True,
