@@ -364,6 +364,29 @@ def test_a_closed_stderr_takes_only_the_remarks(database: Path) -> None:
     assert closed(2, database.parent, "show", "nope", *HERE) == Done(3, "", "")
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("show nope", 3), ("ls --limit 1", 0), ("bogus", 2), ("show nope --debug", 3)],
+)
+def test_an_exit_code_does_not_depend_on_who_reads_the_remarks(
+    database: Path, command: str, code: int
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with Path("/dev/full").open("wb") as full, os.fdopen(write, "wb") as unread:
+        for stream in (full, unread):
+            done = subprocess.run(
+                [*PROGRAM, *HERE, *command.split()],
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                cwd=database.parent,
+                env=surroundings(),
+                timeout=SECONDS,
+                check=False,
+            )
+            assert (done.returncode, bool(done.stdout)) == (code, code == 0)
+
+
 def closed(stream: int, folder: Path, *arguments: str) -> Done:
     """Run a command one of whose streams is closed."""
     shell = ["/bin/sh", "-c", f'exec "$@" {stream}>&-', "sh", *PROGRAM, *arguments]

@@ -16,7 +16,7 @@ import traceback
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 from typer import rich_utils
@@ -35,6 +35,7 @@ from sojourn.cli.escaping import printable
 from sojourn.cli.failures import ExitCode, Unheard, answer, told
 from sojourn.cli.options import App, Url
 from sojourn.cli.output import sensible_width
+from sojourn.cli.streams import Remarks, drop_the_rest
 from sojourn.errors import StorageFull
 
 if TYPE_CHECKING:
@@ -137,9 +138,6 @@ def _without_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
 def _prepared() -> Iterator[None]:
     """Have letters that a stream does not know escaped, logs shown, and SIGTERM end in order."""
     with _streams():
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
         before = signal.signal(signal.SIGTERM, _terminate)
         log, lines = logging.getLogger("sojourn"), _Lines(logging.WARNING)
         log.addHandler(lines)
@@ -154,11 +152,15 @@ def _prepared() -> Iterator[None]:
 def _streams() -> Iterator[None]:
     """Keep the streams what they are, whatever typer puts in their place when a pipe breaks.
 
-    Where stderr is closed, remarks go nowhere.
+    Where stderr is closed, or can not be written to, remarks go nowhere.
     """
     before = sys.stdout, sys.stderr
     try:
+        for stream in before:
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         if sys.stderr is not None:
+            sys.stderr = cast("TextIO", Remarks(sys.stderr))
             yield
             return
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
@@ -184,7 +186,7 @@ def _terminate(_number: int, _frame: object) -> None:
 def _failed(error: Exception) -> ExitCode:
     if isinstance(error, OSError) and error.errno in FULL:  # stores say of themselves what it was
         error = StorageFull(error.filename or "<stdout>", error.strerror or str(error))
-        _drop_the_rest()
+        drop_the_rest(sys.stdout)
     code, step = answer(error)
     say(told(error), step)
     return code
@@ -200,13 +202,8 @@ def _misused(error: Any) -> ExitCode:
 
 
 def _unheard() -> ExitCode:
-    _drop_the_rest()
+    drop_the_rest(sys.stdout)
     return ExitCode.UNHEARD
-
-
-def _drop_the_rest() -> None:
-    """Stop writing: Python would fail once more when it flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(reason: str, step: str) -> None:
