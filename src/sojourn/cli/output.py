@@ -41,7 +41,8 @@ def _sensible(name: str) -> int | None:
     given = os.environ.get(name, "")
     if not given.isdecimal() or int(given) > 0:
         return None
-    return getattr(shutil.get_terminal_size(), name.lower())
+    found = shutil.get_terminal_size()
+    return found.columns if name == "COLUMNS" else found.lines
 
 
 class Terminal(Console):

@@ -1,7 +1,9 @@
-"""The streams of a command where nobody takes what is written to them."""
+"""The streams of a command where the other end does not do its part: it is gone, or stalls."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from contextlib import suppress
 from typing import Any, TextIO
@@ -42,3 +44,37 @@ class Remarks:
     def _lost(self) -> None:
         with suppress(OSError):  # it is no file; then nothing flushes it later
             drop_the_rest(self._stream)
+
+
+def bytes_from(stream: TextIO) -> io.BufferedReader:
+    """Return what reads the bytes of a standard stream beside it.
+
+    Python closes its own streams at its end, and could not while a thread still waits in one.
+    """
+    return io.BufferedReader(_Raw(stream, "rb"))
+
+
+def bytes_to(stream: TextIO) -> io.RawIOBase:
+    """Return what writes bytes to a standard stream beside it, all at once.
+
+    For the reason of `bytes_from`, and so that nothing waits in it that would be written later.
+    """
+    return _Raw(stream, "wb")
+
+
+class _Raw(io.FileIO):
+    """The file behind a standard stream, by its name."""
+
+    def __init__(self, stream: TextIO, mode: str) -> None:
+        super().__init__(stream.fileno(), mode, closefd=False)
+        self.name = stream.name
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it: the system may take a part at a time."""
+        rest = memoryview(data)
+        while rest:
+            done = super().write(rest)
+            if done is None:  # somebody set it to not wait
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            rest = rest[done:]
+        return memoryview(data).nbytes

@@ -13,6 +13,7 @@ import typer
 from sojourn.cli.call import Call
 from sojourn.cli.failures import ExitCode, Refusal
 from sojourn.cli.options import Json, Url
+from sojourn.cli.streams import bytes_from, bytes_to
 from sojourn.errors import Corrupt, ForeignFile, NewerSchema, StorageFull, Unavailable
 from sojourn.names import check_name
 from sojourn.ports import SystemClock
@@ -69,7 +70,7 @@ async def _export(call: Call, file: str, apps: Sequence[str] | None) -> None:
     from sojourn.transfer import export_sessions
 
     await call.check_there()
-    sink: Any = sys.stdout.buffer if file == STREAM else file
+    sink: Any = bytes_to(sys.stdout) if file == STREAM else file
     async with _opened(call.url) as store:
         with _file_told(file), Bars(call.output) as bars:
             exported = await export_sessions(store, sink, apps=apps, progress=bars)
@@ -138,7 +139,7 @@ def _input() -> Any:
     """Return the bytes of stdin. Raises `Refusal` where that is closed."""
     if sys.stdin is None:
         raise Refusal(ExitCode.USAGE, "there is nothing to read: stdin is closed", "a file")
-    return sys.stdin.buffer
+    return bytes_from(sys.stdin)
 
 
 def copy(

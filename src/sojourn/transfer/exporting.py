@@ -56,7 +56,8 @@ async def export_sessions(
 
     `sink` is a path (compressed if it ends in `.gz`) or an open binary stream; `apps` chooses some.
     Each session is as of one moment, the file as a whole is not. A path gets its file only when it
-    is whole: cancelled or failed, nothing is left. Raises `PathTaken` for a path where there is
+    is whole: cancelled or failed, nothing is left. A stream is not waited for when it is cancelled:
+    what was being written goes on in a thread. Raises `PathTaken` for a path where there is
     something, `InvalidId`, `InvalidQuery` for `apps` that are no list, `Unavailable` (a store
     without transfer too), `StorageFull`.
     """
@@ -66,10 +67,10 @@ async def export_sessions(
     total = await walking.about(source, chosen)
     out = Sink(sink)
     try:
-        await in_thread(out.begin)
+        await in_thread(out.begin, ours=out.ours)
         export = _Export(source, out, clock, walking.Count(progress, total))
         exported = await export.run(chosen, total)
-        await in_thread(out.finish)
+        await in_thread(out.finish, ours=out.ours)
     finally:
         out.abandon()
     return exported
@@ -175,4 +176,4 @@ class _Export:
 
     async def _flush(self) -> None:
         data, self._buffer, self._buffered = b"".join(self._buffer), [], 0
-        await in_thread(self._out.write, data)
+        await in_thread(self._out.write, data, ours=self._out.ours)

@@ -14,10 +14,12 @@ import os
 import tempfile
 import zlib
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar
 
 from sojourn.errors import PathTaken, StorageFull, Unavailable
+from sojourn.exiting import called_in_thread
 from sojourn.transfer.lines import broken
 
 if TYPE_CHECKING:
@@ -57,8 +59,14 @@ def trouble_told(name: str) -> Iterator[None]:
         raise kind(name, error.strerror or str(error)) from error
 
 
-async def in_thread(call: Callable[..., T], *arguments: object) -> T:
-    """Return what a call returns that blocks. Cancelled, it is waited for: it holds the file."""
+async def in_thread(call: Callable[..., T], *arguments: object, ours: bool = True) -> T:
+    """Return what a call returns that blocks. Cancelled, it is waited for: it holds the file.
+
+    A call with a stream of the caller's, which is not `ours`, is not: the other end of a pipe may
+    never do its part, and a program has to end all the same.
+    """
+    if not ours:
+        return await called_in_thread(partial(call, *arguments), "sojourn stream")
     work = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
     try:
         return await asyncio.shield(work)
@@ -85,6 +93,11 @@ class Sink:
             self._path = Path(place)
         else:
             self._raw = self._out = place
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a file that is opened here."""
+        return self._path is not None
 
     def begin(self) -> None:
         """Open. Raises `PathTaken` for a path where something is, `Unavailable`."""
@@ -158,6 +171,11 @@ class Source:
         else:
             self._in = place
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is a file that is opened here."""
+        return self._path is not None
+
     def begin(self) -> None:
         """Open, and look whether it is compressed. Raises `Unavailable`."""
         with trouble_told(self.name):
@@ -188,6 +206,9 @@ class Source:
 
     def close(self) -> None:
         """Close what was opened here. Twice is fine."""
+        if not self.ours:  # a call may be under way in it, and to unpack is to read: it is let go
+            self._in = None
+            return
         if isinstance(self._in, gzip.GzipFile):  # which leaves open what it was given
             with suppress(OSError):
                 self._in.close()

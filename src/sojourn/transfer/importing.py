@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,13 +25,15 @@ from sojourn.transfer.lines import broken, opened
 from sojourn.transfer.putting import TOGETHER, Putter, Refusal, Refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sojourn.model import Header, StoredDocument
     from sojourn.ports import Clock, IdSource
     from sojourn.store import Durability, Store, Tier
     from sojourn.transfer.files import Place
     from sojourn.transfer.walking import Progress, TransferStore
+
+T = TypeVar("T")
 
 READ_BYTES = 1024 * 1024
 """Bytes of lines that are read at a time, beyond the first."""
@@ -68,7 +70,8 @@ async def import_sessions(
     What is there stays: a session of the same incarnation is left alone if it is as new or newer,
     and one with the same id that is another session is refused and reported. `replace` also takes
     older revisions forward, and makes tiers and documents of apps what the file says, where else
-    only missing keys and documents are added. `apps` chooses some.
+    only missing keys and documents are added. `apps` chooses some. A stream is not waited for when
+    this is cancelled: what was being read from it goes on in a thread.
 
     Raises `ForeignFile` for a file that is no export, `NewerSchema` for one of a later format,
     `Corrupt`, naming the line, for one that is damaged or cut off: what stands before that line is
@@ -141,8 +144,8 @@ class Lines:
         return self._beginning
 
     async def _begin(self) -> records.Beginning:
-        await in_thread(self._source.begin)
-        line = await in_thread(self._source.line, 1)
+        await self._in_thread(self._source.begin)
+        line = await self._in_thread(self._source.line, 1)
         self._number = 1
         if line.startswith(GZIP):  # a stream that can not be looked into beforehand
             raise ForeignFile(self.name, "it is compressed: give it through zcat, or as a file")
@@ -160,7 +163,7 @@ class Lines:
 
     async def some(self) -> tuple[list[tuple[int, records.Record]], Corrupt | None]:
         """Return the next records, up to the last or the first that is damaged, which comes too."""
-        return await in_thread(self._some)
+        return await self._in_thread(self._some)
 
     def _some(self) -> tuple[list[tuple[int, records.Record]], Corrupt | None]:
         found: list[tuple[int, records.Record]] = []
@@ -184,10 +187,13 @@ class Lines:
 
     async def end(self) -> None:
         """Raise `Corrupt` if the file goes on behind its last line."""
-        if await in_thread(self._source.line, self._number + 1):
+        if await self._in_thread(self._source.line, self._number + 1):
             raise broken(
                 self.name, self._number + 1, "it stands behind the last line of the export"
             )
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await in_thread(call, *arguments, ours=self._source.ours)
 
     def close(self) -> None:
         """Close the file."""
