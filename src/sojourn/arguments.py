@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +18,13 @@ T = TypeVar("T")
 def is_number(value: object) -> bool:
     """Return whether a value is a number; `True` is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_wait(value: object) -> bool:
+    """Return whether a value is a number that a clock can be moved on by; infinity is one too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max or abs(value) == math.inf
 
 
 def flag(name: str, value: object) -> bool:
@@ -41,6 +50,14 @@ def at_least_one(name: str, number: object, most: int | None = None) -> int:
         upto = "" if most is None else f" to {most}"
         raise InvalidQuery(name, f"give a whole number from 1{upto}, not {number!r}")
     return number
+
+
+def at_a_time(limit: object) -> int:
+    """Return how many may work at a time, if that is a number that Python can count items with.
+
+    Raises `InvalidQuery`.
+    """
+    return at_least_one("limit", limit, sys.maxsize)
 
 
 def mapping_of(name: str, given: Mapping[str, T]) -> Mapping[str, T]:

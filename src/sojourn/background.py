@@ -10,7 +10,7 @@ from contextvars import ContextVar, copy_context
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, TypeVarTuple
 
-from sojourn.arguments import at_least_one, is_number
+from sojourn.arguments import at_a_time, at_least_one, is_wait
 from sojourn.context import completed
 from sojourn.errors import Closed, InvalidQuery, OutOfScope, QueueFull
 from sojourn.names import check_name
@@ -153,7 +153,7 @@ class Background:
             raise InvalidQuery("sessions", f"give a SessionManager, not {sessions!r}")
         if on_error is not None and not callable(on_error):
             raise InvalidQuery("on_error", "give a function of a job and an error")
-        if drain is not None and not (is_number(drain) and drain >= 0):
+        if drain is not None and not (is_wait(drain) and drain >= 0):
             raise InvalidQuery("drain", "give seconds from 0, or None for as long as it takes")
         self._sessions = sessions
         self._workers = at_least_one("workers", workers)
@@ -420,7 +420,7 @@ async def parallel_map(
     The first error cancels the others, is raised once they are done, and what they had saved stays.
     Raises `OutOfScope` for child scopes where no session is ambient.
     """
-    at_least_one("limit", limit)
+    at_a_time(limit)
     scope = current_scope()
     if child and scope is None:
         raise OutOfScope("parallel_map(child=True)")

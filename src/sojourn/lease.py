@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sojourn.arguments import is_number
+from sojourn.arguments import is_wait
 from sojourn.context import completed, uninterrupted
 from sojourn.errors import (
     Ended,
@@ -103,8 +102,8 @@ async def acquire(
         raise Unavailable(store.name, "this store has no leases")
     if span_of("ttl", ttl) > from_seconds(LEASE_MAX_SECONDS):
         raise InvalidQuery("ttl", f"give seconds, above 0 and up to {LEASE_MAX_SECONDS:.0f}")
-    if not is_number(wait) or math.isnan(wait):
-        raise InvalidQuery("wait", f"give seconds, 0 for not at all, not {wait!r}")
+    if not is_wait(wait):
+        raise InvalidQuery("wait", "give a number of seconds, 0 for not at all")
     loop = asyncio.get_running_loop()
     give_up = loop.time() + wait
     holder = context.ids.epoch()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Self
 
-from sojourn.arguments import at_least_one, is_number
+from sojourn.arguments import at_least_one, is_wait
 from sojourn.errors import InvalidQuery
 from sojourn.lifecycle import ENDING, OVER
 
@@ -53,7 +53,7 @@ class Reaper:
         these that is not positive, for a number of sessions that is not whole, and for a batch
         of more than 100,000.
         """
-        if not is_number(interval) or not interval > 0:
+        if not is_wait(interval) or not interval > 0:
             raise InvalidQuery("interval", f"give seconds above 0, not {interval!r}")
         self._sessions = sessions
         self._batch = at_least_one("batch", batch, MAX_BATCH)

@@ -185,7 +185,7 @@ def test_an_item_that_comes_after_an_error_is_not_begun() -> None:
     assert begun == [0]
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "3", None])
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "3", None, 2**63])
 def test_a_limit_that_is_none_is_refused(limit: Any) -> None:
     with pytest.raises(InvalidQuery, match="limit"):
         parallel_map(abs, [0], limit=limit)

@@ -138,11 +138,13 @@ CALLS: dict[str, Wrong] = {
         lambda m, s, v: m.replace_suffix(s, expected=[1], events=v), "events", [EVENT, None, 5]
     ),
     "lease(wait)": Wrong(
-        lambda m, _, v: leased(m, wait=v), "wait", [None, "1", True, float("nan")]
+        lambda m, _, v: leased(m, wait=v), "wait", [None, "1", True, float("nan"), 10**400]
     ),
     "lease(ttl)": Wrong(lambda m, _, v: leased(m, ttl=v), "ttl", [None, "1"]),
     "Reaper(interval)": Wrong(
-        lambda m, _, v: Reaper(m, interval=v), "interval", [None, "60", 0, -1, float("nan"), True]
+        lambda m, _, v: Reaper(m, interval=v),
+        "interval",
+        [None, "60", 0, -1, float("nan"), True, 10**400],
     ),
     "Reaper(batch)": Wrong(
         lambda m, _, v: Reaper(m, batch=v), "batch", ["x", None, 0, 1.5, 100_001]
@@ -151,7 +153,7 @@ CALLS: dict[str, Wrong] = {
         lambda m, _, v: Reaper(m, concurrency=v), "concurrency", ["x", None, 0, 1.5]
     ),
     "Background(drain)": Wrong(
-        lambda m, _, v: Background(m, drain=v), "drain", ["60", -1, [], float("nan")]
+        lambda m, _, v: Background(m, drain=v), "drain", ["60", -1, [], float("nan"), 10**400]
     ),
     "SessionManager(cleaners)": Wrong(
         lambda m, _, v: SessionManager(m.store, cleaners=v), "cleaners", [*NO_LIST, "clean"]

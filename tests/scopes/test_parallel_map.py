@@ -180,9 +180,9 @@ async def test_few_items_need_few_tasks() -> None:
     assert await parallel_map(work, [], limit=5) == []
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "3", None])
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "3", None, 2**63])
 async def test_a_limit_that_is_none_is_refused(limit: Any) -> None:
-    """It has to be a whole number from 1."""
+    """It has to be a whole number from 1, of those that Python counts with."""
     with pytest.raises(InvalidQuery, match="limit"):
         await parallel_map(asyncio.sleep, [0], limit=limit)
 

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from operator import length_hint
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from sojourn.arguments import at_least_one
+from sojourn.arguments import at_a_time
 from sojourn.background import PARALLEL
 from sojourn.blocking.deadline import seconds_left
 from sojourn.blocking.gateway import gateway_to
@@ -41,7 +41,7 @@ def parallel_map(
     so it is with an interruption, and with `timeout`. Raises `OutOfScope` for child scopes where no
     session is ambient, and `WouldBlock` where an event loop runs.
     """
-    at_least_one("limit", limit)
+    at_a_time(limit)
     refuse_inside_a_loop()
     work = _Work(fn, items, _child_scopes() if child else nullcontext)
     work.run(min(limit, max(1, length_hint(items, limit))))
