@@ -68,7 +68,8 @@ def test_nobody_to_ask_and_no_yes_is_refused(
 ) -> None:
     done = sojourn(*command, *HERE)
     assert done.code == 2
-    assert done.err.splitlines()[-1].endswith("try: the same with --yes")
+    assert done.err.splitlines()[-1].endswith(". try: the same with --yes")
+    assert "?" not in done.err
     assert phase_of(database, "s-1") is Phase.OPEN
 
 

@@ -47,7 +47,7 @@ def test_ls_shows_what_there_is_room_for(both: Path) -> None:
     shown = in_terminals(both, "ls", *URL)
     fits(shown)
     narrow, wide = (shown[columns].screen for columns in WIDTHS)
-    assert narrow.lines[0].split() == ["ID", "PHASE", "USER", "EVENTS", "ACTIVE", "EXPIRES"]
+    assert narrow.lines[0].split() == ["ID", "PHASE", "USER", "LAST", "ACTIVE", "EXPIRES"]
     assert wide.lines[0].split()[-2:] == ["LABELS", "CREATED"]
     assert "channel=web place=[red]" in wide.text
     for screen in (narrow, wide):
@@ -77,7 +77,7 @@ def test_show_draws_phase_state_timeline_and_children(both: Path) -> None:
         assert r"\u001b]0;pwned" in text
         assert re.search(r"^theme +\"dark\"$", text, re.MULTILINE)
         assert re.search(r"^motd +\"hi\"$", text, re.MULTILINE)
-        assert "events (10 of 12)" in text
+        assert "events (10, last number 12)" in text
         assert re.search(r"^ +12  .*message user +line 11", text, re.MULTILINE)
         assert re.search(r"^agent-1 +ACTIVE", text, re.MULTILINE)
         assert "[red]" in text
@@ -139,7 +139,7 @@ def test_end_asks_first(both: Path) -> None:
     shown = in_terminals(both, "end", "agent-1", *EACH, typed="y\n")
     fits(shown)
     for one in shown.values():
-        assert "end session 'agent-1' of nobody (ACTIVE, 0 events)" in one.screen.text
+        assert "end session 'agent-1' of nobody (ACTIVE, event 0)" in one.screen.text
         assert "ended agent-1" in one.screen.text
 
 

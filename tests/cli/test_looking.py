@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import HOSTILE, LONG
 from tests.cli.terminals import piped
 
-from sojourn import SessionManager, open_store
+from sojourn import Event, SessionManager, open_store
 from sojourn.stores.sqlite import schema
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def test_ls_is_one_document_with_stable_keys(database: Path, sojourn: Runner) ->
         (["--phase", "ACTIVE", "--phase", "OPEN", "--parent", "s-1"], {"agent-1"}),
         (["--label", "channel=web"], {"s-1"}),
         (["--label", "channel=web", "--label", "place=[red]"], {"s-1"}),
+        (["--label", "channel=web", "--label", "channel=web"], {"s-1"}),
         (["--label", "channel=none"], set()),
         (["--app", "other"], set()),
     ],
@@ -348,3 +349,20 @@ async def _append_until_gone(database: Path, process: Any) -> None:
         session = await sessions.require("s-1")
         while process.poll() is None:
             await sessions.append(session, Event(kind="message", body="more"))
+
+
+def test_the_last_number_is_no_count(sojourn: Runner, tmp_path: Path) -> None:
+    """Events that were taken back have had their numbers."""
+
+    async def made() -> None:
+        async with SessionManager.open(f"sqlite:///{tmp_path}/app.db") as sessions:
+            events = [Event(kind="note", body=number) for number in range(20)]
+            session = await sessions.create(id="s-1", events=events)
+            await sessions.truncate(session, after=0)
+
+    asyncio.run(made())
+    url = ("-u", "sqlite:///app.db")
+    assert "\nevents (0, last number 20)\n" in sojourn("show", "s-1", *url).out
+    assert "(OPEN, event 20). try: " in sojourn("delete", "s-1", *url).err
+    head, row = sojourn("ls", *url).out.splitlines()
+    assert row.split()[head.split().index("LAST")] == "20"

@@ -94,6 +94,7 @@ def test_each_error_has_its_code_and_a_next_step(error: Exception, code: int) ->
         (("ls", "--phase", "nowhere", *HERE), 2),
         (("ls", "--order", "random", *HERE), 2),
         (("ls", "--label", "channel", *HERE), 2),
+        (("ls", "--label", "a=1", "--label", "a=2", *HERE), 2),
         (("ls", "--user", "\x1b[31m", *HERE), 2),
         (("ls", "--cursor", "bogus", *HERE), 2),
         (("ls", "-u", "app.db"), 2),

@@ -241,7 +241,8 @@ async def _fork(call: Call, id: str, at: int | None, new_id: str | None) -> None
 
 def _described(session: Session) -> str:
     owner = f"of user {session.user!r}" if session.user is not None else "of nobody"
-    return f"session {session.id!r} {owner} ({session.phase}, {session.header.seq} events)"
+    last = f"event {session.header.seq}"  # the last one's number: some may have been taken back
+    return f"session {session.id!r} {owner} ({session.phase}, {last})"
 
 
 def _done(call: Call, document: Mapping[str, object], text: str) -> None:

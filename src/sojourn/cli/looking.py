@@ -50,7 +50,7 @@ SESSIONS = (
     Column("ID", least=32, middle=True),
     Column("PHASE", least=11),
     Column("USER", least=8, middle=True),
-    Column("EVENTS", spare=2, right=True),
+    Column("LAST", spare=2, right=True),
     Column("ACTIVE", least=10),
     Column("EXPIRES", least=9, spare=3),
     Column("LABELS", least=8, spare=4),
@@ -75,13 +75,17 @@ def register(program: typer.Typer) -> None:
 
 
 def labels_from(given: Sequence[str]) -> dict[str, str]:
-    """Return labels from `name=value` texts. Raises `typer.BadParameter` for another form."""
+    """Return labels from `name=value` texts.
+
+    Raises `typer.BadParameter` for another form, and for two values of one label: none has both.
+    """
     labels: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise typer.BadParameter(f"--label: give NAME=VALUE, not {text!r}")
-        labels[name] = value
+        if labels.setdefault(name, value) != value:
+            raise typer.BadParameter(f"--label: give one value of {name!r}, not two")
     return labels
 
 
@@ -365,7 +369,7 @@ class _Sheet:
 
     def _timeline(self) -> None:
         events = self._session.events
-        self._output.heading(f"events ({len(events)} of {self._session.header.seq})")
+        self._output.heading(f"events ({len(events)}, last number {self._session.header.seq})")
         for event in events:
             self._output.line(event_line(event, self._output))
 

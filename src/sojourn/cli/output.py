@@ -155,9 +155,8 @@ class Output:
         if yes:
             return
         if sys.stdin is None or not sys.stdin.isatty():
-            raise Refusal(
-                ExitCode.USAGE, f"nobody is there to be asked: {question}", "the same with --yes"
-            )
+            reason = f"nobody is there to be asked: {question.rstrip('?')}"
+            raise Refusal(ExitCode.USAGE, reason, "the same with --yes")
         self._err.print(Text(f"{printable(question)} [y/N] "), end="", soft_wrap=True)
         await _typed()  # a plain read would keep Ctrl-C waiting for the answer
         reply = sys.stdin.readline()
