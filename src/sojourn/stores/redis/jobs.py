@@ -14,11 +14,11 @@ import msgspec
 
 from sojourn import commit
 from sojourn.lifecycle import OVER
-from sojourn.store import Put
 from sojourn.stores.planning import Loaded, Unit
 from sojourn.stores.redis import routes, rows
 from sojourn.stores.redis.client import Call
 from sojourn.stores.redis.errands import About, Box, Draft
+from sojourn.stores.redis.filing import write_documents
 from sojourn.stores.redis.keys import RETURNING
 from sojourn.stores.redis.plain import is_plain, plain_call
 from sojourn.stores.redis.request import Request
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from sojourn.model import Header
     from sojourn.stores.planning import (
         Claim,
-        DocumentChange,
         Guard,
         Key,
         Known,
@@ -342,7 +341,8 @@ class _Making:
         if unit.entries:
             self._log(unit, owned, kinds)
         if unit.documents:
-            self._documents(unit.documents, owned, (header.app, header.id))
+            docdue = self._keys.docdue(row.route, header.app)
+            write_documents(self.main, unit.documents, owned, (docdue, header.id))
         self._tiers(unit.tiers)
         return row
 
@@ -356,19 +356,6 @@ class _Making:
         self.main.do_in_pieces("RPUSH", owned.log, lines)
         self.main.do_in_pieces("ids", owned.ids, named, 2)
         self.main.do("APPEND", owned.kinds, rows.kind_bytes(kinds, unit.entries))
-
-    def _documents(
-        self, changes: Iterable[DocumentChange], owned: Owned, owner: tuple[str, str]
-    ) -> None:
-        write_documents(self.main, changes, owned)
-        ends = [
-            change.change.expires_at
-            for change in changes
-            if isinstance(change.change, Put) and change.change.expires_at is not None
-        ]
-        if ends:
-            docdue = self._keys.docdue(self.main.route, owner[0])
-            self.main.do("ZADD", docdue, "LT", min(ends), owner[1])
 
     def _tiers(self, changes: Iterable[TierChange]) -> None:
         for change in changes:  # in one batch all are at once, in any order
@@ -473,7 +460,8 @@ class _Making:
         self._once(unit.op.hex())
         if unit.documents:
             owned = self._keys.owned(route, unit.app, "")
-            self._documents(unit.documents, owned, (unit.app, ""))
+            docdue = self._keys.docdue(route, unit.app)
+            write_documents(self.main, unit.documents, owned, (docdue, ""))
             self.main.do("SADD", self._keys.apps(route), unit.app)
         self._tiers(unit.tiers)
 
@@ -515,20 +503,3 @@ def _birth(header: Header, version: int, row: Row) -> list[str | bytes | int]:
         row.place,
     ]
     return [*fields, "note", row.note] if row.note else fields
-
-
-def write_documents(request: Request, changes: Iterable[DocumentChange], owned: Owned) -> None:
-    """Add what puts and drops documents, in order."""
-    keys = (owned.docs, owned.dockeys, owned.docplaces, owned.bodies)
-    for change, seq, now in changes:
-        prefix = rows.collection_prefix(change.collection)
-        if isinstance(change, Put):
-            expires = "null" if change.expires_at is None else change.expires_at
-            facts = rows.facts_text(seq, len(change.body), change.content_type)
-            body = rows.parts_of(change.body)
-            request.size += len(change.body)
-            request.do_on("put", keys, prefix, change.key, facts, now, now, expires, "", *body)
-        elif change.key is None:
-            request.do_on("drop", keys, prefix)
-        else:
-            request.do_on("drop", keys, prefix, change.key)
