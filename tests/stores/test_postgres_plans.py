@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from tests.servers.postgres import emptied
 
 from sojourn import Event, SessionManager, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.servers.postgres import PostgresServer
 
 SESSIONS, EVENTS, DOCUMENTS = 400, 400, 400
@@ -21,18 +22,25 @@ FEW_ROWS = 40
 
 
 @pytest.fixture
-def url(postgres: PostgresServer) -> str:
-    """The URL of an empty store, with one connection to read by."""
-    asyncio.run(emptied(postgres.url(schema="tests")))
-    return postgres.url(schema="tests", pool_size=1)
+def url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a schema that is new to the server, with one connection to read by."""
+
+    async def drop() -> None:
+        db = await asyncpg.connect(postgres.url())
+        await db.execute("DROP SCHEMA IF EXISTS plans CASCADE")
+        await db.close()
+
+    asyncio.run(drop())
+    yield postgres.url(schema="plans", pool_size=1)
+    asyncio.run(drop())
 
 
 async def read_rows(db: Any) -> dict[str, int]:
     """Return how many entries of each index, and rows of each table as a whole, were read."""
     rows = await db.fetch(
         "SELECT indexrelname AS name, idx_tup_read AS read FROM pg_stat_user_indexes "
-        "WHERE schemaname = 'tests' UNION ALL SELECT relname, seq_tup_read "
-        "FROM pg_stat_user_tables WHERE schemaname = 'tests' AND relname <> 'listeners'"
+        "WHERE schemaname = 'plans' UNION ALL SELECT relname, seq_tup_read "
+        "FROM pg_stat_user_tables WHERE schemaname = 'plans' AND relname <> 'listeners'"
     )
     return {row["name"]: row["read"] for row in rows}
 
@@ -84,9 +92,9 @@ async def test_plans_of_empty_tables_read_few_rows_of_full_ones(url: str) -> Non
     await (store := open_store(url)).open()
     await store.close()
     db = await asyncpg.connect(**store._address.arguments())  # type: ignore[attr-defined]  # its own
-    tables = await db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'tests'")
+    tables = await db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'plans'")
     for (table,) in tables:  # nobody tells the server meanwhile what is in them
-        await db.execute(f"ALTER TABLE tests.{table} SET (autovacuum_enabled = false)")
+        await db.execute(f"ALTER TABLE plans.{table} SET (autovacuum_enabled = false)")
     async with SessionManager.open(url) as sessions:
         await sessions.create(id="s")
         for _ in range(OFTEN):  # until its plans are the ones that are kept
