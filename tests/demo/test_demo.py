@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,7 @@ import apsw
 import pytest
 
 from sojourn.demo import __main__ as command
+from sojourn.demo import processes
 from sojourn.demo.ledger import Acknowledged, Check, compare, load
 from sojourn.demo.processes import Worker
 from sojourn.demo.report import Report
@@ -218,6 +220,25 @@ async def test_half_a_report_acknowledges_nothing() -> None:
     )
     worker = Worker(process, Acknowledged, [])
     assert await worker.ended() == 0
+    assert worker.lines == [Acknowledged("anna", "message", 1)]
+
+
+async def test_a_worker_that_does_not_stop_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo waits for nobody for ever; what was reported by then counts."""
+    monkeypatch.setattr(processes, "STOPPING_SECONDS", 0.05)
+    whole = '{"author":"anna","what":"message","number":1}'
+    script = (
+        "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"print('{whole}', flush=True); sys.stdin.read()"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    worker = Worker(process, Acknowledged, [])
+    await worker.reported(1)
+    assert await worker.stop() == -signal.SIGKILL
     assert worker.lines == [Acknowledged("anna", "message", 1)]
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Line = TypeVar("Line")
 
+STOPPING_SECONDS = 20.0
+"""Time for a process to end after it was asked to; it has nothing to finish."""
+
 
 class Worker(Generic[Line]):
     """A module run in a process of its own. What it reports is read as it comes."""
@@ -75,8 +78,16 @@ class Worker(Generic[Line]):
         return await self.ended()
 
     async def stop(self) -> int:
-        """Ask it to stop (SIGTERM), read what is left in the pipe, and return its exit code."""
+        """Ask it to stop (SIGTERM), read what is left in the pipe, and return its exit code.
+
+        One that does not stop in time is ended: what handles the signal may itself be stuck.
+        """
         self._process.terminate()
+        try:
+            async with asyncio.timeout(STOPPING_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
         return await self.ended()
 
     async def ended(self) -> int:
