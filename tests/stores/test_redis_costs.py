@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.servers.redis import Servers
 
 from sojourn import Expiry, SessionManager
 from sojourn.stores.redis import finding
@@ -14,7 +13,7 @@ from sojourn.stores.redis.wire import Packed, Wire
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable
     from contextlib import AbstractAsyncContextManager
 
     from tests.servers.redis import Server
@@ -30,15 +29,6 @@ STATE = 50_000
 """Bytes of the state of each."""
 
 PAGE = 5
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    servers = Servers()
-    try:
-        yield servers.add()
-    finally:
-        servers.stop()
 
 
 def opened(server: Server, clock: FakeClock | None = None) -> AbstractAsyncContextManager[Any]:
@@ -65,42 +55,44 @@ def ids(page: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("order", ["-active", "active", "-created", "created"])
-async def test_a_page_of_children_costs_the_page(server: Server, order: Any) -> None:
-    async with opened(server) as sessions:
+async def test_a_page_of_children_costs_the_page(redis_server: Server, order: Any) -> None:
+    async with opened(redis_server) as sessions:
         await sessions.create(id="parent")
         await fill(sessions, parent="parent")
-        page, sent = await sent_for(server, sessions.list(parent="parent", limit=PAGE, order=order))
+        page, sent = await sent_for(
+            redis_server, sessions.list(parent="parent", limit=PAGE, order=order)
+        )
         assert len(page.items) == PAGE
         assert sent < 2 * PAGE * STATE
 
 
-async def test_a_page_that_has_to_be_looked_for_costs_two_pages(server: Server) -> None:
+async def test_a_page_that_has_to_be_looked_for_costs_two_pages(redis_server: Server) -> None:
     """The first sessions that come up are read whole, in the hope that they are the page."""
-    async with opened(server) as sessions:
+    async with opened(redis_server) as sessions:
         wanted = [
             await sessions.create(user="ada", labels={"a": "b", "c": "d"}) for _ in range(PAGE)
         ]
         await fill(sessions, user="ada", labels={"a": "b"})
         labels = {"a": "b", "c": "d"}
         page, sent = await sent_for(
-            server, sessions.list(user="ada", labels=labels, limit=PAGE, order="-created")
+            redis_server, sessions.list(user="ada", labels=labels, limit=PAGE, order="-created")
         )
         assert ids(page) == [session.id for session in reversed(wanted)]
         assert sent < 2 * PAGE * STATE
 
 
-async def test_a_page_behind_what_has_expired_reads_no_state_of_it(server: Server) -> None:
+async def test_a_page_behind_what_has_expired_reads_no_state_of_it(redis_server: Server) -> None:
     clock = FakeClock()
-    async with opened(server, clock) as sessions:
+    async with opened(redis_server, clock) as sessions:
         await fill(sessions, expiry=Expiry(idle=60))
         clock.advance(61)
-        page, sent = await sent_for(server, sessions.list(limit=PAGE))
+        page, sent = await sent_for(redis_server, sessions.list(limit=PAGE))
         assert ids(page) == []
         assert sent < 2 * PAGE * STATE
 
 
-async def test_counts_read_no_state(server: Server) -> None:
-    async with opened(server) as sessions:
+async def test_counts_read_no_state(redis_server: Server) -> None:
+    async with opened(redis_server) as sessions:
         labels = {"a": "b"}
         await sessions.create(id="parent", user="ada")
         await fill(sessions, parent="parent", user="ada", labels=labels)
@@ -109,29 +101,29 @@ async def test_counts_read_no_state(server: Server) -> None:
             sessions.count(user="ada", labels=labels),
             sessions.count(labels=labels),
         ):
-            count, sent = await sent_for(server, call)
+            count, sent = await sent_for(redis_server, call)
             assert count == MANY
             assert sent < STATE
 
 
-async def test_a_count_reads_no_state_of_what_has_expired(server: Server) -> None:
+async def test_a_count_reads_no_state_of_what_has_expired(redis_server: Server) -> None:
     clock = FakeClock()
-    async with opened(server, clock) as sessions:
+    async with opened(redis_server, clock) as sessions:
         await fill(sessions, expiry=Expiry(idle=60))
         await sessions.create()
         clock.advance(61)
         await sessions.create()
-        count, sent = await sent_for(server, sessions.count())
+        count, sent = await sent_for(redis_server, sessions.count())
         assert count == 2
         assert sent < STATE
 
 
 async def test_however_many_there_are_some_are_read_at_a_time(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one attempt asks for has to come within the time that one attempt has."""
     clock = FakeClock()
-    async with opened(server, clock) as sessions:
+    async with opened(redis_server, clock) as sessions:
         await sessions.create(id="parent")
         await asyncio.gather(
             *(sessions.create(parent="parent", expiry=Expiry(idle=60)) for _ in range(MANY))
@@ -153,9 +145,9 @@ async def test_however_many_there_are_some_are_read_at_a_time(
         assert max(asked) == 7
 
 
-async def test_what_is_looked_for_is_found_whole_and_in_order(server: Server) -> None:
+async def test_what_is_looked_for_is_found_whole_and_in_order(redis_server: Server) -> None:
     """However many lie between, and wherever pages are cut."""
-    async with opened(server) as sessions:
+    async with opened(redis_server) as sessions:
         made: list[Session] = []
         for number in range(MANY):
             labels = {"a": "b", "n": "wanted" if number % 7 == 0 else "other"}

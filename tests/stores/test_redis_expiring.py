@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from tests.servers.redis import Servers
 
 from sojourn import SessionManager
 from sojourn.store import Due
@@ -14,7 +13,7 @@ from sojourn.stores.redis import RedisStore, scripts
 from sojourn.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from tests.servers.redis import Server
@@ -31,15 +30,6 @@ ENDING = {3: 60, 20: 60, 39: 60, 30: 120}
 
 HEAL = 600
 """Seconds after which a sweep that was not gone on with begins anew."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    servers = Servers()
-    try:
-        yield servers.add()
-    finally:
-        servers.stop()
 
 
 class Shelf:
@@ -104,8 +94,8 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(server: Server, tmp_path: Path) -> Shelf:
-    return Shelf(server, tmp_path.name)
+def shelf(redis_server: Server, tmp_path: Path) -> Shelf:
+    return Shelf(redis_server, tmp_path.name)
 
 
 async def test_many_documents_are_looked_at_in_parts(shelf: Shelf) -> None:
